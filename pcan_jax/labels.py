@@ -1,0 +1,100 @@
+"""The label tree: actions, the body parts they belong to, and how both are read from CSV.
+
+No other module knows how many actions or body parts there are.
+"""
+
+import csv
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelTree:
+  """A two-level tree of labels.
+
+  Attributes:
+    actions: name of every action; the position is the action's id.
+    bodies: name of every body part; the position is the body part's id.
+    parents: id of the body part of every action.
+
+  Raises:
+    ValueError: a name appears twice, or a parent is not the id of a body part.
+  """
+
+  actions: tuple[str, ...]
+  bodies: tuple[str, ...]
+  parents: tuple[int, ...]
+
+  def __post_init__(self) -> None:
+    if not self.actions:
+      raise ValueError("a label tree needs at least one action")
+    if len(self.parents) != len(self.actions):
+      raise ValueError(f"{len(self.actions)} actions but {len(self.parents)} parents")
+    for kind, names in (("action", self.actions), ("body part", self.bodies)):
+      repeated = sorted({name for name in names if names.count(name) > 1})
+      if repeated:
+        raise ValueError(f"{kind} names must differ, but these are repeated: {repeated}")
+    for action, parent in zip(self.actions, self.parents):
+      if not 0 <= parent < len(self.bodies):
+        raise ValueError(f"action {action!r} has parent {parent}, not in 0..{len(self.bodies) - 1}")
+
+  @property
+  def num_actions(self) -> int:
+    return len(self.actions)
+
+  @property
+  def num_bodies(self) -> int:
+    return len(self.bodies)
+
+  @classmethod
+  def read_csv(cls, path: str | os.PathLike[str]) -> "LabelTree":
+    """Reads a tree from a file with the header `id,action,body`.
+
+    Rows are in the order of their ids, 0 first. Body parts are numbered in the order in which they
+    first appear.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is not such a table; the message names the line.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+      raise FileNotFoundError(f"no label tree at {path}: expected a CSV file 'id,action,body'")
+    actions, bodies, parents = [], [], []
+    with path.open(newline="", encoding="utf-8-sig") as file:
+      rows = csv.DictReader(file, skipinitialspace=True)
+      if rows.fieldnames is None or not {"id", "action", "body"} <= set(rows.fieldnames):
+        raise ValueError(f"{path}: the first line must be 'id,action,body', not {rows.fieldnames}")
+      for row in rows:
+        where = f"{path}, line {rows.line_num}"
+        if row["id"] != str(len(actions)):
+          raise ValueError(f"{where}: expected id {len(actions)}, found {row['id']!r}")
+        if not row["action"] or not row["body"]:
+          raise ValueError(f"{where}: 'action' and 'body' must not be empty")
+        if row["body"] not in bodies:
+          bodies.append(row["body"])
+        actions.append(row["action"])
+        parents.append(bodies.index(row["body"]))
+    try:
+      return cls(tuple(actions), tuple(bodies), tuple(parents))
+    except ValueError as error:
+      raise ValueError(f"{path}: {error}") from error
+
+  def write_csv(self, path: str | os.PathLike[str]) -> None:
+    """Writes the file that `read_csv` reads."""
+    with pathlib.Path(path).open("w", newline="", encoding="utf-8") as file:
+      writer = csv.writer(file)
+      writer.writerow(["id", "action", "body"])
+      for index, (action, parent) in enumerate(zip(self.actions, self.parents)):
+        writer.writerow([index, action, self.bodies[parent]])
+
+  def to_dict(self) -> dict[str, list[Any]]:
+    """The tree as plain lists, ready for JSON."""
+    return {field: list(values) for field, values in dataclasses.asdict(self).items()}
+
+  @classmethod
+  def from_dict(cls, tree: dict[str, list[Any]]) -> "LabelTree":
+    """Inverse of `to_dict`."""
+    return cls(tuple(tree["actions"]), tuple(tree["bodies"]), tuple(tree["parents"]))
