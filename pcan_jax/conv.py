@@ -1,0 +1,219 @@
+"""3D convolution in the form the backend runs fastest, temporal upsampling and BatchNorm.
+
+Every convolution of a SlowOnly network has a kernel that is 1 x k x k, k x 1 x 1 or 1 x 1 x 1.
+Such a convolution is a 2D one over frames or over (time, pixels), or a matrix product, and both
+XLA on CPU and cuDNN run those several times faster than the equivalent 3D convolution.
+Arrays are [batch, time, height, width, channels] throughout.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+FORMS = ("auto", "folded", "direct")
+
+# He's initialisation by the fan out, as MMAction2 starts its convolutions.
+kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+# PyTorch's momentum 0.1 is 0.9 here. The statistics are float32 whatever the compute dtype, and
+# no axis_name: under jit over a sharded batch they are global already.
+BatchNorm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+
+
+def convolve(
+  x: Float[Array, "n t h w c"],
+  kernel: Float[Array, "kt kh kw c d"],
+  strides: tuple[int, int, int] = (1, 1, 1),
+  form: str = "auto",
+) -> Float[Array, "n t2 h2 w2 d"]:
+  """3D cross-correlation, padded by (k - 1) // 2 on both sides of every axis as in PyTorch.
+
+  Args:
+    x: input volume.
+    kernel: weights; every extent is odd.
+    strides: step along time, height and width.
+    form: "direct" for a 3D convolution; "folded" for 2D convolutions and matrix products where the
+      kernel's shape allows; "auto" for what this backend prefers.
+
+  Returns:
+    A volume whose extents are ceil(input extent / stride).
+
+  Raises:
+    ValueError: an even kernel extent, or an unknown form.
+  """
+  if form not in FORMS:
+    raise ValueError(f"convolution form {form!r} is not one of {FORMS}")
+  if not all(extent % 2 for extent in kernel.shape[:3]):
+    raise ValueError(f"kernel extents must be odd, got {kernel.shape[:3]}")
+  kt, kh, kw = kernel.shape[:3]
+  if form != "direct":
+    if kt == kh == kw == 1:
+      return _pointwise(x, kernel, strides)
+    if kt == 1:
+      return _per_frame(x, kernel, strides)
+    if kh == kw == 1:
+      return _per_pixel(x, kernel, strides)
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    strides,
+    [((extent - 1) // 2,) * 2 for extent in kernel.shape[:3]],
+    dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+  )
+
+
+def _subsample(x: Array, strides: tuple[int, int, int]) -> Array:
+  return x[:, :: strides[0], :: strides[1], :: strides[2]]
+
+
+def _pointwise(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
+  return _subsample(x, strides) @ kernel[0, 0, 0]
+
+
+def _convolve_2d(
+  x: Array, kernel: Array, strides: tuple[int, int], padding: tuple[int, int]
+) -> Array:
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    strides,
+    [(p, p) for p in padding],
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+
+
+def _per_frame(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
+  """1 x k x k: a 2D convolution of n * t frames."""
+  x = x[:, :: strides[0]]
+  n, t, h, w, c = x.shape
+  padding = tuple((extent - 1) // 2 for extent in kernel.shape[1:3])
+  y = _convolve_2d(x.reshape(n * t, h, w, c), kernel[0], strides[1:], padding)
+  return y.reshape(n, t, *y.shape[1:])
+
+
+def _per_pixel(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
+  """K x 1 x 1: a 2D convolution of n images of t x (h * w)."""
+  x = x[:, :, :: strides[1], :: strides[2]]
+  n, t, h, w, c = x.shape
+  padding = ((kernel.shape[0] - 1) // 2, 0)
+  y = _convolve_2d(x.reshape(n, t, h * w, c), kernel[:, 0], (strides[0], 1), padding)
+  return y.reshape(n, -1, h, w, y.shape[-1])
+
+
+def upsample_time(
+  x: Float[Array, "n t h w c"], kernel: Float[Array, "k 1 1 c d"], stride: int
+) -> Float[Array, "n t2 h w d"]:
+  """Transposed convolution along time with t2 = stride * t, as matrix products.
+
+  Equals PyTorch's ConvTranspose3d with kernel (2s - 1, 1, 1), stride (s, 1, 1), padding
+  (s - 1, 0, 0) and output padding (s - 1, 0, 0). Output frame s*m + r then has two sources:
+  x[m] through tap s - 1 + r and, for r > 0, x[m + 1] through tap r - 1.
+
+  Args:
+    x: input volume.
+    kernel: PyTorch's weight [c, d, k, 1, 1] with its first two axes moved to the end.
+    stride: the factor s; the kernel has 2s - 1 taps.
+
+  Raises:
+    ValueError: the kernel has another number of taps.
+  """
+  if kernel.shape[0] != 2 * stride - 1:
+    raise ValueError(
+      f"upsampling by {stride} needs {2 * stride - 1} taps, the kernel has {kernel.shape[0]}"
+    )
+  n, t, h, w, _ = x.shape
+  taps = kernel[:, 0, 0]
+  y = jnp.einsum("nthwc,rcd->ntrhwd", x, taps[stride - 1 :])
+  if stride > 1:
+    following = jnp.pad(x[:, 1:], ((0, 0), (0, 1), (0, 0), (0, 0), (0, 0)))
+    y = y.at[:, :, 1:].add(jnp.einsum("nthwc,rcd->ntrhwd", following, taps[: stride - 1]))
+  return y.reshape(n, t * stride, h, w, -1)
+
+
+class Conv3D(nn.Module):
+  """3D convolution with PyTorch's symmetric padding.
+
+  The parameter `kernel` is [t, h, w, in, out] in every form (PyTorch's OIDHW moved by 2,3,4,1,0),
+  so a checkpoint does not depend on the form. Parameters are float32.
+
+  Attributes:
+    features: output channels.
+    kernel: extents (t, h, w).
+    strides: steps (t, h, w).
+    use_bias: whether to add a parameter `bias` [out].
+    dtype: what to compute in.
+    form: see `convolve`.
+  """
+
+  features: int
+  kernel: tuple[int, int, int]
+  strides: tuple[int, int, int] = (1, 1, 1)
+  use_bias: bool = False
+  dtype: DTypeLike = jnp.float32
+  form: str = "auto"
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h2 w2 d"]:
+    shape = (*self.kernel, x.shape[-1], self.features)
+    weights = self.param("kernel", kernel_init, shape, jnp.float32)
+    y = convolve(x.astype(self.dtype), weights.astype(self.dtype), self.strides, self.form)
+    if self.use_bias:
+      y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+    return y
+
+
+class ConvTranspose3D(nn.Module):
+  """Upsamples time by an integer factor; see `upsample_time`. No bias.
+
+  The parameter `kernel` is [2s - 1, 1, 1, in, out], not flipped: PyTorch's IODHW moved by
+  2,3,4,0,1.
+
+  Attributes:
+    features: output channels.
+    stride: the factor s.
+    dtype: what to compute in.
+  """
+
+  features: int
+  stride: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h w d"]:
+    shape = (2 * self.stride - 1, 1, 1, x.shape[-1], self.features)
+    weights = self.param("kernel", kernel_init, shape, jnp.float32)
+    return upsample_time(x.astype(self.dtype), weights.astype(self.dtype), self.stride)
+
+
+class ConvNorm(nn.Module):
+  """Convolution without bias, BatchNorm and, if asked for, ReLU, in this order."""
+
+  features: int
+  kernel: tuple[int, int, int]
+  strides: tuple[int, int, int] = (1, 1, 1)
+  relu: bool = True
+  scale_init: nn.initializers.Initializer = nn.initializers.ones
+  dtype: DTypeLike = jnp.float32
+  form: str = "auto"
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t2 h2 w2 d"]:
+    x = Conv3D(
+      self.features, self.kernel, self.strides, dtype=self.dtype, form=self.form, name="conv"
+    )(x)
+    x = BatchNorm(
+      use_running_average=not train, dtype=self.dtype, scale_init=self.scale_init, name="bn"
+    )(x)
+    return jax.nn.relu(x) if self.relu else x
+
+
+def max_pool_spatial(x: Float[Array, "n t h w c"], stride: int) -> Float[Array, "n t h2 w2 c"]:
+  """1 x 3 x 3 maximum with one pixel of padding, as in the stem of a ResNet."""
+  n, t, *frame = x.shape
+  y = nn.max_pool(x.reshape(n * t, *frame), (3, 3), (stride, stride), ((1, 1), (1, 1)))
+  return y.reshape(n, t, *y.shape[1:])

@@ -1,0 +1,187 @@
+"""One SlowOnly ResNet3D pathway: a stem and stages of bottleneck blocks, all frames kept.
+
+The topology is that of PoseConv3D and RGBPoseConv3D (Duan et al., CVPR 2022, arXiv 2104.13586).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from pcan_jax import conv
+
+EXPANSION = 4  # output channels of a bottleneck block per channel of its width
+
+
+@dataclasses.dataclass(frozen=True)
+class PathwayConfig:
+  """Shape of a pathway; the last four fields have one entry per stage.
+
+  Attributes:
+    stem_features: channels of the 1 x 7 x 7 stem.
+    stem_strides: spatial steps (h, w) of the stem.
+    stem_pool: whether a 1 x 3 x 3 max-pool follows the stem.
+    stem_pool_stride: its spatial step. MMAction2's pose pathway pools with step 1, which keeps the
+      size, although its papers do not mention it; its weights and PCAN's released ones need it.
+    blocks: bottleneck blocks in every stage.
+    widths: channels inside the blocks; a stage hands on `EXPANSION` times as many.
+    spatial_strides: spatial step of the first block of every stage.
+    temporal_kernels: extent in time of the first convolution of every block.
+
+  Raises:
+    ValueError: the four differ in length or are empty, or an entry cannot be.
+  """
+
+  stem_features: int = 64
+  stem_strides: tuple[int, int] = (2, 2)
+  stem_pool: bool = True
+  stem_pool_stride: int = 2
+  blocks: tuple[int, ...] = (3, 4, 6, 3)
+  widths: tuple[int, ...] = (64, 128, 256, 512)
+  spatial_strides: tuple[int, ...] = (1, 2, 2, 2)
+  temporal_kernels: tuple[int, ...] = (1, 1, 3, 3)
+
+  def __post_init__(self) -> None:
+    for field in dataclasses.fields(self):  # configs hold lists, modules need hashable fields
+      value = getattr(self, field.name)
+      if isinstance(value, list):
+        object.__setattr__(self, field.name, tuple(value))
+    stages = {
+      name: getattr(self, name)
+      for name in ("blocks", "widths", "spatial_strides", "temporal_kernels")
+    }
+    if len({len(value) for value in stages.values()}) > 1 or not self.blocks:
+      raise ValueError(f"a pathway needs one entry per stage in each of {stages}")
+    if len(self.stem_strides) != 2:
+      raise ValueError(f"stem_strides are (height, width), got {self.stem_strides}")
+    for name, value in (
+      *stages.items(),
+      ("stem_features", (self.stem_features,)),
+      ("stem_strides", self.stem_strides),
+      ("stem_pool_stride", (self.stem_pool_stride,)),
+    ):
+      if any(entry < 1 for entry in value):
+        raise ValueError(f"{name} must be 1 or more, got {value}")
+    if any(extent % 2 == 0 for extent in self.temporal_kernels):
+      raise ValueError(f"temporal_kernels must be odd, got {self.temporal_kernels}")
+
+  @property
+  def num_stages(self) -> int:
+    return len(self.blocks)
+
+  @property
+  def features(self) -> int:
+    """Channels of the pathway's output."""
+    return EXPANSION * self.widths[-1]
+
+
+RGB_PATHWAY = PathwayConfig()
+POSE_PATHWAY = PathwayConfig(
+  stem_features=32,
+  stem_strides=(1, 1),
+  stem_pool_stride=1,
+  blocks=(4, 6, 3),
+  widths=(32, 64, 128),
+  spatial_strides=(2, 2, 2),
+  temporal_kernels=(1, 3, 3),
+)
+
+
+class Bottleneck(nn.Module):
+  """k x 1 x 1, 1 x 3 x 3 (which carries the stride) and 1 x 1 x 1, added to the input."""
+
+  width: int
+  temporal_kernel: int
+  spatial_stride: int
+  conv_norm: Callable[..., conv.ConvNorm]
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t h2 w2 d"]:
+    features = EXPANSION * self.width
+    strides = (1, self.spatial_stride, self.spatial_stride)
+    y = self.conv_norm(self.width, (self.temporal_kernel, 1, 1), name="conv1")(x, train)
+    y = self.conv_norm(self.width, (1, 3, 3), strides, name="conv2")(y, train)
+    # A block starts as the identity: its last scale is zero.
+    y = self.conv_norm(
+      features, (1, 1, 1), relu=False, scale_init=nn.initializers.zeros, name="conv3"
+    )(y, train)
+    if x.shape != y.shape:
+      x = self.conv_norm(features, (1, 1, 1), strides, relu=False, name="downsample")(x, train)
+    return jax.nn.relu(x + y)
+
+
+class Stage(nn.Module):
+  """A row of bottleneck blocks of one width; the first may stride."""
+
+  blocks: int
+  width: int
+  temporal_kernel: int
+  spatial_stride: int
+  conv_norm: Callable[..., conv.ConvNorm]
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t h2 w2 d"]:
+    for block in range(self.blocks):
+      x = Bottleneck(
+        self.width,
+        self.temporal_kernel,
+        self.spatial_stride if block == 0 else 1,
+        self.conv_norm,
+        name=f"block{block}",
+      )(x, train)
+    return x
+
+
+class Pathway(nn.Module):
+  """A stem and its stages, which can be run one at a time.
+
+  What leaves the stem's convolution, its pool and every stage is sown as intermediates `stem`,
+  `pool`, `stage1`, ...
+
+  Attributes:
+    config: the pathway's shape.
+    dtype: what to compute in; parameters and statistics are float32.
+    form: see `conv.convolve`.
+  """
+
+  config: PathwayConfig
+  dtype: DTypeLike = jnp.float32
+  form: str = "auto"
+
+  def setup(self) -> None:
+    config = self.config
+    conv_norm = functools.partial(conv.ConvNorm, dtype=self.dtype, form=self.form)
+    self.conv1 = conv_norm(config.stem_features, (1, 7, 7), (1, *config.stem_strides))
+    for number, (blocks, width, temporal_kernel, stride) in enumerate(
+      zip(config.blocks, config.widths, config.temporal_kernels, config.spatial_strides), start=1
+    ):
+      setattr(self, f"layer{number}", Stage(blocks, width, temporal_kernel, stride, conv_norm))
+
+  def stem(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t h2 w2 d"]:
+    """The first convolution and, if configured, the max-pool."""
+    x = self.conv1(x, train)
+    self.sow("intermediates", "stem", x)
+    if self.config.stem_pool:
+      x = conv.max_pool_spatial(x, self.config.stem_pool_stride)
+      self.sow("intermediates", "pool", x)
+    return x
+
+  def stage(
+    self, number: int, x: Float[Array, "n t h w c"], train: bool
+  ) -> Float[Array, "n t h2 w2 d"]:
+    """Stage `number`, counted from 1."""
+    x = getattr(self, f"layer{number}")(x, train)
+    self.sow("intermediates", f"stage{number}", x)
+    return x
+
+  def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t h2 w2 d"]:
+    """Runs the stem and all stages."""
+    x = self.stem(x, train)
+    for number in range(1, self.config.num_stages + 1):
+      x = self.stage(number, x, train)
+    return x
