@@ -1,0 +1,174 @@
+"""Keypoints to heatmap volumes, on the device.
+
+Coordinates are (x, y) in heatmap pixels; a pixel's centre lies at its integer indices. A joint is a
+Gaussian whose peak is the joint's score. The semantics, patch borders included, are those of
+MMAction2's GeneratePoseTarget, on which the released PCAN models were trained:
+https://github.com/open-mmlab/mmaction2/blob/main/mmaction/datasets/transforms/pose_transforms.py
+"""
+
+import functools
+from collections.abc import Iterable, Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+MIN_SCORE = 1e-4
+"""Joints with a lower score are not drawn."""
+
+
+def _windowed_gaussian(
+  centre: Float[Array, "..."], length: int, sigma: float
+) -> Float[Array, "... length"]:
+  """exp(-(i - centre)^2 / 2 sigma^2) for i in 0..length-1, cut off at about three sigma."""
+  pixels = jnp.arange(length, dtype=jnp.float32)
+  window = _window(centre, centre, pixels, sigma)
+  offset = pixels - centre[..., None]
+  # A joint with a NaN coordinate fails every comparison and is left out.
+  return jnp.where(window, jnp.exp(-jnp.square(offset) / (2 * sigma**2)), 0.0)
+
+
+def _window(
+  low: Float[Array, "..."], high: Float[Array, "..."], pixels: Float[Array, " n"], sigma: float
+) -> Array:
+  """True for the pixels of the patch drawn around [low, high] along one axis.
+
+  Both ends are truncated towards zero, as `int()` does, so a patch may keep column 0 although it
+  ends just before it.
+  """
+  start = jnp.trunc(low - 3 * sigma)[..., None]
+  stop = jnp.trunc(high + 3 * sigma)[..., None] + 1
+  return (pixels >= start) & (pixels < stop)
+
+
+def _maximum(patches: Iterable[Array], shape: tuple[int, ...]) -> Array:
+  """The larger of zero and all patches. Written out, XLA makes one loop of products and maxima."""
+  return functools.reduce(jnp.maximum, patches, jnp.zeros(shape, jnp.float32))
+
+
+def _check_shapes(keypoints: Array, scores: Array) -> None:
+  if keypoints.ndim < 4 or keypoints.shape[-1] != 2 or keypoints.shape[:-1] != scores.shape:
+    raise ValueError(
+      "expected keypoints [..., T, M, V, 2] and scores [..., T, M, V], found "
+      f"{keypoints.shape} and {scores.shape}"
+    )
+
+
+def render_joints(
+  keypoints: Float[Array, "*batch t m v 2"],
+  scores: Float[Array, "*batch t m v"],
+  size: tuple[int, int],
+  sigma: float = 0.7,
+) -> Float[Array, "*batch t h w v"]:
+  """Draws one heatmap per joint; where persons overlap, the larger value stays.
+
+  Args:
+    keypoints: (x, y) of V joints of M persons in T frames, in heatmap pixels.
+    scores: the joints' scores, which become the peaks; below `MIN_SCORE` nothing is drawn.
+    size: (h, w) of a heatmap.
+    sigma: standard deviation in heatmap pixels.
+
+  Returns:
+    float32 heatmaps, joints last.
+
+  Raises:
+    ValueError: the shapes do not belong together.
+  """
+  _check_shapes(keypoints, scores)
+  keypoints, scores = keypoints.astype(jnp.float32), scores.astype(jnp.float32)
+  height, width = size
+  peak = jnp.where(scores >= MIN_SCORE, scores, 0.0)
+  # A Gaussian patch is an outer product, so exp() is taken of h + w values instead of h * w.
+  columns = _windowed_gaussian(keypoints[..., 0], width, sigma)
+  rows = _windowed_gaussian(keypoints[..., 1], height, sigma) * peak[..., None]
+  columns = jnp.moveaxis(columns, -1, -2)[..., None, :, :]
+  rows = jnp.moveaxis(rows, -1, -2)[..., :, None, :]
+  persons = range(scores.shape[-2])
+  return _maximum(
+    (rows[..., m, :, :, :] * columns[..., m, :, :, :] for m in persons),
+    (*scores.shape[:-2], height, width, scores.shape[-1]),
+  )
+
+
+def _limb_patches(
+  start: Float[Array, "*batch l 2"],
+  end: Float[Array, "*batch l 2"],
+  start_score: Float[Array, "*batch l"],
+  end_score: Float[Array, "*batch l"],
+  size: tuple[int, int],
+  sigma: float,
+) -> Float[Array, "*batch h w l"]:
+  """The limbs of one person, given by their end points."""
+  squared_length = jnp.sum(jnp.square(end - start), axis=-1)
+  is_point = squared_length < 1
+  end = jnp.where(is_point[..., None], start, end)
+  score = jnp.minimum(start_score, end_score)
+  peak = jnp.where(score >= MIN_SCORE, jnp.where(is_point, start_score, score), 0.0)
+
+  x = jnp.arange(size[1], dtype=jnp.float32)
+  y = jnp.arange(size[0], dtype=jnp.float32)
+  low, high = jnp.minimum(start, end), jnp.maximum(start, end)
+  columns = jnp.moveaxis(_window(low[..., 0], high[..., 0], x, sigma), -1, -2)
+  rows = jnp.moveaxis(_window(low[..., 1], high[..., 1], y, sigma), -1, -2)
+  window = rows[..., :, None, :] & columns[..., None, :, :]
+
+  def on_pixels(per_limb: Float[Array, "*batch l"]) -> Float[Array, "*batch 1 1 l"]:
+    return per_limb[..., None, None, :]
+
+  start_x, start_y = on_pixels(start[..., 0]), on_pixels(start[..., 1])
+  limb_x, limb_y = on_pixels(end[..., 0]) - start_x, on_pixels(end[..., 1]) - start_y
+  x, y = x[None, :, None] - start_x, y[:, None, None] - start_y
+  # How far along the limb the pixel's nearest point lies: 0 at its start, 1 at its end.
+  along = (x * limb_x + y * limb_y) / on_pixels(jnp.maximum(squared_length, 1.0))
+  along = jnp.clip(along, 0.0, 1.0)
+  squared_distance = jnp.square(x - along * limb_x) + jnp.square(y - along * limb_y)
+  patch = on_pixels(peak) * jnp.exp(-squared_distance / (2 * sigma**2))
+  return jnp.where(window, patch, 0.0)
+
+
+def render_limbs(
+  keypoints: Float[Array, "*batch t m v 2"],
+  scores: Float[Array, "*batch t m v"],
+  limbs: Sequence[tuple[int, int]],
+  size: tuple[int, int],
+  sigma: float = 0.7,
+) -> Float[Array, "*batch t h w l"]:
+  """Draws one heatmap per limb: a Gaussian of the distance to the segment between two joints.
+
+  A limb's peak is the lower score of its two joints. A limb shorter than a pixel is drawn as its
+  first joint alone.
+
+  Args:
+    keypoints: (x, y) of V joints of M persons in T frames, in heatmap pixels.
+    scores: the joints' scores; a limb with a joint below `MIN_SCORE` is not drawn.
+    limbs: L pairs of joint indices.
+    size: (h, w) of a heatmap.
+    sigma: standard deviation in heatmap pixels.
+
+  Returns:
+    float32 heatmaps, limbs last.
+
+  Raises:
+    ValueError: the shapes do not belong together, or a limb names a joint that is not there.
+  """
+  _check_shapes(keypoints, scores)
+  num_joints = scores.shape[-1]
+  for limb in limbs:
+    if len(limb) != 2 or not all(0 <= joint < num_joints for joint in limb):
+      raise ValueError(f"limb {limb} is not a pair of joints in 0..{num_joints - 1}")
+  num_frame_axes = scores.ndim - 2
+  if not limbs:
+    return jnp.zeros((*scores.shape[:num_frame_axes], *size, 0), jnp.float32)
+  keypoints, scores = keypoints.astype(jnp.float32), scores.astype(jnp.float32)
+  first, second = (jnp.array(joints, jnp.int32) for joints in zip(*limbs))
+  patches = (
+    _limb_patches(
+      keypoints[..., person, first, :],
+      keypoints[..., person, second, :],
+      scores[..., person, first],
+      scores[..., person, second],
+      size,
+      sigma,
+    )
+    for person in range(scores.shape[-2])
+  )
+  return _maximum(patches, (*scores.shape[:num_frame_axes], *size, len(limbs)))
