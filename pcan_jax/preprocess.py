@@ -23,7 +23,7 @@ IMAGENET_STD = (58.395, 57.12, 57.375)
 # Candidates per clip for a crop of random area and aspect that fits into the frame.
 _CROP_ATTEMPTS = 10
 
-Batch = dict[str, Array]
+Batch = dict[str, Array | np.ndarray]
 Box = Float[Array, "b 4"]
 
 
@@ -69,7 +69,7 @@ class Preprocessing:
   augmentation: Augmentation | None = None
 
 
-def preprocess(batch: Batch, config: Preprocessing, key: Array | None = None) -> Batch:
+def preprocess(batch: Batch, config: Preprocessing, key: Array | None = None) -> dict[str, Array]:
   """Turns a host batch into network inputs.
 
   Args:

@@ -1,0 +1,44 @@
+"""Eight simulated devices, and shapes in signatures checked whenever a function is called."""
+
+import os
+import sys
+import warnings
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["XLA_FLAGS"] = (
+  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+# The tests run from a checkout, as launch.py does.
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import jaxtyping  # noqa: E402
+
+with warnings.catch_warnings():
+  # Other people's imports may warn; ours may not.
+  warnings.simplefilter("ignore")
+  import clu.metrics  # noqa: F401, E402
+  import orbax.checkpoint  # noqa: F401, E402
+  import tensorflow_datasets  # noqa: F401, E402
+
+  jaxtyping.install_import_hook("pcan_jax", "beartype.beartype")
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset_path(tmp_path_factory):
+  """A data set built from a few real videos and pickles."""
+  from data.build import build
+  from tests.tiny_source import write_tiny_source
+
+  directory = tmp_path_factory.mktemp("tiny")
+  write_tiny_source(directory / "source")
+  return build(directory / "source", directory / "dataset", side=48, jobs=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tiny_dataset_path):
+  from pcan_jax.input_pipeline import open_dataset
+
+  return open_dataset(tiny_dataset_path)

@@ -1,0 +1,97 @@
+"""Every config and variant builds at full size and takes a step at toy size."""
+
+import functools
+import importlib
+
+import jax
+import numpy as np
+import pytest
+
+from pcan_jax import evaluate, losses, train
+from pcan_jax.checkpoints import Description
+from pcan_jax.keypoints import get_layout
+from pcan_jax.labels import LabelTree
+from pcan_jax.pcan import build_model
+from pcan_jax.preprocess import Augmentation
+from tests.tiny_config import shrink
+
+TREE = LabelTree.read_csv("data/trees/ma52.csv")
+LAYOUT = get_layout("openpose-28")
+VARIANTS = ("pcan", "pcan_rgb", "pcan_pose", "posec3d", "posec3d_rgb", "posec3d_pose")
+CASES = [(name, variant) for name in ("ma52", "utd_mhad") for variant in VARIANTS]
+CASES.append(("demo", "pcan"))
+
+
+def get_config(name, variant):
+  return importlib.import_module(f"configs.{name}").get_config(variant)
+
+
+@functools.cache
+def init_and_step(name, variant, toy):
+  config = get_config(name, variant)
+  if toy:
+    config = shrink(config)
+  description = Description(config, TREE, LAYOUT, stored_size=48)
+  model = build_model(config.model, TREE)
+  optimizer = train.build_optimizer(
+    config.optimizer, train.learning_rate(config.optimizer, config.optimizer.batch_size, 2)
+  )
+  preprocessing = evaluate.preprocessing(description, Augmentation(**config.augmentation))
+  init = functools.partial(
+    train.init_state,
+    model,
+    optimizer,
+    evaluate.example_inputs(model, config.input, preprocessing),
+    config.seed,
+  )
+  step = functools.partial(
+    train.train_step,
+    model=model,
+    optimizer=optimizer,
+    loss_config=losses.LossConfig(**config.loss),
+    preprocessing=preprocessing,
+    seed=config.seed,
+  )
+  rng = np.random.default_rng(0)
+  clips = evaluate.clips(config, None)
+  size = config.optimizer.batch_size
+  batch = {"action": rng.integers(0, TREE.num_actions, size, np.int32)}
+  if clips.rgb_frames:
+    batch["rgb"] = rng.integers(0, 256, (size, clips.rgb_frames, 48, 48, 3), np.uint8)
+  if clips.pose_frames:
+    shape = (size, clips.pose_frames, 1, 28)
+    batch["keypoints"] = rng.uniform(0, 48, (*shape, 2)).astype(np.float32)
+    batch["keypoint_scores"] = np.ones(shape, np.float32)
+  return init, step, batch
+
+
+@pytest.mark.parametrize(("name", "variant"), CASES)
+def test_full_size_step_has_consistent_shapes(name, variant):
+  init, step, batch = init_and_step(name, variant, toy=False)
+  state = jax.eval_shape(init)
+  after, _ = jax.eval_shape(step, state, batch)
+  assert jax.tree.structure(after) == jax.tree.structure(state)
+  assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, state)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_toy_size_step_moves_every_part_of_the_state(variant):
+  init, step, batch = init_and_step("ma52", variant, toy=True)
+  state = jax.jit(init)()
+  after, terms = jax.jit(step)(state, batch)
+  assert np.isfinite(float(terms["loss"].compute()))
+  assert int(after.step) == 1
+  still = [
+    jax.tree_util.keystr(path)
+    for (path, old), new in zip(
+      jax.tree_util.tree_leaves_with_path(state.params), jax.tree.leaves(after.params)
+    )
+    if np.array_equal(old, new)
+  ]
+  assert still == []
+  assert bool(after.prototypes) == variant.startswith("pcan")
+
+
+def test_unknown_variant_is_named():
+  with pytest.raises(ValueError, match="no variant 'pcan_depth'"):
+    get_config("ma52", "pcan_depth")

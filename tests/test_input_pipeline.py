@@ -1,0 +1,118 @@
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from pcan_jax import sampling
+from pcan_jax.input_pipeline import Clips, evaluation_batches, open_dataset, training_batches
+
+CLIPS = Clips(rgb_frames=4, pose_frames=8, num_clips=None, max_persons=2)
+
+
+def take(dataset, count, **options):
+  options = {"batch_size": 4, "seed": 0} | options
+  return list(itertools.islice(training_batches(dataset, "train", CLIPS, **options), count))
+
+
+def assert_same(batches, others):
+  assert len(batches) == len(others)
+  for a, b in zip(batches, others):
+    assert a.keys() == b.keys()
+    for name in a:
+      np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_batches_have_the_documented_shapes(tiny_dataset):
+  (batch,) = take(tiny_dataset, 1)
+  side, joints = tiny_dataset.stored_size, tiny_dataset.layout.num_keypoints
+  assert {name: (values.shape, values.dtype) for name, values in batch.items()} == {
+    "rgb": ((4, 4, side, side, 3), np.uint8),
+    "keypoints": ((4, 8, 2, joints, 2), np.float32),
+    "keypoint_scores": ((4, 8, 2, joints), np.float32),
+    "action": ((4,), np.int32),
+  }
+  assert batch["keypoint_scores"][:, :, 0].max() > 0
+  np.testing.assert_array_equal(batch["keypoint_scores"][:, :, 1], 0)
+
+
+def test_batches_depend_on_the_seed_and_nothing_else(tiny_dataset):
+  assert_same(take(tiny_dataset, 6), take(tiny_dataset, 6))
+  first, other = take(tiny_dataset, 1)[0], take(tiny_dataset, 1, seed=1)[0]
+  assert not np.array_equal(first["keypoints"], other["keypoints"])
+
+
+@pytest.mark.parametrize("start_step", [1, 3, 7])
+def test_a_resumed_stream_is_the_rest_of_the_whole_one(tiny_dataset, start_step):
+  whole = take(tiny_dataset, 9)
+  assert_same(whole[start_step:], take(tiny_dataset, 9 - start_step, start_step=start_step))
+
+
+def test_an_epoch_holds_every_clip_once_and_epochs_differ(tiny_dataset):
+  size = tiny_dataset.num_clips("train")
+  epochs = take(tiny_dataset, 2, batch_size=size)
+  first, second = (sorted(epoch["action"].tolist()) for epoch in epochs)
+  assert first == second
+  assert not np.array_equal(epochs[0]["rgb"], epochs[1]["rgb"])
+
+
+def test_hosts_share_a_batch(tiny_dataset):
+  together = take(tiny_dataset, 3)
+  hosts = [take(tiny_dataset, 3, num_hosts=2, host=host) for host in (0, 1)]
+  for whole, *parts in zip(together, *hosts):
+    merged = np.stack([part["rgb"] for part in parts], axis=1).reshape(whole["rgb"].shape)
+    np.testing.assert_array_equal(merged, whole["rgb"])
+
+
+@pytest.mark.parametrize("num_hosts", [1, 2])
+@pytest.mark.parametrize("batch_size", [2, 6])
+def test_evaluation_sees_every_clip_once(tiny_dataset, num_hosts, batch_size):
+  clips = Clips(rgb_frames=2, pose_frames=0, num_clips=3, max_persons=1)
+  ids, counts = [], []
+  for host in range(num_hosts):
+    batches = list(
+      evaluation_batches(
+        tiny_dataset, "val", clips, batch_size=batch_size, num_hosts=num_hosts, host=host
+      )
+    )
+    counts.append(len(batches))
+    for batch in batches:
+      assert batch["rgb"].shape[:3] == (batch_size // num_hosts, 3, 2)
+      assert "keypoints" not in batch
+      ids += list(batch["id"][batch["mask"] > 0])
+  assert len(ids) == len(set(ids)) == tiny_dataset.num_clips("val")
+  assert len(set(counts)) == 1
+
+
+def test_evaluation_draws_the_seeded_test_clips(tiny_dataset):
+  """Every frame's keypoints tell which frame it is; compare with the stored clip."""
+  whole = {
+    clip["id"]: clip for clip in tiny_dataset.builder.as_dataset(split="val").as_numpy_iterator()
+  }
+  clips = Clips(rgb_frames=0, pose_frames=8, num_clips=2, max_persons=1)
+  for batch in evaluation_batches(tiny_dataset, "val", clips, batch_size=1):
+    stored = whole[batch["id"][0]]
+    chosen = sampling.test_clips(int(stored["num_frames"]), 8, 2)
+    np.testing.assert_array_equal(batch["keypoints"][0, :, :, 0], stored["keypoints"][0][chosen])
+
+
+def test_missing_data_says_how_to_get_it(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r"no data set at .*ask for access"):
+    open_dataset(tmp_path, "First ask for access.")
+
+
+def test_unknown_split_is_named(tiny_dataset):
+  with pytest.raises(ValueError, match="no split 'holdout'; it has"):
+    tiny_dataset.num_clips("holdout")
+
+
+def test_another_schema_is_named(tiny_dataset_path, tmp_path):
+  import shutil
+
+  copy = tmp_path / "old"
+  shutil.copytree(tiny_dataset_path, copy)
+  (path,) = copy.rglob("metadata.json")
+  metadata = json.loads(path.read_text())
+  path.write_text(json.dumps(metadata | {"schema_version": 0}))
+  with pytest.raises(ValueError, match="schema version 0"):
+    open_dataset(copy)

@@ -1,0 +1,47 @@
+import pytest
+
+from pcan_jax.labels import LabelTree
+
+TREE = LabelTree(("nod", "shake", "wave"), ("head", "arm"), (0, 0, 1))
+
+
+def test_csv_round_trip(tmp_path):
+  path = tmp_path / "actions.csv"
+  TREE.write_csv(path)
+  assert LabelTree.read_csv(path) == TREE
+
+
+def test_dict_round_trip():
+  assert LabelTree.from_dict(TREE.to_dict()) == TREE
+
+
+def test_ma52_ships_with_the_project():
+  tree = LabelTree.read_csv("data/trees/ma52.csv")
+  assert (tree.num_actions, tree.num_bodies) == (52, 7)
+  per_body = [tree.parents.count(body) for body in range(7)]
+  assert per_body == [5, 6, 13, 8, 6, 10, 4]
+  assert tree.actions[9] == "nodding"
+  assert tree.bodies[tree.parents[47]] == "head-hand"
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("action,body\nnod,head\n", "first line must be"),
+    ("id,action,body\n1,nod,head\n", "line 2: expected id 0"),
+    ("id,action,body\n0,nod,\n", "must not be empty"),
+    ("id,action,body\n0,nod,head\n1,nod,head\n", "repeated"),
+    ("id,action,body\n", "at least one action"),
+  ],
+)
+def test_bad_files_are_named(tmp_path, text, message):
+  path = tmp_path / "tree.csv"
+  path.write_text(text)
+  with pytest.raises(ValueError, match=message) as error:
+    LabelTree.read_csv(path)
+  assert "tree.csv" in str(error.value)
+
+
+def test_missing_file(tmp_path):
+  with pytest.raises(FileNotFoundError, match="no label tree"):
+    LabelTree.read_csv(tmp_path / "none.csv")

@@ -1,0 +1,199 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from configs import ma52
+from pcan_jax import evaluate, losses, train
+from pcan_jax.checkpoints import Description, locate
+from pcan_jax.keypoints import get_layout
+from pcan_jax.labels import LabelTree
+from pcan_jax.pcan import build_model
+from pcan_jax.preprocess import Augmentation
+from tests.tiny_config import shrink
+
+TREE = LabelTree(("nod", "shake", "wave", "point"), ("head", "arm"), (0, 0, 1, 1))
+STEPS_PER_EPOCH = 10
+
+
+def make_step(**overrides):
+  config = shrink(ma52.get_config())
+  config.update_from_flattened_dict(overrides)
+  description = Description(config, TREE, get_layout("openpose-28"), stored_size=32)
+  model = build_model(config.model, TREE)
+  schedule = train.learning_rate(config.optimizer, 8, STEPS_PER_EPOCH)
+  optimizer = train.build_optimizer(config.optimizer, schedule)
+  preprocessing = evaluate.preprocessing(description, Augmentation(**config.augmentation))
+  inputs = evaluate.example_inputs(model, config.input, preprocessing)
+  state = jax.jit(functools.partial(train.init_state, model, optimizer, seed=0))(inputs)
+  step = functools.partial(
+    train.train_step,
+    model=model,
+    optimizer=optimizer,
+    loss_config=losses.LossConfig(**config.loss),
+    preprocessing=preprocessing,
+    seed=0,
+  )
+  return step, state
+
+
+def make_batch(seed=0):
+  rng = np.random.default_rng(seed)
+  return {
+    "rgb": rng.integers(0, 256, (8, 2, 32, 32, 3), np.uint8),
+    "keypoints": rng.uniform(0, 32, (8, 8, 1, 28, 2)).astype(np.float32),
+    "keypoint_scores": np.ones((8, 8, 1, 28), np.float32),
+    "action": rng.integers(0, 4, 8, np.int32),
+  }
+
+
+def test_a_sharded_step_equals_one_on_a_single_device():
+  step, state = make_step()
+  batch = make_batch()
+  single, single_terms = jax.jit(step)(state, batch)
+  mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+  replicated = NamedSharding(mesh, PartitionSpec())
+  sharded = NamedSharding(mesh, PartitionSpec("data"))
+  many, many_terms = jax.jit(
+    step, in_shardings=(replicated, sharded), out_shardings=replicated
+  )(state, batch)
+  for name in single_terms:
+    np.testing.assert_allclose(
+      many_terms[name].compute(), single_terms[name].compute(), rtol=2e-4, atol=1e-5, err_msg=name
+    )
+  for part in ("params", "batch_stats", "prototypes"):
+    for (path, a), b in zip(
+      jax.tree_util.tree_leaves_with_path(getattr(single, part)),
+      jax.tree.leaves(getattr(many, part)),
+    ):
+      np.testing.assert_allclose(
+        b, a, rtol=1e-3, atol=2e-5, err_msg=part + jax.tree_util.keystr(path)
+      )
+
+
+def test_prototypes_are_state_and_not_parameters():
+  step, state = make_step()
+  trained = jax.tree_util.tree_leaves_with_path((state.params, state.opt_state))
+  assert not [path for path, _ in trained if "prototypes" in jax.tree_util.keystr(path)]
+  assert jax.tree.map(jnp.shape, state.prototypes) == {
+    stream: {"action": (4, 16), "body": (2, 8)} for stream in ("rgb", "pose")
+  }
+
+
+def test_prototypes_move_only_where_a_class_has_true_positives():
+  step, state = make_step()
+  # All clips are of one class and the classifiers always say so.
+  batch = make_batch() | {"action": np.full(8, 2, np.int32)}
+  params = state.params
+  for stream in ("rgb", "pose"):
+    params[f"head_{stream}"]["action"]["bias"] = jnp.array([0.0, 0.0, 100.0, 0.0])
+    params[f"head_{stream}"]["body"]["bias"] = jnp.array([0.0, 100.0])
+  after, terms = jax.jit(step)(state.replace(params=params), batch)
+  for stream in ("rgb", "pose"):
+    assert float(terms[f"{stream}/num_tp"].compute()) == 8
+    moved = np.any(
+      np.asarray(after.prototypes[stream]["action"] != state.prototypes[stream]["action"]), axis=1
+    )
+    assert moved.tolist() == [False, False, True, False]
+
+
+def test_steps_are_reproducible_and_differ_by_step():
+  step, state = make_step()
+  step = jax.jit(step)
+  one, again = step(state, make_batch())[0], step(state, make_batch())[0]
+  jax.tree.map(np.testing.assert_array_equal, one.params, again.params)
+  later = step(state.replace(step=jnp.array(1)), make_batch())[0]
+  differs = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), one.params, later.params)
+  assert any(jax.tree.leaves(differs))
+
+
+def test_one_batch_can_be_learned():
+  step, state = make_step(
+    **{"augmentation.flip": 0.0, "model.dropout": 0.0, "optimizer.learning_rate": 0.05}
+  )
+  step = jax.jit(step, donate_argnums=0)
+  batch = make_batch()
+  for _ in range(60):
+    state, terms = step(state, batch)
+  assert float(terms["rgb/action_top1"].compute()) == 1
+  assert float(terms["pose/action_top1"].compute()) == 1
+  assert float(terms["rgb/ce_action"].compute()) < 0.3
+
+
+def test_weight_decay_acts_on_every_parameter_and_on_no_prototype():
+  config = shrink(ma52.get_config()).optimizer
+  optimizer = train.build_optimizer(config, lambda _: 0.1)
+  params = {"kernel": jnp.array([2.0]), "bn": {"scale": jnp.array([3.0])}}
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+  np.testing.assert_allclose(updates["kernel"], -0.1 * 1e-4 * 2.0, rtol=1e-5)
+  np.testing.assert_allclose(updates["bn"]["scale"], -0.1 * 1e-4 * 3.0, rtol=1e-5)
+
+
+def test_learning_rate_schedules():
+  config = ma52.get_config().optimizer
+  step = train.learning_rate(config, 20, STEPS_PER_EPOCH)
+  np.testing.assert_allclose([step(s) for s in (0, 149, 151, 301)], [0.015, 0.015, 1.5e-3, 1.5e-4])
+  config.schedule, config.epochs, config.warmup_epochs = "cosine", 20.0, 2.0
+  cosine = train.learning_rate(config, 10, STEPS_PER_EPOCH)
+  np.testing.assert_allclose(
+    [cosine(s) for s in (0, 10, 20, 110, 200)], [0, 0.00375, 0.0075, 0.00375, 0], atol=1e-8
+  )
+  config.schedule = "linear"
+  with pytest.raises(ValueError, match="optimizer.schedule must be"):
+    train.learning_rate(config, 10, STEPS_PER_EPOCH)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_dataset_path, tmp_path_factory):
+  """A complete run on real shards: config, working directory, final state."""
+  config = shrink(ma52.get_config())
+  config.data.path = str(tiny_dataset_path)
+  workdir = tmp_path_factory.mktemp("run")
+  return config, workdir, train.train(config, workdir)
+
+
+def test_training_writes_checkpoints_config_and_tensorboard_events(run):
+  config, workdir, state = run
+  assert locate(workdir)[1] == int(state.step)
+  assert (workdir / "config.json").is_file()
+  assert list(workdir.glob("events.out.tfevents.*"))
+
+
+def test_training_again_resumes_where_an_interrupted_run_was(run, tmp_path):
+  config, _, whole = run
+  half = config.copy_and_resolve_references()
+  half.optimizer.epochs = config.optimizer.epochs / 2
+  # The step schedule does not depend on the length of the run, so the halves make the whole.
+  first = train.train(half, tmp_path)
+  assert int(first.step) < int(whole.step)
+  second = train.train(config, tmp_path)
+  assert int(second.step) == int(whole.step)
+  for a, b in zip(jax.tree.leaves(second.model()), jax.tree.leaves(whole.model())):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_another_model_in_the_workdir_is_an_error(run):
+  config, workdir, _ = run
+  other = config.copy_and_resolve_references()
+  other.model.action_embedding = 24
+  with pytest.raises(ValueError, match="holds another model"):
+    train.train(other, workdir)
+
+
+def test_batch_must_divide_among_devices(run, tmp_path):
+  config = run[0].copy_and_resolve_references()
+  config.optimizer.batch_size = 12
+  with pytest.raises(ValueError, match="optimizer.batch_size=12 does not divide among 8 devices"):
+    train.train(config, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(run, tmp_path):
+  config = run[0].copy_and_resolve_references()
+  config.optimizer.learning_rate = 1e30
+  config.eval.every_epochs = 0.0
+  with pytest.raises(FloatingPointError, match="between steps"):
+    train.train(config, tmp_path)

@@ -1,0 +1,22 @@
+"""The project's configs at toy size: the same code, a few seconds."""
+
+from ml_collections import ConfigDict
+
+
+def shrink(config: ConfigDict) -> ConfigDict:
+  """Narrow pathways, small inputs, a short schedule; everything else as the config says."""
+  config.input.train_size = 32
+  config.input.test_size = 32
+  config.input.rgb_frames = 2
+  config.input.pose_frames = 8
+  config.model.action_embedding = 16
+  config.model.body_embedding = 8
+  config.model.rgb.update(stem_features=8, blocks=(1, 1, 1, 1), widths=(8, 8, 8, 8))
+  config.model.pose.update(stem_features=8, blocks=(1, 1, 1), widths=(8, 8, 8))
+  config.optimizer.batch_size = 8
+  config.optimizer.epochs = 2.0
+  config.eval.batch_size = 8
+  config.eval.num_clips = 2
+  config.eval.every_epochs = 1.0
+  config.log_every = 1
+  return config
