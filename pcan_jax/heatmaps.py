@@ -45,14 +45,6 @@ def _maximum(patches: Iterable[Array], shape: tuple[int, ...]) -> Array:
   return functools.reduce(jnp.maximum, patches, jnp.zeros(shape, jnp.float32))
 
 
-def _check_shapes(keypoints: Array, scores: Array) -> None:
-  if keypoints.ndim < 4 or keypoints.shape[-1] != 2 or keypoints.shape[:-1] != scores.shape:
-    raise ValueError(
-      "expected keypoints [..., T, M, V, 2] and scores [..., T, M, V], found "
-      f"{keypoints.shape} and {scores.shape}"
-    )
-
-
 def render_joints(
   keypoints: Float[Array, "*batch t m v 2"],
   scores: Float[Array, "*batch t m v"],
@@ -69,11 +61,7 @@ def render_joints(
 
   Returns:
     float32 heatmaps, joints last.
-
-  Raises:
-    ValueError: the shapes do not belong together.
   """
-  _check_shapes(keypoints, scores)
   keypoints, scores = keypoints.astype(jnp.float32), scores.astype(jnp.float32)
   height, width = size
   peak = jnp.where(scores >= MIN_SCORE, scores, 0.0)
@@ -148,9 +136,8 @@ def render_limbs(
     float32 heatmaps, limbs last.
 
   Raises:
-    ValueError: the shapes do not belong together, or a limb names a joint that is not there.
+    ValueError: a limb is not a pair of joints that are there.
   """
-  _check_shapes(keypoints, scores)
   num_joints = scores.shape[-1]
   for limb in limbs:
     if len(limb) != 2 or not all(0 <= joint < num_joints for joint in limb):

@@ -39,8 +39,8 @@ class KeypointLayout:
       raise ValueError(f"{where}: joint names must differ, but these are repeated: {repeated}")
     for field in ("flip_pairs", "limbs"):
       for pair in getattr(self, field):
-        if len(pair) != 2 or pair[0] == pair[1]:
-          raise ValueError(f"{where}: {pair} in {field} is not a pair of two different joints")
+        if pair[0] == pair[1]:
+          raise ValueError(f"{where}: {pair} in {field} is one joint twice")
         if not all(0 <= joint < self.num_keypoints for joint in pair):
           raise ValueError(f"{where}: {pair} in {field} is not within 0..{self.num_keypoints - 1}")
     swapped = [joint for pair in self.flip_pairs for joint in pair]
@@ -72,7 +72,7 @@ class KeypointLayout:
     }
 
   @classmethod
-  def from_dict(cls, layout: dict[str, Any]) -> "KeypointLayout":
+  def from_dict(cls, layout: Any) -> "KeypointLayout":
     """Inverse of `to_dict`; `flip_pairs` and `limbs` hold pairs of joint names.
 
     Raises:
@@ -90,6 +90,8 @@ class KeypointLayout:
 
     def by_index(field: str) -> tuple[tuple[int, ...], ...]:
       for pair in layout[field]:
+        if len(pair) != 2:
+          raise ValueError(f"keypoint layout {layout['name']!r}: {field} holds {pair}, not a pair")
         for joint in pair:
           if joint not in joints:
             raise ValueError(

@@ -94,13 +94,15 @@ def _unit(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
   return x * jax.lax.rsqrt(jnp.where(squared > 1e-24, squared, 1.0))
 
 
-def _cosines(x: Float[Array, "n d"], y: Float[Array, "k d"]) -> Float[Array, "n k"]:
-  # Accelerators would multiply in bfloat16 or TF32 by default: an error of tau's order.
-  return jnp.matmul(_unit(x), _unit(y).T, precision=jax.lax.Precision.HIGHEST)
+def _cosines(x: Float[Array, "n d"], y: Float[Array, "*s k d"]) -> Float[Array, "*s n k"]:
+  # Accelerators would multiply in bfloat16 or TF32 by default: an error of a per cent of tau.
+  return jnp.einsum("nd,...kd->...nk", _unit(x), _unit(y), precision=jax.lax.Precision.HIGHEST)
 
 
-def _pick(x: Float[Array, "n k"], index: Int[Array, " n"]) -> Float[Array, " n"]:
-  return jnp.take_along_axis(x, index[:, None], axis=1)[:, 0]
+def _pick(x: Shaped[Array, "*s n k"], label: Int[Array, " n"]) -> Shaped[Array, "*s n"]:
+  """The value of every sample's own class. Unlike indexing, it needs no scatter backwards."""
+  is_own = jnp.arange(x.shape[-1]) == label[:, None]
+  return jnp.sum(jnp.where(is_own, x, 0), axis=-1)
 
 
 def _mean(values: Float[Array, " n"], mask: Shaped[Array, " n"] | None) -> Float[Array, ""]:
@@ -158,7 +160,7 @@ def pcc_terms(
   sets: proto.AmbiguousSets,
   alpha: Sequence[float],
   config: LossConfig,
-) -> tuple[tuple[Float[Array, " n"], ...], Float[Array, " n"]]:
+) -> Float[Array, "s n"]:
   """The calibrating loss of every sample of one level, term by term (PCAN eq. 4-8).
 
   Each term is the cross-entropy of the sample's similarities to the prototypes, after a penalty
@@ -175,35 +177,40 @@ def pcc_terms(
     config: its temperature, and what its terms cover.
 
   Returns:
-    One term per false negative set, and the false positive term; 0 for samples not covered.
+    A row per false negative set, in the order of `sets.fn`, and one for the false positives; 0 for
+    samples not covered.
+
+  Raises:
+    ValueError: there is not one alpha for each set.
   """
+  if len(alpha) != len(sets.fn):
+    raise ValueError(f"{len(sets.fn)} sets of false negatives, but alpha is {tuple(alpha)}")
   z, prototypes, logits = _upcast(z), _upcast(prototypes), _upcast(logits)
   num_classes = prototypes.shape[0]
   label = sets.label
   doubt = 1 - _pick(jax.nn.softmax(logits, axis=-1), label)
   similarity = _cosines(z, prototypes) / config.pcc_temperature
-  own = _pick(similarity, label)
+
+  masks = jnp.stack([*sets.fn, sets.fp])
+  filed_under = jnp.stack([label] * len(sets.fn) + [sets.predicted])
+  centres, counts = jax.vmap(proto.class_means, in_axes=(None, 0, 0, None))(
+    z, filed_under, masks, num_classes
+  )
+  exists = counts[:, label] > 0
+  nearness = _pick(_cosines(z, centres), label)
+  # False negatives shall come closer to their centre, all others leave that of false positives.
+  penalty = doubt * jnp.concatenate([1 - nearness[:-1], 1 + nearness[-1:]])
+
+  scale = jnp.ones(len(masks), z.dtype)
+  if config.pcc_alpha_scales == "logits":
+    scale = jnp.array([*alpha, 1.0], z.dtype)
+  own = scale[:, None] * (_pick(similarity, label) - jnp.where(exists, penalty, 0))
   is_own = jnp.arange(num_classes) == label[:, None]
-
-  def penalised(penalty: Array, exists: Array, scale: float) -> Array:
-    own_logit = scale * (own - jnp.where(exists, doubt * penalty, 0))
-    class_logits = jnp.where(is_own, own_logit[:, None], scale * similarity)
-    return jax.nn.logsumexp(class_logits, axis=-1) - own_logit
-
-  def similarity_to_centre(index: Array, mask: Array) -> tuple[Array, Array]:
-    centres, counts = proto.class_means(z, index, mask, num_classes)
-    return jnp.sum(_unit(z) * _unit(centres)[label], axis=-1), counts[label] > 0
-
-  everywhere = config.pcc_covers == "batch"
-  fn_terms = []
-  for fn, factor in zip(sets.fn, alpha, strict=True):
-    similar, exists = similarity_to_centre(label, fn)
-    scale = factor if config.pcc_alpha_scales == "logits" else 1.0
-    term = penalised(1 - similar, exists, scale)
-    fn_terms.append(term if everywhere else jnp.where(fn, term, 0))
-  similar, exists = similarity_to_centre(sets.predicted, sets.fp)
-  fp_term = penalised(1 + similar, exists, 1.0)
-  return tuple(fn_terms), fp_term if everywhere else jnp.where(exists, fp_term, 0)
+  class_logits = jnp.where(is_own, own[..., None], scale[:, None, None] * similarity)
+  terms = jax.nn.logsumexp(class_logits, axis=-1) - own
+  if config.pcc_covers == "batch":
+    return terms
+  return jnp.where(jnp.stack([*sets.fn, exists[-1]]), terms, 0)
 
 
 def pcc_loss(
@@ -225,10 +232,14 @@ def pcc_loss(
     alpha: one factor per false negative set.
     config: as for `pcc_terms`.
     mask: samples that count, the same as in `sets`; all by default.
+
+  Raises:
+    ValueError: there is not one alpha for each set.
   """
-  fn_terms, fp_term = pcc_terms(z, prototypes, logits, sets, alpha, config)
-  weights = alpha if config.pcc_alpha_scales == "loss" else (1.0,) * len(fn_terms)
-  return _mean(fp_term + sum(weight * term for weight, term in zip(weights, fn_terms)), mask)
+  terms = pcc_terms(z, prototypes, logits, sets, alpha, config)
+  if config.pcc_alpha_scales == "loss":
+    terms *= jnp.array([*alpha, 1.0], terms.dtype)[:, None]
+  return _mean(jnp.sum(terms, axis=0), mask)
 
 
 def pda_loss(prototypes: Float[Array, "k d"]) -> Float[Array, ""]:
@@ -236,8 +247,8 @@ def pda_loss(prototypes: Float[Array, "k d"]) -> Float[Array, ""]:
 
   Squares are summed; eq. 9 as printed is the root of a sum that can be negative.
   """
-  unit = _unit(_upcast(prototypes))
-  squared = jnp.sum(jnp.square(jnp.matmul(unit, unit.T, precision=jax.lax.Precision.HIGHEST)))
+  prototypes = _upcast(prototypes)
+  squared = jnp.sum(jnp.square(_cosines(prototypes, prototypes)))
   # Only when all prototypes are zero is there nothing to take the root's gradient of.
   return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
 

@@ -4,8 +4,6 @@ Only plain sums are kept per batch, so a split is evaluated exactly whatever its
 last one is padded and masked, and counts of several hosts are added.
 """
 
-from typing import Self
-
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
@@ -94,7 +92,7 @@ class ClassificationCounts:
     rank = np.sum((action_scores > own) | ((action_scores == own) & earlier), axis=-1)
     self.action_top5 += int(np.sum(rank < TOP_K))
 
-  def __iadd__(self, other: Self) -> Self:
+  def __iadd__(self, other: "ClassificationCounts") -> "ClassificationCounts":
     """Adds the counts of other clips under the same tree."""
     self.action_confusion += other.action_confusion
     self.body_confusion += other.body_confusion

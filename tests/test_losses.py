@@ -1,0 +1,387 @@
+"""Properties of the losses; their values are compared in test_parity."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.test_util import check_grads
+
+from pcan_jax import losses, prototypes
+
+NUM_ACTIONS, NUM_BODIES, DIM, BODY_DIM = 5, 2, 8, 4
+PARENTS = (0, 0, 0, 1, 1)
+RECIPES = pytest.mark.parametrize("recipe", sorted(losses.RECIPES))
+BASELINE = losses.LossConfig(hp_weight=0.0, pcc_weight=0.0, pda_weight=0.0)
+
+
+def random_prototypes(seed=7, scale=1.0):
+  rng = np.random.default_rng(seed)
+  return {
+    "action": jnp.asarray(scale * rng.standard_normal((NUM_ACTIONS, DIM)), jnp.float32),
+    "body": jnp.asarray(scale * rng.standard_normal((NUM_BODIES, BODY_DIM)), jnp.float32),
+  }
+
+
+def random_batch(n=16, seed=0, correct=False):
+  rng = np.random.default_rng(seed)
+
+  def normal(*shape):
+    return jnp.asarray(rng.standard_normal(shape), jnp.float32)
+
+  action = jnp.asarray(rng.integers(NUM_ACTIONS, size=n))
+  batch = {
+    "action": action,
+    "action_logits": normal(n, NUM_ACTIONS),
+    "body_logits": normal(n, NUM_BODIES),
+    "action_embedding": normal(n, DIM),
+    "body_embedding": normal(n, BODY_DIM),
+  }
+  if correct:
+    batch["action_logits"] = 100 * jax.nn.one_hot(action, NUM_ACTIONS)
+    batch["body_logits"] = 100 * jax.nn.one_hot(jnp.array(PARENTS)[action], NUM_BODIES)
+  return batch
+
+
+def stream_loss(batch, config, old, mask=None):
+  return losses.stream_loss(**batch, parents=PARENTS, config=config, prototypes=old, mask=mask)
+
+
+# Compilation is nearly all the time these tests take.
+@functools.partial(
+  jax.jit, static_argnames="config", compiler_options={"xla_backend_optimization_level": 0}
+)
+def differentiate(batch, config, old, mask=None):
+  """Everything `stream_loss` returns, and the gradient of the total in all float inputs."""
+
+  def loss(floats):
+    total, terms, new = stream_loss(floats | {"action": batch["action"]}, config, old, mask)
+    return total, (terms, new)
+
+  floats = {name: x for name, x in batch.items() if name != "action"}
+  (total, (terms, new)), gradient = jax.value_and_grad(loss, has_aux=True)(floats)
+  return (total, terms, new), gradient
+
+
+def compute(batch, config):
+  return differentiate(batch, config, random_prototypes())[0]
+
+
+pcc_terms = jax.jit(losses.pcc_terms, static_argnames=("alpha", "config"))
+
+
+def assert_trees_close(found, wanted, rtol=1e-4, atol=1e-6):
+  jax.tree.map(lambda f, w: np.testing.assert_allclose(f, w, rtol=rtol, atol=atol), found, wanted)
+
+
+def test_cross_entropy_of_hand():
+  logits = jnp.log(jnp.array([[0.7, 0.2, 0.1], [0.5, 0.25, 0.25]]))
+  wanted = -(np.log(0.2) + np.log(0.5)) / 2
+  assert losses.cross_entropy(logits, jnp.array([1, 0])) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_hierarchical_loss_of_hand():
+  # Two body parts; actions 0 and 1 of the first, 2 of the second. lambda = 0.5.
+  body, action = np.array([0.3, -1.0]), np.array([2.0, 0.1, -0.4])
+
+  def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+  states = np.concatenate([0.5 * sigmoid(body), 0.5 * sigmoid(body)[[0, 0, 1]] + sigmoid(action)])
+  wanted = np.log(np.exp(states).sum()) - states[2 + 1]
+  found = losses.hierarchical_loss(
+    jnp.array([action]), jnp.array([body]), jnp.array([1]), jnp.array([0, 0, 1]), hp_lambda=0.5
+  )
+  assert found == pytest.approx(wanted, rel=1e-6)
+
+
+def test_lambda_zero_leaves_the_body_classifier_out():
+  batch = random_batch()
+  config = dataclasses.replace(BASELINE, ce_weight=0.0, hp_weight=1.0, hp_lambda=0.0)
+  _, gradient = differentiate(batch, config, random_prototypes())
+  assert not gradient["body_logits"].any()
+  assert gradient["action_logits"].any()
+
+
+def test_diversity_loss_of_hand():
+  assert losses.pda_loss(3 * jnp.eye(4)) == pytest.approx(2)
+  assert losses.pda_loss(jnp.ones((4, 3))) == pytest.approx(4)
+  assert losses.pda_loss(jnp.array([[1.0, 0.0], [1.0, 1.0]])) == pytest.approx(np.sqrt(3))
+
+
+def test_calibrating_terms_of_hand():
+  """One class-0 sample taken for class 1, and one of class 1 recognised: orthogonal prototypes."""
+  config = losses.RECIPES["paper"]
+  angle = 0.3
+  z = jnp.array([[np.cos(angle), np.sin(angle)], [0.0, 2.0]])
+  protos = jnp.eye(2)
+  logits = jnp.log(jnp.array([[0.2, 0.8], [0.4, 0.6]]))
+  sets, _ = prototypes.ambiguous_sets(
+    logits, jnp.zeros((2, 1)), jnp.array([0, 1]), jnp.array([0, 0])
+  )
+  terms = pcc_terms(z, protos, logits, sets, alpha=config.pcc_alpha, config=config)
+
+  def cross_entropy(own, other):
+    return np.log(np.exp(own) + np.exp(other)) - own
+
+  # Sample 0 is alone in FN_A1 of class 0, so it lies on that centre: no penalty.
+  fn_a1 = cross_entropy(np.cos(angle) / 0.125, np.sin(angle) / 0.125)
+  # Sample 1 has a class that sample 0 was taken for, at a similarity of sin(angle).
+  fp = cross_entropy(1 / 0.125 - 0.4 * (1 + np.sin(angle)), 0)
+  np.testing.assert_allclose(terms, [[fn_a1, 0], [0, 0], [0, 0], [0, fp]], rtol=1e-5, atol=1e-7)
+
+
+def test_calibrating_terms_of_the_release_cover_the_batch():
+  config = losses.RECIPES["release"]
+  batch = random_batch()
+  sets, _ = prototypes.ambiguous_sets(
+    batch["action_logits"],
+    batch["body_logits"],
+    batch["action"],
+    jnp.array(PARENTS)[batch["action"]],
+  )
+  terms = pcc_terms(
+    batch["action_embedding"],
+    random_prototypes()["action"],
+    batch["action_logits"],
+    sets,
+    alpha=config.pcc_alpha,
+    config=config,
+  )
+  assert terms.shape == (4, 16)
+  assert (terms > 0).all()
+
+
+@pytest.mark.parametrize("alpha", [(1.0, 0.5), (1.0, 0.5, 0.1, 0.1)])
+def test_alpha_must_match_the_sets(alpha):
+  batch = random_batch()
+  sets, _ = prototypes.ambiguous_sets(
+    batch["action_logits"], batch["body_logits"], batch["action"], batch["action"]
+  )
+  with pytest.raises(ValueError, match="alpha"):
+    losses.pcc_terms(
+      batch["action_embedding"],
+      random_prototypes()["action"],
+      batch["action_logits"],
+      sets,
+      alpha,
+      losses.LossConfig(),
+    )
+
+
+def test_rectification_adds_similarity():
+  z = jnp.array([[2.0, 0.0], [0.0, 0.0]])
+  protos = jnp.array([[1.0, 0.0], [1.0, 1.0], [-3.0, 0.0]])
+  logits = jnp.arange(6.0).reshape(2, 3)
+  found = losses.rectify(logits, z, protos, gamma=5.0)
+  np.testing.assert_allclose(
+    found, logits + np.array([[5, 5 / np.sqrt(2), -5], [0, 0, 0]]), rtol=1e-6
+  )
+  np.testing.assert_array_equal(losses.rectify(logits, z, protos, gamma=0.0), logits)
+
+
+@RECIPES
+def test_total_is_the_weighted_sum_of_its_terms(recipe):
+  config = losses.RECIPES[recipe]
+  total, terms, _ = compute(random_batch(), config)
+  wanted = (
+    terms["ce_action"]
+    + terms["ce_body"]
+    + terms["hp"]
+    + config.pcc_weight * (terms["pcc_action"] + terms["pcc_body"])
+    + config.pda_weight * terms["pda"]
+  )
+  assert total == pytest.approx(float(wanted), rel=1e-6)
+
+
+def test_set_sizes_are_reported():
+  _, terms, _ = compute(random_batch(), losses.LossConfig())
+  assert terms["num_tp"] + terms["num_fn_a1"] + terms["num_fn_a2"] + terms["num_fn_a3"] == 16
+  assert terms["num_fp"] == terms["num_fn_a1"] + terms["num_fn_a2"]
+  assert terms["num_body_tp"] + terms["num_body_fp"] == 16
+
+
+@pytest.mark.parametrize(
+  "off, terms",
+  [
+    ("hp_weight", {"hp"}),
+    ("pcc_weight", {"pcc_action", "pcc_body"}),
+    ("pda_weight", {"pda"}),
+  ],
+)
+def test_a_weight_of_zero_switches_a_loss_off(off, terms):
+  batch = random_batch()
+  everything = compute(batch, losses.LossConfig())[1]
+  total, rest, new = compute(batch, losses.LossConfig(**{off: 0.0}))
+  assert set(everything) - set(rest) == terms
+  assert total < compute(batch, losses.LossConfig())[0]
+  # Rectification still needs prototypes that move.
+  assert (new["action"] != random_prototypes()["action"]).any()
+
+
+def test_baseline_needs_no_prototypes():
+  batch = random_batch()
+  plain = {name: batch[name] for name in ("action", "action_logits", "body_logits")}
+  total, terms, new = losses.stream_loss(**plain, parents=PARENTS, config=BASELINE)
+  assert new is None
+  assert total == terms["ce_action"] + terms["ce_body"]
+  with pytest.raises(ValueError, match="pcc_weight and pda_weight"):
+    losses.stream_loss(**plain, parents=PARENTS, config=losses.LossConfig())
+
+
+@RECIPES
+def test_order_of_the_batch_does_not_matter(recipe):
+  batch, old = random_batch(), random_prototypes()
+  order = np.random.default_rng(1).permutation(16)
+  shuffled = {name: x[order] for name, x in batch.items()}
+  config = losses.RECIPES[recipe]
+  found, gradient = differentiate(batch, config, old)
+  shuffled_found, shuffled_gradient = differentiate(shuffled, config, old)
+  assert_trees_close(shuffled_found, found)
+  assert_trees_close(shuffled_gradient, {name: x[order] for name, x in gradient.items()})
+
+
+@RECIPES
+def test_masking_is_leaving_out(recipe):
+  batch, config, old = random_batch(), losses.RECIPES[recipe], random_prototypes()
+  mask = np.arange(16) % 3 > 0
+  subset = {name: x[mask] for name, x in batch.items()}
+  # What is masked may have no label.
+  batch["action"] = jnp.where(mask, batch["action"], -1)
+  found, gradient = differentiate(batch, config, old, jnp.float32(mask))
+  wanted, wanted_gradient = differentiate(subset, config, old)
+  assert_trees_close(found, wanted)
+  for name, x in gradient.items():
+    assert not x[~mask].any()
+    np.testing.assert_allclose(x[mask], wanted_gradient[name], rtol=1e-4, atol=1e-6)
+
+
+@RECIPES
+def test_loss_over_eight_devices_is_that_of_the_global_batch(recipe):
+  batch, old, config = random_batch(), random_prototypes(), losses.RECIPES[recipe]
+  mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+  sharded = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+  replicated = jax.device_put(old, NamedSharding(mesh, PartitionSpec()))
+  found = differentiate(sharded, config, replicated)
+  assert_trees_close(found, differentiate(batch, config, old))
+
+
+def test_one_compilation_serves_every_outcome():
+  traces = []
+
+  @jax.jit
+  def total(batch, old):
+    traces.append(1)
+    return stream_loss(batch, losses.LossConfig(), old)[0]
+
+  for correct in (False, True):
+    for seed in range(2):
+      total(random_batch(seed=seed, correct=correct), random_prototypes())
+  assert len(traces) == 1
+
+
+@RECIPES
+@pytest.mark.parametrize("edge", ["correct", "zero z", "zero prototypes", "extreme", "one sample"])
+def test_gradients_are_finite_at_the_edges(recipe, edge):
+  batch, old = random_batch(correct=edge == "correct"), random_prototypes()
+  mask = jnp.ones(16)
+  if edge == "zero z":
+    batch |= {name: jnp.zeros_like(batch[name]) for name in ("action_embedding", "body_embedding")}
+  elif edge == "zero prototypes":
+    old = jax.tree.map(jnp.zeros_like, old)
+    batch["action_logits"] = -100 * jax.nn.one_hot(batch["action"], NUM_ACTIONS)
+  elif edge == "extreme":
+    batch |= {name: 1e4 * x for name, x in batch.items() if name != "action"}
+  elif edge == "one sample":
+    mask = jnp.eye(16)[3]
+  (total, _, _), gradient = differentiate(batch, losses.RECIPES[recipe], old, mask)
+  assert jnp.isfinite(total)
+  for name, x in gradient.items():
+    assert jnp.isfinite(x).all(), name
+
+
+def test_paper_calibration_vanishes_when_all_is_right():
+  _, terms, _ = compute(random_batch(correct=True), losses.RECIPES["paper"])
+  assert terms["pcc_action"] == 0
+  assert terms["pcc_body"] == 0
+
+
+def test_a_masked_out_batch_has_no_loss():
+  batch, config = random_batch(), dataclasses.replace(losses.LossConfig(), pda_weight=0.0)
+  (total, _, _), gradient = differentiate(batch, config, random_prototypes(), jnp.zeros(16))
+  assert total == 0
+  assert not any(x.any() for x in gradient.values())
+
+
+@RECIPES
+def test_diversity_moves_embeddings_as_the_recipe_says(recipe):
+  config = losses.RECIPES[recipe]
+  alone = dataclasses.replace(config, ce_weight=0.0, hp_weight=0.0, pcc_weight=0.0)
+  _, gradient = differentiate(random_batch(), alone, random_prototypes())
+  assert gradient["action_embedding"].any() == config.pda_gradient
+
+
+@RECIPES
+def test_new_prototypes_carry_no_gradient(recipe):
+  batch = random_batch()
+
+  @jax.jit
+  @jax.grad
+  def gradient(z):
+    inputs = batch | {"action_embedding": z}
+    return stream_loss(inputs, losses.RECIPES[recipe], random_prototypes())[2]["action"].sum()
+
+  assert not gradient(batch["action_embedding"]).any()
+
+
+def test_gradients_agree_with_differences():
+  with jax.enable_x64(True):
+    old = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), random_prototypes())
+    batch = {
+      name: jnp.asarray(x, None if name == "action" else jnp.float64)
+      for name, x in random_batch(n=6).items()
+    }
+
+    @jax.jit
+    def total(z, logits):
+      inputs = {"action_embedding": z, "action_logits": logits}
+      return stream_loss(batch | inputs, losses.LossConfig(), old)[0]
+
+    arguments = batch["action_embedding"], batch["action_logits"]
+    check_grads(total, arguments, order=1, modes=["rev"], rtol=1e-5)
+
+
+def test_losses_of_half_precision_are_single():
+  batch = {
+    name: x if name == "action" else x.astype(jnp.bfloat16) for name, x in random_batch().items()
+  }
+  total, terms, new = compute(batch, losses.LossConfig())
+  in_single = {name: x if name == "action" else x.astype(jnp.float32) for name, x in batch.items()}
+  wanted, _, _ = compute(in_single, losses.LossConfig())
+  assert total.dtype == jnp.float32
+  assert new["action"].dtype == jnp.float32
+  assert total == pytest.approx(float(wanted), rel=1e-6)
+  assert all(x.dtype == jnp.float32 for name, x in terms.items() if not name.startswith("num_"))
+
+
+def test_recipes_differ_only_where_paper_and_release_do():
+  paper, release = (dataclasses.asdict(losses.RECIPES[name]) for name in ("paper", "release"))
+  assert {name: (paper[name], release[name]) for name in paper if paper[name] != release[name]} == {
+    "pcc_weight": (1, 0.2),
+    "pcc_alpha_scales": ("loss", "logits"),
+    "pcc_covers": ("sets", "batch"),
+    "pda_weight": (5, 0.2),
+    "pda_gradient": (True, False),
+  }
+
+
+@pytest.mark.parametrize(
+  "field, value",
+  [("pcc_temperature", 0.0), ("prototype_momentum", 1.5)],
+)
+def test_impossible_configs_are_refused(field, value):
+  with pytest.raises(ValueError, match=field):
+    losses.LossConfig(**{field: value})
