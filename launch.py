@@ -4,9 +4,13 @@
   python launch.py --mode=eval --workdir=runs/ma52
 """
 
+import logging
+import os
 import pathlib
+import sys
 
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -21,29 +25,37 @@ _NUM_CLIPS = flags.DEFINE_integer("num_clips", None, "eval: clips per video.", l
 
 
 def main(_: list[str]) -> None:
+  _show_log()
   # Imported late, so that --help and mistyped flags answer at once.
   from pcan_jax import evaluate, train
 
-  logging.set_verbosity(logging.INFO)
-  logging.get_absl_handler().setFormatter(None)
+  if _MODE.value == "train" and (_CONFIG.value is None or _WORKDIR.value is None):
+    raise app.UsageError("--mode=train needs --config and --workdir")
+  source = _WORKDIR.value if _MODE.value == "train" else _CHECKPOINT.value or _WORKDIR.value
+  if source is None:
+    raise app.UsageError("--mode=eval needs --workdir or --checkpoint")
   try:
     if _MODE.value == "train":
-      if _CONFIG.value is None or _WORKDIR.value is None:
-        raise app.UsageError("--mode=train needs --config and --workdir")
-      train.train(_CONFIG.value, pathlib.Path(_WORKDIR.value))
-    checkpoint = _CHECKPOINT.value or _WORKDIR.value
-    if checkpoint is None:
-      raise app.UsageError("--mode=eval needs --workdir or --checkpoint")
+      train.train(_CONFIG.value, pathlib.Path(source))
     evaluate.evaluate_checkpoint(
-      checkpoint,
-      pathlib.Path(_WORKDIR.value or _CHECKPOINT.value),
+      source,
+      pathlib.Path(_WORKDIR.value or source),
       data_path=_DATA.value,
       split=_SPLIT.value,
       num_clips=_NUM_CLIPS.value,
     )
   except (FileNotFoundError, ValueError, FloatingPointError) as error:
-    logging.error("%s", error)
-    raise SystemExit(1) from error
+    sys.exit(f"error: {error}")
+
+
+def _show_log() -> None:
+  """Prints what this project logs, and only errors of the libraries it uses."""
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  absl_logging.set_verbosity(absl_logging.ERROR)
+  log = logging.getLogger("pcan_jax")
+  log.addHandler(logging.StreamHandler(sys.stdout))
+  log.setLevel(logging.INFO)
+  log.propagate = False
 
 
 if __name__ == "__main__":

@@ -16,28 +16,30 @@ def get_config(variant: str = "pcan") -> ConfigDict:
     "With the clips in MA-52's layout (docs/DATA.md) in SOURCE, run: "
     "python -m data.build SOURCE datasets/utd_mhad --side 128"
   )
-  config.log_every = 20
 
-  config.input.train_size = 96
-  config.input.test_size = 96
+  config.input.train_size = 64
+  config.input.test_size = 64
 
   config.augmentation.flip = 0.0
+  config.augmentation.rotation = 10.0
+  config.augmentation.scale_jitter = 0.1
 
+  config.model.dropout = 0.2
   config.model.rgb.stem_features = 16
-  config.model.rgb.blocks = (1, 1, 2, 1)
+  config.model.rgb.blocks = (1, 1, 1, 1)
   config.model.rgb.widths = (16, 32, 64, 128)
   config.model.pose.stem_features = 16
   config.model.pose.blocks = (1, 2, 2)
   config.model.pose.widths = (16, 32, 64)
 
   config.optimizer.batch_size = 16
+  config.optimizer.epochs = 100.0
   config.optimizer.learning_rate = 0.03
   config.optimizer.learning_rate_batch_size = 16
-  config.optimizer.epochs = 60.0
   config.optimizer.warmup_epochs = 2.0
   config.optimizer.schedule = "cosine"
-  config.optimizer.weight_decay = 5e-4
   config.optimizer.clip_norm = 40.0
 
-  config.eval.every_epochs = 10.0
+  config.eval.every_epochs = 20.0
+  config.checkpoints.every_epochs = 10.0
   return config

@@ -5,6 +5,7 @@
 authors released, where each stream is first gated by cross-attention with the other.
 """
 
+import functools
 import math
 
 import flax.linen as nn
@@ -86,37 +87,30 @@ class CrossGate(nn.Module):
 
   stride: int
   dtype: DTypeLike = jnp.float32
-  form: str = "auto"
+  form: str = "folded"
 
   @nn.compact
   def __call__(
     self, rgb: Float[Array, "n t h w c"], pose: Float[Array, "n tp h w d"], train: bool
   ) -> tuple[Float[Array, "n t h w c"], Float[Array, "n tp h w d"]]:
-    n, t = rgb.shape[:2]
     hidden = pose.shape[-1]
-    rgb_tokens = conv.Conv3D(
-      hidden, (1, 1, 1), use_bias=True, dtype=self.dtype, form=self.form, name="rgb_in"
-    )(rgb).max(axis=(2, 3))
-    # Consecutive groups of pose frames, one group per RGB frame, become one token each.
-    groups = pose.reshape(n, t, self.stride, *pose.shape[2:])
-    groups = jnp.moveaxis(groups, 2, -2).reshape(n, t, *pose.shape[2:4], -1)
-    pose_tokens = nn.Dense(hidden, dtype=self.dtype, name="pose_in")(groups).max(axis=(2, 3))
+    pointwise = functools.partial(
+      conv.Conv3D, kernel=(1, 1, 1), use_bias=True, dtype=self.dtype, form=self.form
+    )
+    rgb_tokens = pointwise(hidden, name="rgb_in")(rgb).max(axis=(2, 3))
+    pose_tokens = conv.GroupFrames(hidden, self.stride, dtype=self.dtype, name="pose_in")(pose)
+    pose_tokens = pose_tokens.max(axis=(2, 3))
     rgb_tokens = CrossAttention(dtype=self.dtype, name="rgb_attention")(
       rgb_tokens, pose_tokens, train
     )
     pose_tokens = CrossAttention(dtype=self.dtype, name="pose_attention")(
       pose_tokens, rgb_tokens, train
     )
-    rgb_gate = nn.Dense(rgb.shape[-1], dtype=self.dtype, name="rgb_out")(rgb_tokens)
-    pose_gate = nn.DenseGeneral(
-      (self.stride, pose.shape[-1]), use_bias=False, dtype=self.dtype, name="pose_out"
-    )(pose_tokens).reshape(n, t * self.stride, -1)
-    bias = self.param("pose_out_bias", nn.initializers.zeros, pose.shape[-1:])
-    pose_gate += bias.astype(self.dtype)
-    return (
-      rgb + rgb * rgb_gate[:, :, None, None],
-      pose + pose * pose_gate[:, :, None, None],
+    rgb_gate = pointwise(rgb.shape[-1], name="rgb_out")(rgb_tokens[:, :, None, None])
+    pose_gate = conv.UngroupFrames(pose.shape[-1], self.stride, dtype=self.dtype, name="pose_out")(
+      pose_tokens[:, :, None, None]
     )
+    return rgb + rgb * rgb_gate, pose + pose * pose_gate
 
 
 class UpsampleNorm(nn.Module):
@@ -157,7 +151,7 @@ class Backbone(nn.Module):
   fusion: str = "lateral"
   lateral_stride: int = 4
   dtype: DTypeLike = jnp.float32
-  form: str = "auto"
+  form: str = "folded"
 
   def setup(self) -> None:
     if self.rgb is None and self.pose is None:

@@ -15,7 +15,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-FORMS = ("auto", "folded", "direct")
+FORMS = ("folded", "direct")
 
 # He's initialisation by the fan out, as MMAction2 starts its convolutions.
 kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -29,7 +29,7 @@ def convolve(
   x: Float[Array, "n t h w c"],
   kernel: Float[Array, "kt kh kw c d"],
   strides: tuple[int, int, int] = (1, 1, 1),
-  form: str = "auto",
+  form: str = "folded",
 ) -> Float[Array, "n t2 h2 w2 d"]:
   """3D cross-correlation, padded by (k - 1) // 2 on both sides of every axis as in PyTorch.
 
@@ -37,8 +37,8 @@ def convolve(
     x: input volume.
     kernel: weights; every extent is odd.
     strides: step along time, height and width.
-    form: "direct" for a 3D convolution; "folded" for 2D convolutions and matrix products where the
-      kernel's shape allows; "auto" for what this backend prefers.
+    form: "folded" for 2D convolutions and matrix products where the kernel's shape allows, "direct"
+      for a 3D convolution.
 
   Returns:
     A volume whose extents are ceil(input extent / stride).
@@ -51,13 +51,12 @@ def convolve(
   if not all(extent % 2 for extent in kernel.shape[:3]):
     raise ValueError(f"kernel extents must be odd, got {kernel.shape[:3]}")
   kt, kh, kw = kernel.shape[:3]
-  if form != "direct":
-    if kt == kh == kw == 1:
-      return _pointwise(x, kernel, strides)
-    if kt == 1:
-      return _per_frame(x, kernel, strides)
-    if kh == kw == 1:
-      return _per_pixel(x, kernel, strides)
+  if form == "folded" and kt == 1:
+    x = x[:, :: strides[0]]
+    return _pointwise(x, kernel, strides) if kh == kw == 1 else _per_frame(x, kernel, strides)
+  if form == "folded" and kh == kw == 1:
+    x = x[:, :, :: strides[1], :: strides[2]]
+    return _per_pixel(x, kernel) if strides[0] == 1 else _per_pixel_strided(x, kernel, strides)
   return lax.conv_general_dilated(
     x,
     kernel,
@@ -67,41 +66,60 @@ def convolve(
   )
 
 
-def _subsample(x: Array, strides: tuple[int, int, int]) -> Array:
-  return x[:, :: strides[0], :: strides[1], :: strides[2]]
+def _matmul(x: Float[Array, "*batch c"], weights: Float[Array, "c d"]) -> Float[Array, "*batch d"]:
+  """A product of 2D operands; with more axes XLA on CPU transposes whole arrays in the backward."""
+  y = x.reshape(-1, x.shape[-1]) @ weights
+  return y.reshape(*x.shape[:-1], weights.shape[-1])
+
+
+def _shift_time(x: Float[Array, "n t *rest"], by: int) -> Float[Array, "n t *rest"]:
+  """Moves frames `by` places later (earlier if negative); zeros come in at the end left behind."""
+  if by == 0:
+    return x
+  return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (by, -by, 0)] + [(0, 0, 0)] * (x.ndim - 2))
 
 
 def _pointwise(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
-  return _subsample(x, strides) @ kernel[0, 0, 0]
-
-
-def _convolve_2d(
-  x: Array, kernel: Array, strides: tuple[int, int], padding: tuple[int, int]
-) -> Array:
-  return lax.conv_general_dilated(
-    x,
-    kernel,
-    strides,
-    [(p, p) for p in padding],
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )
+  return _matmul(x[:, :, :: strides[1], :: strides[2]], kernel[0, 0, 0])
 
 
 def _per_frame(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
   """1 x k x k: a 2D convolution of n * t frames."""
-  x = x[:, :: strides[0]]
-  n, t, h, w, c = x.shape
-  padding = tuple((extent - 1) // 2 for extent in kernel.shape[1:3])
-  y = _convolve_2d(x.reshape(n * t, h, w, c), kernel[0], strides[1:], padding)
+  n, t, *frame = x.shape
+  y = lax.conv_general_dilated(
+    x.reshape(n * t, *frame),
+    kernel[0],
+    strides[1:],
+    [((extent - 1) // 2,) * 2 for extent in kernel.shape[1:3]],
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
   return y.reshape(n, t, *y.shape[1:])
 
 
-def _per_pixel(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
+def _per_pixel(x: Array, kernel: Array) -> Array:
+  """K x 1 x 1: one product for all taps, whose results are then shifted along time and added.
+
+  A 2D convolution over (t, h * w) is as fast forward, but XLA on CPU takes two to four times longer
+  for the gradient of its weights.
+  """
+  taps, _, _, c, d = kernel.shape
+  products = _matmul(x, jnp.moveaxis(kernel[:, 0, 0], 0, 1).reshape(c, taps * d))
+  return sum(
+    _shift_time(products[..., tap * d : (tap + 1) * d], (taps - 1) // 2 - tap)
+    for tap in range(taps)
+  )
+
+
+def _per_pixel_strided(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
   """K x 1 x 1: a 2D convolution of n images of t x (h * w)."""
-  x = x[:, :, :: strides[1], :: strides[2]]
   n, t, h, w, c = x.shape
-  padding = ((kernel.shape[0] - 1) // 2, 0)
-  y = _convolve_2d(x.reshape(n, t, h * w, c), kernel[:, 0], (strides[0], 1), padding)
+  y = lax.conv_general_dilated(
+    x.reshape(n, t, h * w, c),
+    kernel[:, 0],
+    (strides[0], 1),
+    [((kernel.shape[0] - 1) // 2,) * 2, (0, 0)],
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
   return y.reshape(n, -1, h, w, y.shape[-1])
 
 
@@ -126,13 +144,15 @@ def upsample_time(
     raise ValueError(
       f"upsampling by {stride} needs {2 * stride - 1} taps, the kernel has {kernel.shape[0]}"
     )
-  n, t, h, w, _ = x.shape
-  taps = kernel[:, 0, 0]
-  y = jnp.einsum("nthwc,rcd->ntrhwd", x, taps[stride - 1 :])
+  n, t, h, w, c = x.shape
+  d = kernel.shape[-1]
+  products = _matmul(x, jnp.moveaxis(kernel[:, 0, 0], 0, 1).reshape(c, -1))
+  products = products.reshape(n, t, h, w, 2 * stride - 1, d)
+  y = products[..., stride - 1 :, :]
   if stride > 1:
-    following = jnp.pad(x[:, 1:], ((0, 0), (0, 1), (0, 0), (0, 0), (0, 0)))
-    y = y.at[:, :, 1:].add(jnp.einsum("nthwc,rcd->ntrhwd", following, taps[: stride - 1]))
-  return y.reshape(n, t * stride, h, w, -1)
+    from_next = _shift_time(products[..., : stride - 1, :], -1)
+    y += jnp.pad(from_next, [(0, 0)] * 4 + [(1, 0), (0, 0)])
+  return jnp.moveaxis(y, 4, 2).reshape(n, t * stride, h, w, d)
 
 
 class Conv3D(nn.Module):
@@ -155,7 +175,7 @@ class Conv3D(nn.Module):
   strides: tuple[int, int, int] = (1, 1, 1)
   use_bias: bool = False
   dtype: DTypeLike = jnp.float32
-  form: str = "auto"
+  form: str = "folded"
 
   @nn.compact
   def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h2 w2 d"]:
@@ -190,6 +210,49 @@ class ConvTranspose3D(nn.Module):
     return upsample_time(x.astype(self.dtype), weights.astype(self.dtype), self.stride)
 
 
+class GroupFrames(nn.Module):
+  """Joins every `size` consecutive frames into one: kernel and stride (size, 1, 1), no padding.
+
+  The parameters are `kernel` [size, 1, 1, in, out], laid out as in `Conv3D`, and `bias` [out].
+  """
+
+  features: int
+  size: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h w d"]:
+    n, t, h, w, c = x.shape
+    shape = (self.size, 1, 1, c, self.features)
+    weights = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
+    bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+    groups = x.astype(self.dtype).reshape(n, t // self.size, self.size, h, w, c)
+    groups = jnp.moveaxis(groups, 2, 4).reshape(n, t // self.size, h, w, self.size * c)
+    return _matmul(groups, weights.reshape(self.size * c, self.features)) + bias
+
+
+class UngroupFrames(nn.Module):
+  """Makes `size` frames of each, the transpose of `GroupFrames`.
+
+  The parameters are `kernel` [size, 1, 1, in, out], laid out as in `ConvTranspose3D`, and `bias`
+  [out].
+  """
+
+  features: int
+  size: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h w d"]:
+    n, t, h, w, c = x.shape
+    shape = (self.size, 1, 1, c, self.features)
+    weights = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
+    bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+    y = _matmul(x.astype(self.dtype), jnp.moveaxis(weights[:, 0, 0], 0, 1).reshape(c, -1))
+    y = jnp.moveaxis(y.reshape(n, t, h, w, self.size, self.features), 4, 2)
+    return y.reshape(n, t * self.size, h, w, self.features) + bias
+
+
 class ConvNorm(nn.Module):
   """Convolution without bias, BatchNorm and, if asked for, ReLU, in this order."""
 
@@ -199,7 +262,7 @@ class ConvNorm(nn.Module):
   relu: bool = True
   scale_init: nn.initializers.Initializer = nn.initializers.ones
   dtype: DTypeLike = jnp.float32
-  form: str = "auto"
+  form: str = "folded"
 
   @nn.compact
   def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t2 h2 w2 d"]:
@@ -213,7 +276,18 @@ class ConvNorm(nn.Module):
 
 
 def max_pool_spatial(x: Float[Array, "n t h w c"], stride: int) -> Float[Array, "n t h2 w2 c"]:
-  """1 x 3 x 3 maximum with one pixel of padding, as in the stem of a ResNet."""
-  n, t, *frame = x.shape
-  y = nn.max_pool(x.reshape(n * t, *frame), (3, 3), (stride, stride), ((1, 1), (1, 1)))
-  return y.reshape(n, t, *y.shape[1:])
+  """1 x 3 x 3 maximum with one pixel of padding, as in the stem of a ResNet.
+
+  Of equal values the first in row-major order receives the gradient. Columns, then rows, by
+  comparisons: XLA on CPU runs the gradient of its own windowed maximum five times slower.
+  """
+  for axis in (3, 2):
+    padding = [(0, 0, 0)] * 5
+    padding[axis] = (1, 1, 0)
+    padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), padding)
+    span = (x.shape[axis] - 1) // stride * stride + 1
+    x = lax.slice_in_dim(padded, 0, span, stride, axis)
+    for start in (1, 2):
+      candidate = lax.slice_in_dim(padded, start, start + span, stride, axis)
+      x = jnp.where(x >= candidate, x, candidate)
+  return x

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import json
+import logging
 import os
 import pathlib
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -25,6 +25,8 @@ from pcan_jax.preprocess import Augmentation, Preprocessing, preprocess
 PyTree = Any
 # Per branch ("fused", "rgb", "pose") and level ("action", "body") an array [N, classes].
 Probabilities = dict[str, dict[str, Any]]
+
+_log = logging.getLogger(__name__)
 
 TABLE_COLUMNS = {
   "body_top1": "body top-1",
@@ -280,7 +282,7 @@ def evaluate_checkpoint(
   num_clips = num_clips or config.eval.num_clips
   results = evaluate(model, variables, description, dataset, split, num_clips)
   results.write(output / "eval" / split, description)
-  logging.info(
+  _log.info(
     "%s, step %d: %d videos of split %r, %d clip(s) per video, in %%\n\n%s\n",
     path,
     step,

@@ -25,6 +25,7 @@ tf.config.set_visible_devices([], "GPU")
 HostBatch = dict[str, np.ndarray]
 
 _PREFETCHED_BATCHES = 4
+_SHARDS_AT_ONCE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,7 +205,7 @@ def _stored_clips(
   if shuffle_seed is not None:
     files = files.shuffle(len(files), seed=shuffle_seed)
   serialized = files.interleave(
-    tf.data.TFRecordDataset, cycle_length=8 if shuffle_seed is not None else 1, deterministic=True
+    tf.data.TFRecordDataset, cycle_length=_SHARDS_AT_ONCE if shuffle_seed is not None else 1
   )
   features = dataset.builder.info.features
   wanted = {"id", "action", "num_frames"}

@@ -38,7 +38,7 @@ class PathwayConfig:
   """
 
   stem_features: int = 64
-  stem_strides: tuple[int, int] = (2, 2)
+  stem_strides: tuple[int, ...] = (2, 2)
   stem_pool: bool = True
   stem_pool_stride: int = 2
   blocks: tuple[int, ...] = (3, 4, 6, 3)
@@ -47,10 +47,6 @@ class PathwayConfig:
   temporal_kernels: tuple[int, ...] = (1, 1, 3, 3)
 
   def __post_init__(self) -> None:
-    for field in dataclasses.fields(self):  # configs hold lists, modules need hashable fields
-      value = getattr(self, field.name)
-      if isinstance(value, list):
-        object.__setattr__(self, field.name, tuple(value))
     stages = {
       name: getattr(self, name)
       for name in ("blocks", "widths", "spatial_strides", "temporal_kernels")
@@ -151,7 +147,7 @@ class Pathway(nn.Module):
 
   config: PathwayConfig
   dtype: DTypeLike = jnp.float32
-  form: str = "auto"
+  form: str = "folded"
 
   def setup(self) -> None:
     config = self.config

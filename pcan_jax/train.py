@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import logging
 import pathlib
 import time
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import logging
 from clu import metric_writers, metrics, parameter_overview
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
@@ -25,6 +25,8 @@ from pcan_jax.preprocess import Augmentation, Preprocessing, preprocess
 
 Batch = dict[str, Any]
 PyTree = Any
+
+_log = logging.getLogger(__name__)
 
 
 @flax.struct.dataclass
@@ -170,7 +172,7 @@ def train_step(
 def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
   """Trains to the end of the schedule, from the latest checkpoint in `workdir` if there is one.
 
-  Writes `checkpoints/`, `config.json` and TensorBoard events below `workdir`.
+  Writes `checkpoints/`, `config.json`, `parameters.txt` and TensorBoard events below `workdir`.
 
   Raises:
     FileNotFoundError: there is no data set at `config.data.path`.
@@ -220,11 +222,19 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
     start_step = checkpoints.latest_step or 0
     if start_step:
       state = restore_state(checkpoints, start_step, state)
-      logging.info("resumed from step %d of %s", start_step, workdir)
+      _log.info("resumed from step %d of %s", start_step, workdir)
     (workdir / "config.json").write_text(json.dumps(description.to_json(), indent=2))
-    logging.info(
-      "%s",
-      parameter_overview.get_parameter_overview(state.params, include_stats=False, max_lines=40),
+    (workdir / "parameters.txt").write_text(
+      parameter_overview.get_parameter_overview(state.params, include_stats=False) + "\n"
+    )
+    _log.info(
+      "%s parameters, %d clips, %.1f steps per epoch, %d steps in batches of %d on %d device(s)",
+      f"{parameter_overview.count_parameters(state.params):,}",
+      num_clips,
+      steps_per_epoch,
+      total_steps,
+      batch_size,
+      mesh.size,
     )
     batches = input_pipeline.training_batches(
       dataset,
@@ -236,13 +246,13 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
       num_hosts=jax.process_count(),
       host=jax.process_index(),
     )
-    writer = metric_writers.create_default_writer(
-      workdir, just_logging=jax.process_index() > 0, asynchronous=False
+    writer = metric_writers.MultiWriter(
+      [metric_writers.SummaryWriter(str(workdir))] if jax.process_index() == 0 else []
     )
     progress = Progress(start_step, total_steps, batch_size, steps_per_epoch, writer, schedule)
     save_every = max(round(config.checkpoints.every_epochs * steps_per_epoch), 1)
     eval_every = round(config.eval.every_epochs * steps_per_epoch)
-    with writer:
+    with contextlib.closing(writer):
       device_batches = to_device(batches, sharded)
       for step in range(start_step + 1, total_steps + 1):
         state, terms = step_fn(state, next(device_batches))
@@ -260,7 +270,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
           writer.write_scalars(
             step, {f"eval/{who}/{k}": v for who, m in results.metrics.items() for k, v in m.items()}
           )
-          logging.info("after epoch %.0f, 1 clip per video\n%s", step / steps_per_epoch, results.table())
+          _log.info("after epoch %.0f, 1 clip per video\n%s", step / steps_per_epoch, results.table())
   return state
 
 
@@ -344,7 +354,7 @@ class Progress:
       for name, value in values.items()
       if name.endswith("/action_top1")
     )
-    logging.info(
+    _log.info(
       "step %d/%d  epoch %.1f  loss %.3f  top-1 %s  %.1f clips/s  ETA %s",
       step,
       self._total_steps,

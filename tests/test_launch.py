@@ -45,9 +45,9 @@ def trained(tiny_dataset_path, tmp_path_factory):
 
 def test_training_ends_with_the_table(trained):
   workdir, result = trained
-  assert "clips/s" in result.stderr and "ETA" in result.stderr
+  assert "clips/s" in result.stderr and "ETA" in result.stdout
   for text in ("body top-1", "F1 mean", "fused", "rgb", "pose"):
-    assert text in result.stderr
+    assert text in result.stdout
   assert (workdir / "eval/val/metrics.json").is_file()
 
 
@@ -57,7 +57,7 @@ def test_evaluation_needs_the_checkpoint_alone(trained):
   result = launch("--mode=eval", f"--workdir={workdir}")
   assert result.returncode == 0, result.stderr
   assert json.loads((workdir / "eval/val/metrics.json").read_text()) == before
-  assert "fused" in result.stderr
+  assert "fused" in result.stdout
 
 
 @pytest.mark.parametrize(
