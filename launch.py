@@ -1,7 +1,7 @@
 """Trains PCAN, or evaluates a checkpoint.
 
-  python launch.py --config=configs/ma52.py --workdir=runs/ma52
-  python launch.py --mode=eval --workdir=runs/ma52
+python launch.py --config=configs/ma52.py --workdir=runs/ma52
+python launch.py --mode=eval --workdir=runs/ma52
 """
 
 import logging

@@ -28,6 +28,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.model.rgb.blocks = (1, 1, 1, 1)
   config.model.rgb.widths = (16, 32, 64, 64)
   config.model.pose.stem_features = 16
+  config.model.pose.stem_pool = False
   config.model.pose.blocks = (1, 2, 2)
   config.model.pose.widths = (16, 32, 64)
 

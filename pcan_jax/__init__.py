@@ -1,0 +1,1 @@
+"""Micro-action recognition with PCAN in JAX and Flax."""

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -27,6 +28,7 @@ PyTree = Any
 Probabilities = dict[str, dict[str, Any]]
 
 _log = logging.getLogger(__name__)
+_MAX_ID_BYTES = 512
 
 TABLE_COLUMNS = {
   "body_top1": "body top-1",
@@ -145,7 +147,12 @@ def data_mesh() -> Mesh:
 
 
 def predict_step(
-  variables: PyTree, batch: dict[str, Any], *, model: PCAN, sizes: Preprocessing, gamma: ConfigDict
+  variables: PyTree,
+  batch: dict[str, Any],
+  *,
+  model: PCAN,
+  sizes: Preprocessing,
+  gamma: dict[str, float],
 ) -> Probabilities:
   """Probabilities of a batch.
 
@@ -176,65 +183,77 @@ def predict_step(
   return {"fused": fused} | probabilities
 
 
-def evaluate(
-  model: PCAN,
-  variables: PyTree,
-  description: Description,
-  dataset: Dataset,
-  split: str,
-  num_clips: int,
-) -> Results:
-  """Evaluates every video of a split.
+class Evaluator:
+  """Evaluates states of one model on one data set.
 
   Raises:
     ValueError: the data set has other labels, keypoints or stored sizes than the model.
   """
-  _require_same_data(description, dataset)
-  config = description.config
-  mesh = data_mesh()
-  replicated = NamedSharding(mesh, PartitionSpec())
-  sharded = NamedSharding(mesh, PartitionSpec("data"))
-  step = jax.jit(
-    functools.partial(
-      predict_step,
-      model=model,
-      sizes=preprocessing(description),
-      gamma=config.eval.gamma.to_dict(),
-    ),
-    in_shardings=(replicated, sharded),
-    out_shardings=replicated,
-  )
-  batch_size = -(-config.eval.batch_size // mesh.size) * mesh.size
-  counts: dict[str, ClassificationCounts] = {}
-  ids, actions, kept = [], [], []
-  for batch in input_pipeline.evaluation_batches(
-    dataset,
-    split,
-    clips(config, num_clips),
-    batch_size=batch_size,
-    num_hosts=jax.process_count(),
-    host=jax.process_index(),
-  ):
-    real = batch.pop("mask") > 0
-    ids += [clip_id.decode() for clip_id in batch.pop("id")[real]]
-    actions.append(batch.pop("action")[real])
-    on_device = jax.tree.map(
-      lambda x: jax.make_array_from_process_local_data(sharded, x), batch
+
+  def __init__(self, model: PCAN, description: Description, dataset: Dataset) -> None:
+    _require_same_data(description, dataset)
+    self._config = description.config
+    self._dataset = dataset
+    mesh = data_mesh()
+    self._replicated = NamedSharding(mesh, PartitionSpec())
+    self._sharded = NamedSharding(mesh, PartitionSpec("data"))
+    self._batch_size = -(-self._config.eval.batch_size // mesh.size) * mesh.size
+    self._step = jax.jit(
+      functools.partial(
+        predict_step,
+        model=model,
+        sizes=preprocessing(description),
+        gamma=self._config.eval.gamma.to_dict(),
+      ),
+      in_shardings=(self._replicated, self._sharded),
+      out_shardings=self._replicated,
     )
-    probabilities = jax.tree.map(lambda x: np.asarray(x)[real], step(variables, on_device))
-    kept.append(probabilities)
-  actions = np.concatenate(actions)
-  probabilities = jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
-  for branch, levels in probabilities.items():
-    counts[branch] = ClassificationCounts(dataset.tree)
-    counts[branch].add(levels["action"], levels["body"], actions)
-  return Results(
-    metrics={branch: count.summarize() for branch, count in counts.items()},
-    ids=ids,
-    actions=actions,
-    probabilities=probabilities,
-    num_clips=num_clips,
-  )
+
+  def __call__(self, variables: PyTree, split: str, num_clips: int) -> Results:
+    """Evaluates every video of a split, with `num_clips` test clips each."""
+    ids, actions, probabilities = [], [], []
+    for batch in input_pipeline.evaluation_batches(
+      self._dataset,
+      split,
+      clips(self._config, num_clips),
+      batch_size=self._batch_size,
+      num_hosts=jax.process_count(),
+      host=jax.process_index(),
+    ):
+      about = _of_all_hosts({name: batch.pop(name) for name in ("id", "action", "mask")})
+      real = np.flatnonzero(about["mask"])
+      ids += [clip_id.decode() for clip_id in about["id"][real]]
+      actions.append(about["action"][real])
+      on_device = {
+        name: jax.make_array_from_process_local_data(self._sharded, values)
+        for name, values in batch.items()
+      }
+      predicted = jax.device_get(self._step(variables, on_device))
+      probabilities.append(jax.tree.map(lambda values, rows=real: values[rows], predicted))
+    actions = np.concatenate(actions)
+    probabilities = jax.tree.map(lambda *parts: np.concatenate(parts), *probabilities)
+    counts = {branch: ClassificationCounts(self._dataset.tree) for branch in probabilities}
+    for branch, levels in probabilities.items():
+      counts[branch].add(levels["action"], levels["body"], actions)
+    return Results(
+      metrics={branch: count.summarize() for branch, count in counts.items()},
+      ids=ids,
+      actions=actions,
+      probabilities=probabilities,
+      num_clips=num_clips,
+    )
+
+
+def _of_all_hosts(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Joins the hosts' shares of a batch in the order in which devices hold its arrays."""
+  if jax.process_count() == 1:
+    return values
+  ids = values["id"].astype(f"S{_MAX_ID_BYTES}")
+  if (np.char.str_len(ids) >= _MAX_ID_BYTES).any():
+    raise ValueError(f"ids must be shorter than {_MAX_ID_BYTES} bytes to evaluate on several hosts")
+  as_bytes = ids.view(np.uint8).reshape(-1, _MAX_ID_BYTES)
+  gathered = multihost_utils.process_allgather(values | {"id": as_bytes}, tiled=True)
+  return gathered | {"id": gathered["id"].view(f"S{_MAX_ID_BYTES}")[:, 0]}
 
 
 def load(path: str | os.PathLike[str]) -> tuple[PCAN, PyTree, Description, int]:
@@ -280,7 +299,7 @@ def evaluate_checkpoint(
   dataset = input_pipeline.open_dataset(data_path or config.data.path, config.data.instructions)
   split = split or config.data.eval_split
   num_clips = num_clips or config.eval.num_clips
-  results = evaluate(model, variables, description, dataset, split, num_clips)
+  results = Evaluator(model, description, dataset)(variables, split, num_clips)
   results.write(output / "eval" / split, description)
   _log.info(
     "%s, step %d: %d videos of split %r, %d clip(s) per video, in %%\n\n%s\n",

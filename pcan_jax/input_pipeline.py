@@ -8,8 +8,7 @@ equals the rest of one that started at 0.
 import dataclasses
 import os
 import pathlib
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -52,9 +51,14 @@ class Dataset:
     """
     if split not in self.builder.info.splits:
       raise ValueError(
-        f"{self.builder.data_path} has no split {split!r}; it has {sorted(self.builder.info.splits)}"
+        f"{self.builder.data_path} has no split {split!r}; "
+        f"it has {sorted(self.builder.info.splits)}"
       )
     return self.builder.info.splits[split].num_examples
+
+  def max_frames(self, split: str) -> int:
+    """Frames of the longest clip of a split."""
+    return self.builder.info.metadata["splits"][split]["max_frames"]
 
 
 def open_dataset(path: str | os.PathLike[str], instructions: str = "") -> Dataset:
@@ -103,6 +107,12 @@ class Clips:
   num_clips: int | None
   max_persons: int
 
+  @property
+  def lengths(self) -> dict[str, int]:
+    """Frames per clip of the streams that are read."""
+    lengths = {"rgb": self.rgb_frames, "pose": self.pose_frames}
+    return {stream: length for stream, length in lengths.items() if length}
+
 
 def training_batches(
   dataset: Dataset,
@@ -139,7 +149,7 @@ def training_batches(
   def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
     stored = _stored_clips(dataset, split, clips, shuffle_seed=seed + epoch)
     chosen = stored.map(
-      lambda clip: _choose_frames(clip, clips, seed, epoch), num_parallel_calls=tf.data.AUTOTUNE
+      lambda clip: _random_frames(clip, clips, seed, epoch), num_parallel_calls=tf.data.AUTOTUNE
     )
     return chosen.shuffle(shuffle_buffer, seed=seed + epoch)
 
@@ -170,9 +180,8 @@ def evaluation_batches(
     `mask` float32 [b].
   """
   stream = _stored_clips(dataset, split, clips, shuffle_seed=None).shard(num_hosts, host)
-  stream = stream.map(
-    lambda clip: _choose_frames(clip, clips, 0, 0), num_parallel_calls=tf.data.AUTOTUNE
-  )
+  choose = _test_frames(clips, dataset.max_frames(split))
+  stream = stream.map(choose, num_parallel_calls=tf.data.AUTOTUNE)
   stream = stream.map(_decode, num_parallel_calls=tf.data.AUTOTUNE)
   size = batch_size // num_hosts
   num_batches = -(-dataset.num_clips(split) // batch_size)
@@ -194,9 +203,7 @@ def _fill_up(batch: HostBatch, size: int) -> HostBatch:
   }
 
 
-def _stored_clips(
-  dataset: Dataset, split: str, clips: Clips, shuffle_seed: Any
-) -> tf.data.Dataset:
+def _stored_clips(dataset: Dataset, split: str, clips: Clips, shuffle_seed: Any) -> tf.data.Dataset:
   """Stored clips with their frames still encoded; the order of shards shuffled, if seeded."""
   dataset.num_clips(split)
   files = tf.data.Dataset.from_tensor_slices(
@@ -214,7 +221,7 @@ def _stored_clips(
   if clips.pose_frames:
     wanted |= {"keypoints", "keypoint_scores"}
   decoders = tfds.decode.PartialDecoding(
-    {name: True for name in wanted},
+    dict.fromkeys(wanted, True),
     decoders={"frames": tfds.decode.SkipDecoding()} if clips.rgb_frames else None,
   )
   partial = decoders.extract_features(features)
@@ -225,38 +232,45 @@ def _stored_clips(
 
 
 def _choose_frames(
-  clip: dict[str, tf.Tensor], clips: Clips, seed: int, epoch: Any
+  clip: dict[str, tf.Tensor], clips: Clips, indices: dict[str, tf.Tensor]
 ) -> dict[str, tf.Tensor]:
-  """Draws the frames of both streams, separately, and drops all others."""
+  """Keeps the frames that either stream was given, [length] or [clips, length], and no others."""
   chosen = {"id": clip["id"], "action": tf.cast(clip["action"], tf.int32)}
-  for stream, length in (("rgb", clips.rgb_frames), ("pose", clips.pose_frames)):
-    if not length:
-      continue
-    indices = tf.numpy_function(
-      _frame_indices,
-      [clip["num_frames"], clip["id"], length, clips.num_clips or 0, stream, seed, epoch],
-      tf.int64,
-      stateful=False,
+  if "rgb" in indices:
+    chosen["rgb"] = tf.gather(clip["frames"], indices["rgb"])
+  if "pose" in indices:
+    keypoints, scores = _strongest_persons(
+      clip["keypoints"], clip["keypoint_scores"], clips.max_persons
     )
-    indices.set_shape([length] if clips.num_clips is None else [clips.num_clips, length])
-    if stream == "rgb":
-      chosen["rgb"] = tf.gather(clip["frames"], indices)
-    else:
-      keypoints, scores = _strongest_persons(
-        clip["keypoints"], clip["keypoint_scores"], clips.max_persons
-      )
-      chosen["keypoints"] = tf.gather(keypoints, indices)
-      chosen["keypoint_scores"] = tf.gather(scores, indices)
+    chosen["keypoints"] = tf.gather(keypoints, indices["pose"])
+    chosen["keypoint_scores"] = tf.gather(scores, indices["pose"])
   return chosen
 
 
-def _frame_indices(
-  num_frames: int, clip_id: bytes, length: int, num_clips: int, stream: bytes, seed: int, epoch: int
-) -> np.ndarray:
-  if num_clips:
-    return sampling.test_clips(int(num_frames), int(length), int(num_clips))
-  rng = np.random.default_rng([seed, epoch, zlib.crc32(clip_id), zlib.crc32(stream)])
-  return sampling.uniform_segments(int(num_frames), int(length), rng)
+def _random_frames(
+  clip: dict[str, tf.Tensor], clips: Clips, seed: int, epoch: tf.Tensor
+) -> dict[str, tf.Tensor]:
+  """Draws frames for each stream, by the seed, the epoch and the clip's id."""
+  id_hash = tf.strings.to_hash_bucket_fast(clip["id"], np.iinfo(np.int32).max)
+  fold_in = tf.random.experimental.stateless_fold_in
+  indices = {}
+  for number, (stream, length) in enumerate(clips.lengths.items()):
+    stream_seed = fold_in(fold_in(tf.constant([seed, number], tf.int64), epoch), id_hash)
+    indices[stream] = sampling.training_clip(clip["num_frames"], length, stream_seed)
+  return _choose_frames(clip, clips, indices)
+
+
+def _test_frames(clips: Clips, max_frames: int) -> Callable[[dict], dict[str, tf.Tensor]]:
+  """A function that gives a clip its test clips, from a table of those of every length."""
+  tables = {
+    stream: tf.constant(
+      [sampling.test_clips(n, length, clips.num_clips) for n in range(1, max_frames + 1)]
+    )
+    for stream, length in clips.lengths.items()
+  }
+  return lambda clip: _choose_frames(
+    clip, clips, {stream: table[clip["num_frames"] - 1] for stream, table in tables.items()}
+  )
 
 
 def _strongest_persons(

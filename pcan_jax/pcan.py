@@ -7,6 +7,7 @@ AAAI 2025, arXiv 2412.14719.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
@@ -80,7 +81,7 @@ class PCAN(nn.Module):
   body_embedding: int = 128
   dropout: float = 0.5
   pool_embedding: str = "mean"
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @property
   def streams(self) -> tuple[str, ...]:

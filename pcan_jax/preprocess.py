@@ -187,10 +187,8 @@ def jitter_keypoints(
   num_clips, _, persons, joints, _ = keypoints.shape
   angle = jax.random.uniform(key_rotation, (num_clips,), minval=-1, maxval=1)
   angle = angle * jnp.deg2rad(config.rotation)
-  rotation = jnp.stack(
-    [jnp.stack([jnp.cos(angle), -jnp.sin(angle)], -1), jnp.stack([jnp.sin(angle), jnp.cos(angle)], -1)],
-    axis=-2,
-  )
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  rotation = jnp.moveaxis(jnp.array([[cos, -sin], [sin, cos]]), -1, 0)
   stretch = jax.random.uniform(key_scale, (num_clips, 1, 2), minval=-1, maxval=1)
   transform = rotation * (1 + config.scale_jitter * stretch)
   noise = jax.random.normal(key_noise, (num_clips, 1, persons, joints, 2)) * config.keypoint_noise

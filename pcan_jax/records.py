@@ -32,7 +32,7 @@ def features(num_keypoints: int) -> tfds.features.FeaturesDict:
   Returns:
     `id`: name of the video without its suffix.
     `action`: id of the action; -1 if the label is not known.
-    `num_frames`: T, also when T is 0 for a reader that skips `frames`.
+    `num_frames`: T.
     `fps`: average frames per second of the video.
     `original_size`: (h, w) of the video in pixels.
     `box`: (x0, y0, x1, y1) of the crop in pixels of the video, end exclusive.
@@ -65,7 +65,7 @@ METADATA_FIELDS = ("schema_version", "side", "jpeg_quality", "layout", "tree", "
 """What `metadata.json` of a built data set holds.
 
 `schema_version`; `side` of the stored frames in pixels and their `jpeg_quality`; `layout`
-(`KeypointLayout.to_dict`); `tree` (`LabelTree.to_dict`); `splits`, counts per split; `skipped`,
+(`KeypointLayout.to_dict`); `tree` (`LabelTree.to_dict`); `splits`, counts and the longest clip's frames per split; `skipped`,
 how many clips of the source were left out because they could not be read.
 """
 

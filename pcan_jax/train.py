@@ -5,23 +5,22 @@ import functools
 import json
 import logging
 import pathlib
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from clu import metric_writers, metrics, parameter_overview
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from pcan_jax import evaluate, input_pipeline, losses
 from pcan_jax.checkpoints import Checkpoints, Description
 from pcan_jax.pcan import PCAN, build_model
 from pcan_jax.preprocess import Augmentation, Preprocessing, preprocess
+from pcan_jax.progress import Progress, Terms
 
 Batch = dict[str, Any]
 PyTree = Any
@@ -112,7 +111,7 @@ def train_step(
   loss_config: losses.LossConfig,
   preprocessing: Preprocessing,
   seed: int,
-) -> tuple[TrainState, dict[str, metrics.Average]]:
+) -> tuple[TrainState, Terms]:
   """One step: preprocess, differentiate, update parameters, statistics and prototypes.
 
   Args:
@@ -191,47 +190,29 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
   steps_per_epoch = num_clips / batch_size
   total_steps = round(config.optimizer.epochs * steps_per_epoch)
   description = Description(config, dataset.tree, dataset.layout, dataset.stored_size)
-
-  model = build_model(config.model, dataset.tree)
   schedule = learning_rate(config.optimizer, batch_size, steps_per_epoch)
-  optimizer = build_optimizer(config.optimizer, schedule)
-  preprocessing = evaluate.preprocessing(
-    description, train_augmentation=Augmentation(**config.augmentation)
-  )
-  replicated = NamedSharding(mesh, PartitionSpec())
+  model = build_model(config.model, dataset.tree)
+  evaluator = evaluate.Evaluator(model, description, dataset)
   sharded = NamedSharding(mesh, PartitionSpec("data"))
-  state = jax.jit(
-    functools.partial(init_state, model, optimizer, seed=config.seed), out_shardings=replicated
-  )(evaluate.example_inputs(model, config.input, preprocessing))
-  step_fn = jax.jit(
-    functools.partial(
-      train_step,
-      model=model,
-      optimizer=optimizer,
-      loss_config=losses.LossConfig(**config.loss),
-      preprocessing=preprocessing,
-      seed=config.seed,
-    ),
-    in_shardings=(replicated, sharded),
-    out_shardings=replicated,
-    donate_argnums=0,
-  )
+  state, step_fn = _compile(model, description, schedule, mesh)
 
   workdir.mkdir(parents=True, exist_ok=True)
-  with Checkpoints(workdir / "checkpoints", max_to_keep=config.checkpoints.keep) as checkpoints:
+  with (
+    Checkpoints(workdir / "checkpoints", max_to_keep=config.checkpoints.keep) as checkpoints,
+    contextlib.closing(_writer(workdir)) as writer,
+  ):
     start_step = checkpoints.latest_step or 0
-    if start_step:
+    if checkpoints.latest_step is not None:
       state = restore_state(checkpoints, start_step, state)
       _log.info("resumed from step %d of %s", start_step, workdir)
-    (workdir / "config.json").write_text(json.dumps(description.to_json(), indent=2))
+    (workdir / "config.json").write_text(json.dumps(description.to_json(), indent=2) + "\n")
     (workdir / "parameters.txt").write_text(
       parameter_overview.get_parameter_overview(state.params, include_stats=False) + "\n"
     )
     _log.info(
-      "%s parameters, %d clips, %.1f steps per epoch, %d steps in batches of %d on %d device(s)",
+      "%s parameters, %d clips, %d steps of %d clips on %d device(s)",
       f"{parameter_overview.count_parameters(state.params):,}",
       num_clips,
-      steps_per_epoch,
       total_steps,
       batch_size,
       mesh.size,
@@ -246,40 +227,66 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
       num_hosts=jax.process_count(),
       host=jax.process_index(),
     )
-    writer = metric_writers.MultiWriter(
-      [metric_writers.SummaryWriter(str(workdir))] if jax.process_index() == 0 else []
-    )
+    device_batches = to_device(batches, sharded)
     progress = Progress(start_step, total_steps, batch_size, steps_per_epoch, writer, schedule)
-    save_every = max(round(config.checkpoints.every_epochs * steps_per_epoch), 1)
-    eval_every = round(config.eval.every_epochs * steps_per_epoch)
-    with contextlib.closing(writer):
-      device_batches = to_device(batches, sharded)
-      for step in range(start_step + 1, total_steps + 1):
-        state, terms = step_fn(state, next(device_batches))
-        progress.add(terms)
-        last = step == total_steps
-        if last or step % config.log_every == 0:
-          progress.report(step)
-        if last or step % save_every == 0:
-          checkpoints.save(step, state.model(), state.training(), description)
-        if eval_every and not last and step % eval_every == 0:
-          with progress.paused():
-            results = evaluate.evaluate(
-              model, state.model(), description, dataset, config.data.eval_split, num_clips=1
-            )
-          writer.write_scalars(
-            step, {f"eval/{who}/{k}": v for who, m in results.metrics.items() for k, v in m.items()}
-          )
-          _log.info("after epoch %.0f, 1 clip per video\n%s", step / steps_per_epoch, results.table())
+
+    def due(step: int, every_epochs: float) -> bool:
+      return every_epochs > 0 and step % max(round(every_epochs * steps_per_epoch), 1) == 0
+
+    for step in range(start_step + 1, total_steps + 1):
+      state, terms = step_fn(state, next(device_batches))
+      progress.add(terms)
+      last = step == total_steps
+      if last or step % config.log_every == 0:
+        progress.report(step)
+      if last or due(step, config.checkpoints.every_epochs):
+        checkpoints.save(step, state.model(), state.training(), description)
+      if due(step, config.eval.every_epochs) and not last:
+        with progress.paused():
+          results = evaluator(state.model(), config.data.eval_split, num_clips=1)
+        for branch, values in results.metrics.items():
+          writer.write_scalars(step, {f"eval/{branch}/{name}": v for name, v in values.items()})
+        _log.info("epoch %.0f, 1 clip per video\n%s", step / steps_per_epoch, results.table())
   return state
+
+
+def _compile(
+  model: PCAN, description: Description, schedule: optax.Schedule, mesh: Mesh
+) -> tuple[TrainState, Callable[[TrainState, Batch], tuple[TrainState, Terms]]]:
+  """A fresh state on all devices, and the step for batches that are sharded over them."""
+  config = description.config
+  optimizer = build_optimizer(config.optimizer, schedule)
+  preprocessing = evaluate.preprocessing(description, Augmentation(**config.augmentation))
+  replicated = NamedSharding(mesh, PartitionSpec())
+  init_fn = functools.partial(init_state, model, optimizer, seed=config.seed)
+  inputs = evaluate.example_inputs(model, config.input, preprocessing)
+  step_fn = functools.partial(
+    train_step,
+    model=model,
+    optimizer=optimizer,
+    loss_config=losses.LossConfig(**config.loss),
+    preprocessing=preprocessing,
+    seed=config.seed,
+  )
+  return jax.jit(init_fn, out_shardings=replicated)(inputs), jax.jit(
+    step_fn,
+    in_shardings=(replicated, NamedSharding(mesh, PartitionSpec("data"))),
+    out_shardings=replicated,
+    donate_argnums=0,
+  )
+
+
+def _writer(workdir: pathlib.Path) -> metric_writers.MetricWriter:
+  """TensorBoard events, from one host."""
+  first = jax.process_index() == 0
+  return metric_writers.MultiWriter([metric_writers.SummaryWriter(str(workdir))] if first else [])
 
 
 def restore_state(checkpoints: Checkpoints, step: int, state: TrainState) -> TrainState:
   """The state of a checkpoint, with the shapes and shardings of `state`."""
+
   def target(tree: PyTree) -> PyTree:
-    return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
 
   restored = checkpoints.restore(
     step, model=target(state.model()), training=target(state.training())
@@ -300,81 +307,3 @@ def to_device(batches: Iterator[Batch], sharding: NamedSharding) -> Iterator[Bat
     ahead = sent
   if ahead is not None:
     yield ahead
-
-
-class Progress:
-  """Averages metrics between reports; a report never waits for the step just dispatched."""
-
-  def __init__(
-    self,
-    start_step: int,
-    total_steps: int,
-    batch_size: int,
-    steps_per_epoch: float,
-    writer: metric_writers.MetricWriter,
-    schedule: optax.Schedule,
-  ) -> None:
-    self._total_steps = total_steps
-    self._batch_size = batch_size
-    self._steps_per_epoch = steps_per_epoch
-    self._writer = writer
-    self._schedule = schedule
-    self._merge = jax.jit(_merge)
-    self._sum, self._newest = None, None
-    self._reported_step, self._since = start_step, time.monotonic()
-
-  def add(self, terms: dict[str, metrics.Average]) -> None:
-    """Takes the metrics of a step; they may still be on their way."""
-    if self._newest is not None:
-      self._sum = self._newest if self._sum is None else self._merge(self._sum, self._newest)
-    self._newest = terms
-
-  def report(self, step: int) -> None:
-    """Prints a line and writes the averages since the last report.
-
-    Raises:
-      FloatingPointError: the loss was not finite.
-    """
-    if step == self._total_steps or self._sum is None:
-      self.add(None)
-    values = {name: float(average.compute()) for name, average in self._sum.items()}
-    if not np.isfinite(values["loss"]):
-      raise FloatingPointError(
-        f"the loss is {values['loss']} between steps {self._reported_step} and {step}; "
-        "a smaller optimizer.learning_rate or optimizer.clip_norm may help"
-      )
-    now = time.monotonic()
-    steps_per_second = (step - self._reported_step) / (now - self._since)
-    rate = steps_per_second * self._batch_size
-    values |= {"learning_rate": float(self._schedule(step)), "clips_per_second": rate}
-    self._writer.write_scalars(step, values)
-    remaining = round((self._total_steps - step) / steps_per_second)
-    accuracies = "  ".join(
-      f"{name.removesuffix('/action_top1')} {100 * value:.1f} %"
-      for name, value in values.items()
-      if name.endswith("/action_top1")
-    )
-    _log.info(
-      "step %d/%d  epoch %.1f  loss %.3f  top-1 %s  %.1f clips/s  ETA %s",
-      step,
-      self._total_steps,
-      step / self._steps_per_epoch,
-      values["loss"],
-      accuracies,
-      rate,
-      f"{remaining // 3600}:{remaining // 60 % 60:02}:{remaining % 60:02}",
-    )
-    self._sum, self._reported_step, self._since = None, step, now
-
-  @contextlib.contextmanager
-  def paused(self) -> Iterator[None]:
-    """Leaves the time spent inside out of the rate."""
-    start = time.monotonic()
-    yield
-    self._since += time.monotonic() - start
-
-
-def _merge(
-  a: dict[str, metrics.Average], b: dict[str, metrics.Average]
-) -> dict[str, metrics.Average]:
-  return {name: a[name].merge(b[name]) for name in a}

@@ -20,9 +20,7 @@ TRAINING = {"step": jnp.array(3), "opt_state": (jnp.ones(2), {"trace": jnp.zeros
 
 def shapes(tree):
   sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-  )
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
 
 @pytest.fixture

@@ -58,9 +58,8 @@ def test_the_batch_size_does_not_change_the_result(workdir, tmp_path, tiny_datas
   results = []
   for batch_size in (8, 16):
     description.config.eval.batch_size = batch_size
-    results.append(
-      evaluate.evaluate(model, variables, description, tiny_dataset, "val", num_clips=2)
-    )
+    evaluator = evaluate.Evaluator(model, description, tiny_dataset)
+    results.append(evaluator(variables, "val", num_clips=2))
   assert results[0].ids == results[1].ids
   np.testing.assert_allclose(
     results[0].probabilities["fused"]["action"],
@@ -94,13 +93,13 @@ def test_rectification_adds_the_cosines_to_the_prototypes(workdir, tiny_dataset)
 def test_a_checkpoint_needs_no_config_but_the_same_labels(workdir, tiny_dataset):
   import dataclasses
 
-  model, variables, description, _ = evaluate.load(workdir)
+  model, _, description, _ = evaluate.load(workdir)
   tree = dataclasses.replace(
     description.tree, actions=tuple(f"{name}?" for name in description.tree.actions)
   )
   other = dataclasses.replace(description, tree=tree)
   with pytest.raises(ValueError, match="label tree"):
-    evaluate.evaluate(model, variables, other, tiny_dataset, "val", 1)
+    evaluate.Evaluator(model, other, tiny_dataset)
   other = dataclasses.replace(description, stored_size=999)
   with pytest.raises(ValueError, match="--side 999"):
-    evaluate.evaluate(model, variables, other, tiny_dataset, "val", 1)
+    evaluate.Evaluator(model, other, tiny_dataset)

@@ -57,9 +57,9 @@ def test_a_sharded_step_equals_one_on_a_single_device():
   mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
   replicated = NamedSharding(mesh, PartitionSpec())
   sharded = NamedSharding(mesh, PartitionSpec("data"))
-  many, many_terms = jax.jit(
-    step, in_shardings=(replicated, sharded), out_shardings=replicated
-  )(state, batch)
+  many, many_terms = jax.jit(step, in_shardings=(replicated, sharded), out_shardings=replicated)(
+    state, batch
+  )
   for name in single_terms:
     np.testing.assert_allclose(
       many_terms[name].compute(), single_terms[name].compute(), rtol=2e-4, atol=1e-5, err_msg=name

@@ -1,0 +1,114 @@
+"""Builds a data set: `python -m data.build SOURCE OUT`.
+
+SOURCE is a directory in MA-52's layout; the shards end up in OUT/pcan/LAYOUT-SIDE/VERSION.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Sequence
+
+import absl.logging
+
+from data import ma52_layout
+from pcan_jax.keypoints import LAYOUTS, get_layout
+
+
+def build(
+  source: pathlib.Path,
+  out: pathlib.Path,
+  *,
+  side: int = 256,
+  layout: str | None = None,
+  tree: pathlib.Path | None = None,
+  jpeg_quality: int = 90,
+  clips_per_shard: int = 64,
+  skip_bad: bool = False,
+  jobs: int = 0,
+) -> pathlib.Path:
+  """Builds a source directory into TFRecord shards, unless that has been done already.
+
+  Args:
+    source: directory in MA-52's layout.
+    out: where data sets are kept.
+    side, jpeg_quality, tree, clips_per_shard, skip_bad, jobs: see `PcanConfig`.
+    layout: see `PcanConfig`; None is the known layout with as many keypoints as the source has.
+
+  Returns:
+    The folder that holds the shards.
+
+  Raises:
+    FileNotFoundError: something of the source is missing.
+    ValueError: something of the source cannot be read, or clips are bad.
+  """
+  # Not at the top: worker processes import this module again and have no use for TensorFlow.
+  import tensorflow_datasets as tfds
+
+  from data.pcan_dataset_builder import Builder, PcanConfig
+  from pcan_jax.records import check_metadata
+
+  ma52_layout.find_splits(source)
+  found = get_layout(layout) if layout else ma52_layout.guess_layout(source)
+  labels = ma52_layout.read_tree(source, tree)
+  config = PcanConfig(
+    name=f"{found.name}-{side}",
+    side=side,
+    jpeg_quality=jpeg_quality,
+    layout=layout or found.name,
+    tree=str(tree) if tree else None,
+    clips_per_shard=clips_per_shard,
+    skip_bad=skip_bad,
+    jobs=jobs,
+  )
+  builder = Builder(data_dir=str(out), config=config)
+  folder = pathlib.Path(builder.data_path)
+  if folder.exists():
+    stored = check_metadata(builder.info.metadata, str(folder))
+    if (stored["jpeg_quality"], stored["tree"]) != (jpeg_quality, labels.to_dict()):
+      raise ValueError(
+        f"{folder} was built with another label tree or jpeg_quality; "
+        "delete it, or build into another directory"
+      )
+    return folder
+  with tempfile.TemporaryDirectory() as downloads:  # stays empty, but TFDS insists
+    builder.download_and_prepare(
+      download_dir=downloads,
+      download_config=tfds.download.DownloadConfig(manual_dir=str(source)),
+    )
+  return folder
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """The command line."""
+  parser = argparse.ArgumentParser(
+    prog="python -m data.build",
+    description="Builds TFRecord shards from clips in MA-52's layout. Run it again after an "
+    "interruption and it goes on where it was.",
+  )
+  parser.add_argument("source", type=pathlib.Path, help="directory in MA-52's layout")
+  parser.add_argument("out", type=pathlib.Path, help="where to write the data set")
+  parser.add_argument("--side", type=int, default=256, help="of the stored frames (256 pixels)")
+  parser.add_argument(
+    "--layout", help=f"of the keypoints: {', '.join(LAYOUTS)}, or a JSON file (found by number)"
+  )
+  parser.add_argument(
+    "--tree", type=pathlib.Path, help="label tree, id,action,body (annotations/actions.csv, MA-52)"
+  )
+  parser.add_argument("--jpeg_quality", type=int, default=90, help="of the stored frames (90)")
+  parser.add_argument("--clips_per_shard", type=int, default=64, help="at most (64)")
+  parser.add_argument("--skip_bad", action="store_true", help="leave out clips that are unreadable")
+  parser.add_argument("--jobs", type=int, default=0, help="processes (one per core)")
+  arguments = parser.parse_args(argv)
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it greets on standard error
+  absl.logging.set_verbosity("error")
+  try:
+    folder = build(**vars(arguments))
+  except (FileNotFoundError, ValueError, RuntimeError) as error:
+    sys.exit(f"error: {error}")
+  print(folder)
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,203 @@
+"""Writes a source directory of synthetic micro-actions, in the layout of MA-52's release.
+
+    raw_videos/{train,val}/ID.mp4           H.264, 30 fps, 45-75 frames
+    pose/MA52_{train,val}.pkl               list of dicts (pyskl's schema), 28 keypoints
+    annotations/{train,val}_list_videos.txt `ID.mp4 label`, CRLF
+    annotations/actions.csv                 MA-52's tree of labels
+    README.txt                              says that none of it is MA-52
+
+The clips are drawings. They have MA-52's label tree and its long tail (`actions.long_tail`), and
+nothing else of it. Figures of the validation split do not occur in the training split. Everything
+follows from the seed: every figure and every clip has a seed sequence of its own, so that neither
+the number of processes nor the number of other clips' frames changes a clip.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import multiprocessing
+import os
+import pathlib
+import pickle
+import shutil
+
+import av
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from data.synthetic import actions
+from data.synthetic.camera import sample_camera
+from data.synthetic.detector import detect
+from data.synthetic.figure import Figure, sample_figure
+from data.synthetic.rendering import render
+from data.synthetic.room import draw_room
+from data.synthetic.take import FPS, Performance, Take
+
+Array = np.ndarray
+SPLITS = ("train", "val")
+TREE = pathlib.Path(__file__).parents[1] / "trees" / "ma52.csv"
+_LABELS, _FIGURE, _CLIP = range(3)  # kinds of seed sequences
+_README = """Synthetic micro-actions, drawn by a program. This is not MA-52, and no person is in it.
+
+Label tree, long tail and file layout are those of MA-52's release; the rest is made up.
+Command: python -m data.synthetic --seed {seed} --train {train} --val {val} --height {height} \
+--figures {figures}
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What to generate.
+
+  Attributes:
+    seed: everything follows from it.
+    train, val: number of clips.
+    height: of the video, in pixels, even; the width is 1.2 times that, as MA-52's mostly are.
+    figures: how many figures the training split has; the validation split has a third as many.
+  """
+
+  seed: int = 0
+  train: int = 1200
+  val: int = 400
+  height: int = 180
+  figures: int = 90
+
+  def __post_init__(self) -> None:
+    if self.height < 64 or self.height % 2:
+      raise ValueError(f"height must be an even number of at least 64 pixels, not {self.height}")
+    if min(self.train, self.val) < 1 or self.figures < 1:
+      raise ValueError("train, val and figures must be at least 1")
+
+  @property
+  def width(self) -> int:
+    """Width of the video, even."""
+    return 2 * round(0.6 * self.height)
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  """Where one clip stands: enough to make it."""
+
+  split: str
+  index: int
+  name: str
+  label: int
+  figure: int
+
+
+def _rng(settings: Settings, split: str, kind: int, index: int = 0) -> np.random.Generator:
+  entropy = [settings.seed, SPLITS.index(split), kind, index]
+  return np.random.default_rng(np.random.SeedSequence(entropy))
+
+
+def plan(settings: Settings, split: str) -> list[Clip]:
+  """The clips of a split: labels by the long tail, shuffled, each with a figure.
+
+  Actions have at least 4 clips in training and 2 in validation where the totals allow it.
+  """
+  total, least, num_figures = {
+    "train": (settings.train, 4, settings.figures),
+    "val": (settings.val, 2, max(1, settings.figures // 3)),
+  }[split]
+  rng = _rng(settings, split, _LABELS)
+  labels = np.repeat(np.arange(len(actions.ACTIONS)), actions.long_tail(total, least))
+  labels = rng.permutation(labels)
+  figures = rng.integers(num_figures, size=total)
+  start = 0 if split == "train" else settings.train
+  return [
+    Clip(split, i, f"synthetic_{start + i:06d}", int(labels[i]), int(figures[i]))
+    for i in range(total)
+  ]
+
+
+@functools.lru_cache(maxsize=512)
+def figure_of(settings: Settings, split: str, index: int) -> Figure:
+  """A figure of a split."""
+  return sample_figure(_rng(settings, split, _FIGURE, index))
+
+
+def perform(settings: Settings, clip: Clip) -> tuple[Performance, Figure, np.random.Generator]:
+  """Acts a clip out; also returns the clip's generator, for what follows."""
+  rng = _rng(settings, clip.split, _CLIP, clip.index)
+  figure = figure_of(settings, clip.split, clip.figure)
+  take = Take(figure.body, rng, int(rng.integers(45, 76)))
+  actions.ACTIONS[clip.label].perform(take)
+  return take.perform(), figure, rng
+
+
+def make_clip(
+  settings: Settings, clip: Clip
+) -> tuple[list[UInt8[Array, "h w 3"]], dict[str, object]]:
+  """Frames (RGB) and pose annotation of a clip."""
+  performance, figure, rng = perform(settings, clip)
+  setting = np.random.default_rng(figure.setting)
+  camera = sample_camera(rng, setting, settings.height, settings.width)
+  camera = camera.framed(performance.outermost())
+  keypoint, score = detect(performance, camera, rng)
+  room = draw_room(camera, setting, rng, figure.body.seat)
+  frames = render(performance, camera, figure, room, rng)
+  shape = (settings.height, settings.width)
+  return frames, {
+    "frame_dir": f"{clip.split}/{clip.name}",
+    "total_frames": len(frames),
+    "img_shape": shape,
+    "original_shape": shape,
+    "label": clip.label,
+    "keypoint": keypoint[None].astype(np.float16),
+    "keypoint_score": score[None].astype(np.float16),
+  }
+
+
+def write_video(path: pathlib.Path, frames: list[UInt8[Array, "h w 3"]]) -> None:
+  """Writes RGB frames as H.264 mp4."""
+  height, width = frames[0].shape[:2]
+  # One thread: x264's output depends on how many there are.
+  options = {"preset": "ultrafast", "crf": "23", "threads": "1"}
+  with av.open(str(path), "w", format="mp4") as container:
+    stream = container.add_stream("libx264", rate=FPS, options=options)
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    for frame in frames:
+      planes = cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420)
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
+    container.mux(stream.encode())
+
+
+def _write_clip(out: pathlib.Path, settings: Settings, clip: Clip) -> dict[str, object]:
+  cv2.setNumThreads(1)
+  frames, annotation = make_clip(settings, clip)
+  write_video(out / "raw_videos" / clip.split / f"{clip.name}.mp4", frames)
+  return annotation
+
+
+def generate(out: str | os.PathLike[str], settings: Settings, jobs: int = 1) -> None:
+  """Writes the source directory.
+
+  Args:
+    out: a directory that does not exist, or is empty.
+    settings: what to generate.
+    jobs: number of processes; does not change the output.
+
+  Raises:
+    FileExistsError: there is something in `out`.
+  """
+  out = pathlib.Path(out)
+  if out.exists() and any(out.iterdir()):
+    raise FileExistsError(f"{out} is not empty: choose another directory or remove it first")
+  for folder in ("pose", "annotations", *(f"raw_videos/{split}" for split in SPLITS)):
+    (out / folder).mkdir(parents=True, exist_ok=True)
+  shutil.copy(TREE, out / "annotations" / "actions.csv")
+  (out / "README.txt").write_text(_README.format(**dataclasses.asdict(settings)))
+  make = functools.partial(_write_clip, out, settings)
+  # Processes are spawned: a forked copy of a process with threads (JAX, TensorFlow) may hang.
+  context = multiprocessing.get_context("spawn")
+  with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    for split in SPLITS:
+      clips = plan(settings, split)
+      annotations = list(
+        pool.map(make, clips, chunksize=16) if jobs > 1 else map(make, clips)
+      )
+      with (out / "pose" / f"MA52_{split}.pkl").open("wb") as file:
+        pickle.dump(annotations, file, protocol=4)
+      lines = "".join(f"{clip.name}.mp4 {clip.label}\r\n" for clip in clips)
+      (out / "annotations" / f"{split}_list_videos.txt").write_bytes(lines.encode())

@@ -1,0 +1,134 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pcan_jax import conv
+
+# Kernels of a SlowOnly network, with their strides; the last has no folded form.
+KERNELS = [
+  ((1, 1, 1), (1, 1, 1)),
+  ((1, 1, 1), (1, 2, 2)),
+  ((1, 3, 3), (1, 1, 1)),
+  ((1, 3, 3), (1, 2, 2)),
+  ((1, 7, 7), (1, 2, 2)),
+  ((3, 1, 1), (1, 1, 1)),
+  ((7, 1, 1), (1, 1, 1)),
+  ((7, 1, 1), (4, 1, 1)),
+  ((3, 1, 1), (2, 2, 2)),
+  ((3, 3, 3), (2, 1, 2)),
+]
+
+
+def normal(*shape, seed=0):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def cross_correlation(x, kernel, strides):
+  """Sums over windows of the symmetrically padded input, one output element at a time."""
+  extents = kernel.shape[:3]
+  padded = np.pad(x, [(0, 0), *(((k - 1) // 2,) * 2 for k in extents), (0, 0)])
+  outputs = [(n - 1) // s + 1 for n, s in zip(x.shape[1:4], strides)]
+  y = np.zeros((x.shape[0], *outputs, kernel.shape[-1]))
+  for place in np.ndindex(*outputs):
+    window = tuple(slice(p * s, p * s + k) for p, s, k in zip(place, strides, extents))
+    y[:, *place] = np.einsum("nthwc,thwcd->nd", padded[:, *window], kernel)
+  return y
+
+
+@pytest.mark.parametrize("form", conv.FORMS)
+@pytest.mark.parametrize(("extents", "strides"), KERNELS)
+def test_convolution_is_the_padded_sum(form, extents, strides):
+  x, kernel = normal(2, 8, 6, 7, 3), normal(*extents, 3, 4, seed=1)
+  found = conv.convolve(x, kernel, strides, form)
+  np.testing.assert_allclose(found, cross_correlation(x, kernel, strides), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(("extents", "strides"), KERNELS[:-1])
+def test_gradients_of_both_forms_agree(extents, strides):
+  x, kernel = normal(2, 8, 6, 7, 3), normal(*extents, 3, 4, seed=1)
+
+  def gradients(form):
+    y, vjp = jax.vjp(lambda x, kernel: conv.convolve(x, kernel, strides, form), x, kernel)
+    return vjp(normal(*y.shape, seed=2))
+
+  for folded, direct in zip(gradients("folded"), gradients("direct")):
+    np.testing.assert_allclose(folded, direct, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_upsampling_scatters_taps(stride):
+  """PyTorch's definition: input frame t adds tap k of the kernel to frame s * t + k - (s - 1)."""
+  x, kernel = normal(2, 3, 2, 2, 5), normal(2 * stride - 1, 1, 1, 5, 4, seed=1)
+  wanted = np.zeros((2, 3 * stride, 2, 2, 4))
+  for t in range(3):
+    for tap in range(2 * stride - 1):
+      to = stride * t + tap - (stride - 1)
+      if 0 <= to < 3 * stride:
+        wanted[:, to] += np.asarray(x[:, t] @ kernel[tap, 0, 0])
+  np.testing.assert_allclose(conv.upsample_time(x, kernel, stride), wanted, atol=1e-5)
+
+
+def test_wrong_kernels_and_forms_are_refused():
+  x = normal(1, 2, 2, 2, 1)
+  with pytest.raises(ValueError, match=r"extents must be odd, got \(2, 1, 1\)"):
+    conv.convolve(x, normal(2, 1, 1, 1, 1))
+  with pytest.raises(ValueError, match="form 'winograd' is not one of"):
+    conv.convolve(x, normal(1, 1, 1, 1, 1), form="winograd")
+  with pytest.raises(ValueError, match="upsampling by 4 needs 7 taps, the kernel has 3"):
+    conv.upsample_time(x, normal(3, 1, 1, 1, 1), 4)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_max_pool_and_its_gradient_with_ties(stride):
+  size = (6, 7)
+  x = jnp.round(normal(2, 3, *size, 4))  # few distinct values, so that most windows have ties
+
+  def windowed(x):
+    y = nn.max_pool(x.reshape(-1, *size, 4), (3, 3), (stride, stride), ((1, 1), (1, 1)))
+    return y.reshape(2, 3, *y.shape[1:])
+
+  def value_and_gradient(pool):
+    y, vjp = jax.vjp(pool, x)
+    return y, vjp(normal(*y.shape, seed=1))[0]
+
+  wanted, wanted_gradient = value_and_gradient(windowed)
+  found, gradient = value_and_gradient(lambda x: conv.max_pool_spatial(x, stride))
+  np.testing.assert_array_equal(found, wanted)
+  np.testing.assert_allclose(gradient, wanted_gradient, atol=1e-5)
+
+
+def test_grouping_and_ungrouping_are_adjoint():
+  x, y = normal(2, 8, 3, 3, 5), normal(2, 2, 3, 3, 6, seed=1)
+  kernel = normal(4, 1, 1, 5, 6, seed=2)
+  group, ungroup = conv.GroupFrames(6, size=4), conv.UngroupFrames(5, size=4)
+  grouped = group.apply({"params": {"kernel": kernel, "bias": jnp.zeros(6)}}, x)
+  spread = ungroup.apply({"params": {"kernel": kernel.swapaxes(3, 4), "bias": jnp.zeros(5)}}, y)
+  np.testing.assert_allclose(jnp.vdot(grouped, y), jnp.vdot(x, spread), rtol=1e-4)
+  first = sum(x[:, tap] @ kernel[tap, 0, 0] for tap in range(4))
+  np.testing.assert_allclose(grouped[:, 0], first, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [conv.Conv3D(64, (1, 3, 3)), conv.ConvTranspose3D(64, 2)])
+def test_parameters_start_by_fan_out_and_stay_float32(layer):
+  layer = layer.clone(dtype=jnp.bfloat16)
+  y, variables = layer.init_with_output(jax.random.key(0), normal(1, 2, 4, 4, 32))
+  kernel = variables["params"]["kernel"]
+  assert y.dtype == jnp.bfloat16
+  assert kernel.dtype == jnp.float32
+  fan_out = 64 * np.prod(kernel.shape[:3])
+  assert float(kernel.std()) == pytest.approx(np.sqrt(2 / fan_out), rel=0.05)
+
+
+def test_batch_norm_follows_pytorch_momentum():
+  x = 3 + 2 * normal(4, 2, 3, 3, 5)
+  layer = conv.ConvNorm(5, (1, 1, 1), relu=False)
+  variables = layer.init(jax.random.key(0), x, train=False)
+  variables["params"]["conv"]["kernel"] = jnp.eye(5)[None, None, None]
+  y, updated = layer.apply(variables, x, train=True, mutable="batch_stats")
+  mean, var = x.mean((0, 1, 2, 3)), x.var((0, 1, 2, 3))
+  statistics = updated["batch_stats"]["bn"]
+  np.testing.assert_allclose(statistics["mean"], 0.1 * mean, rtol=1e-5)
+  np.testing.assert_allclose(statistics["var"], 0.9 + 0.1 * var, rtol=1e-5)
+  np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5), atol=1e-4)

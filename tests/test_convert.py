@@ -1,0 +1,94 @@
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from configs import ma52
+from pcan_jax.checkpoints import Description
+from pcan_jax.convert import convert
+from pcan_jax.evaluate import example_inputs, load, preprocessing
+from pcan_jax.keypoints import get_layout
+from pcan_jax.labels import LabelTree
+from pcan_jax.pcan import build_model
+from pcan_jax.torch_weights import to_state_dict
+from tests import parity_forward
+from tests.tiny_config import shrink
+from tests.torch_files import save_state_dict
+
+ROOT = pathlib.Path(__file__).parents[1]
+TREE = LabelTree.read_csv(ROOT / "data" / "trees" / "ma52.csv")
+
+
+@pytest.fixture
+def description():
+  config = shrink(ma52.get_config("pcan_pose"))
+  return Description(config, TREE, get_layout("openpose-28"), stored_size=32)
+
+
+@pytest.fixture
+def weights(description):
+  """A state dict for the network of `description`."""
+  model = build_model(description.config.model, description.tree)
+  inputs = example_inputs(model, description.config.input, preprocessing(description))
+  state_dict = to_state_dict(parity_forward.zeros(parity_forward.abstract_variables(model, inputs)))
+  return {name: parity_forward.draw_tensor(name, x.shape) for name, x in state_dict.items()}
+
+
+def test_converted_checkpoint_loads(tmp_path, description, weights):
+  source = save_state_dict(tmp_path / "weights.pth", weights)
+  assert convert(source, tmp_path / "run", description).notes == ()
+  _, variables, loaded, step = load(tmp_path / "run")
+  assert step == 0
+  assert loaded.tree == TREE
+  found = to_state_dict(variables)
+  assert set(found) == set(weights)
+  for name, tensor in weights.items():
+    np.testing.assert_array_equal(found[name], tensor, err_msg=name)
+
+
+def test_errors_name_file_and_directory(tmp_path, description, weights):
+  stranger = weights | {"cls_head.other": np.zeros(1, np.float32)}
+  source = save_state_dict(tmp_path / "weights.pth", stranger)
+  with pytest.raises(ValueError, match=r"weights.pth: the weights .*\n.*unused: cls_head.other"):
+    convert(source, tmp_path / "run", description)
+  (tmp_path / "run" / "checkpoints" / "5").mkdir(parents=True)
+  with pytest.raises(ValueError, match="run/checkpoints holds checkpoints already"):
+    convert(source, tmp_path / "run", description)
+
+
+def command(*arguments):
+  return subprocess.run(
+    [sys.executable, "-m", "pcan_jax.convert", *map(str, arguments)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+    timeout=300,
+  )
+
+
+def test_command_says_what_it_left_out(tmp_path, description, weights):
+  slowonly = {
+    name.replace("pose_path.", "").replace("fc_pose", "fc_cls"): x
+    for name, x in weights.items()
+    if not name.startswith("cls_head.fr_") and "coarse" not in name
+  }
+  slowonly["cls_head.fc_cls.weight"] = np.zeros((60, 32), np.float32)
+  slowonly["cls_head.fc_cls.bias"] = np.zeros(60, np.float32)
+  source = save_state_dict(tmp_path / "slowonly.pth", slowonly)
+  result = command(
+    "--config=configs/ma52.py:pcan_pose",
+    "--config.model.pose.stem_features=8",
+    "--config.model.pose.blocks=(1,1,1)",
+    "--config.model.pose.widths=(8,8,8)",
+    "--config.input.test_size=32",
+    f"--source={source}",
+    f"--workdir={tmp_path / 'run'}",
+  )
+  assert result.returncode == 0, result.stderr
+  assert "action classifier of pose: 60 classes in the file, 52 here" in result.stdout
+  assert f"parameters to {tmp_path / 'run'}/checkpoints/0" in result.stdout
+  assert (tmp_path / "run" / "checkpoints" / "0" / "model").is_dir()
