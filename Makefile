@@ -10,7 +10,7 @@ help:
 	@echo "make test   run ruff and all tests"
 	@echo "make clean  remove what the demo wrote"
 
-# --prefer-binary and the constraints give everybody the set of packages that CI passed with.
+# The constraints give everybody the set of packages that CI passes with.
 $(VENV)/installed: requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
@@ -20,7 +20,7 @@ $(VENV)/installed: requirements.txt constraints.txt pyproject.toml
 
 demo: $(VENV)/installed
 	$(RUN) -m data.synthetic --out runs/demo/source
-	$(RUN) -m data.build runs/demo/source runs/demo/dataset --side 96
+	$(RUN) -m data.build runs/demo/source runs/demo/dataset --side 64
 	$(RUN) launch.py --config=configs/demo.py --workdir=runs/demo
 
 lint: $(VENV)/installed
@@ -28,14 +28,15 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 
 test: lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 # The newest versions within the bounds of requirements.txt, for Python 3.11.
 constraints: requirements.txt requirements-test.txt
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
 	build/constraints/bin/pip install --quiet --upgrade -r requirements.txt -r requirements-test.txt
-	build/constraints/bin/pip freeze --exclude pcan_jax > constraints.txt
+	echo "# What \`make constraints\` found on Python 3.11: the exact set that CI passes with." > constraints.txt
+	build/constraints/bin/pip freeze >> constraints.txt
 
 clean:
 	rm -rf runs/demo

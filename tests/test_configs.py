@@ -34,7 +34,7 @@ def init_and_step(name, variant, toy):
   description = Description(config, TREE, LAYOUT, stored_size=48)
   model = build_model(config.model, TREE)
   optimizer = train.build_optimizer(
-    config.optimizer, train.learning_rate(config.optimizer, config.optimizer.batch_size, 2)
+    config.optimizer, train.learning_rate(config.optimizer, config.optimizer.batch_size, 2.0)
   )
   preprocessing = evaluate.preprocessing(description, Augmentation(**config.augmentation))
   init = functools.partial(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import ma52
 from pcan_jax import evaluate, losses, train
@@ -16,7 +17,7 @@ from pcan_jax.preprocess import Augmentation
 from tests.tiny_config import shrink
 
 TREE = LabelTree(("nod", "shake", "wave", "point"), ("head", "arm"), (0, 0, 1, 1))
-STEPS_PER_EPOCH = 10
+STEPS_PER_EPOCH = 10.0
 
 
 def make_step(**overrides):
@@ -160,7 +161,12 @@ def test_training_writes_checkpoints_config_and_tensorboard_events(run):
   config, workdir, state = run
   assert locate(workdir)[1] == int(state.step)
   assert (workdir / "config.json").is_file()
-  assert list(workdir.glob("events.out.tfevents.*"))
+  assert "backbone/rgb_path" in (workdir / "parameters.txt").read_text()
+  events = EventAccumulator(str(workdir)).Reload()
+  tags = set(events.Tags()["tensors"])
+  assert {"loss", "rgb/pcc_action", "pose/num_fn_a1", "learning_rate"} <= tags
+  assert "eval/fused/action_top1" in tags
+  assert events.Tensors("loss")[-1].step == int(state.step)
 
 
 def test_training_again_resumes_where_an_interrupted_run_was(run, tmp_path):
