@@ -34,13 +34,13 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.model.pose.widths = (16, 32, 64)
 
   config.optimizer.batch_size = 16
-  config.optimizer.epochs = 100.0
+  config.optimizer.epochs = 70.0
   config.optimizer.learning_rate = 0.03
   config.optimizer.learning_rate_batch_size = 16
   config.optimizer.warmup_epochs = 2.0
   config.optimizer.schedule = "cosine"
   config.optimizer.clip_norm = 40.0
 
-  config.eval.every_epochs = 20.0
+  config.eval.every_epochs = 35.0
   config.checkpoints.every_epochs = 10.0
   return config
