@@ -4,6 +4,7 @@ SOURCE is a directory in MA-52's layout; the shards end up in OUT/pcan/LAYOUT-SI
 """
 
 import argparse
+import logging
 import os
 import pathlib
 import sys
@@ -101,13 +102,20 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--skip_bad", action="store_true", help="leave out clips that are unreadable")
   parser.add_argument("--jobs", type=int, default=0, help="processes (one per core)")
   arguments = parser.parse_args(argv)
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # it greets on standard error
-  absl.logging.set_verbosity("error")
+  silence_libraries()
   try:
     folder = build(**vars(arguments))
   except (FileNotFoundError, ValueError, RuntimeError) as error:
     sys.exit(f"error: {error}")
   print(folder)
+
+
+def silence_libraries() -> None:
+  """Keeps TensorFlow and TFDS, not yet imported, from writing to standard error for no reason."""
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its greeting comes at every level
+  logging.getLogger("tensorflow").setLevel("ERROR")
+  absl.logging.set_verbosity("error")
 
 
 if __name__ == "__main__":

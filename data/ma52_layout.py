@@ -195,6 +195,28 @@ def scan_split(
   return clips, problems
 
 
+def find_unlisted(source: str | os.PathLike[str]) -> list[pathlib.Path]:
+  """Videos that no list of their split names, relative to the source directory.
+
+  Raises:
+    ValueError: a list cannot be read.
+  """
+  source = pathlib.Path(source)
+  listed = {
+    split: {name for lines in _read_list(_list_file(source, split)).values() for name, _ in lines}
+    for split in find_splits(source)
+  }
+  folders = {source / "raw_videos": set().union(*listed.values())}
+  folders |= {source / "raw_videos" / split: listed.get(split, set()) for split in SPLITS}
+  return [
+    path.relative_to(source)
+    for folder, names in folders.items()
+    if folder.is_dir()
+    for path in sorted(folder.iterdir())
+    if path.suffix.lower() in VIDEO_SUFFIXES and path.name not in names
+  ]
+
+
 def _list_file(source: pathlib.Path, split: str) -> pathlib.Path:
   return source / "annotations" / f"{split}_list_videos.txt"
 

@@ -1,4 +1,4 @@
-"""Encodes many clips in worker processes, in order, and survives a worker that crashes."""
+"""Works on many clips in worker processes, in order, and survives a worker that crashes."""
 
 import collections
 import concurrent.futures
@@ -8,34 +8,38 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import TypeVar
 
 import cv2
 
-from data.encode_clip import Encoding, encode_clip
 from data.ma52_layout import ClipSource, Problem
-
-Encoded = dict[str, Any] | Problem
 
 _CLIPS_AHEAD_PER_JOB = 4
 
+Result = TypeVar("Result")
+ClipFunction = Callable[[ClipSource], Result]
 
-def encode_clips(clips: Iterable[ClipSource], encoding: Encoding, jobs: int) -> Iterator[Encoded]:
-  """Encodes clips, `jobs` at a time.
+
+def map_clips(
+  function: ClipFunction, clips: Iterable[ClipSource], jobs: int
+) -> Iterator[Result | Problem]:
+  """Calls a function for every clip, `jobs` at a time.
 
   Args:
-    clips: what to encode.
-    encoding: how to encode it.
-    jobs: number of processes; with 1 the work is done in this process.
+    function: what to do with a clip; for other processes it must be picklable. Its `ValueError`s
+      and `FileNotFoundError`s say that the clip is bad.
+    clips: the clips.
+    jobs: number of processes; 0 is one per core, with 1 the work is done in this process.
 
   Yields:
-    For every clip, in the given order, its record or what is wrong with it.
+    For every clip, in the given order, what the function returns or what is wrong with the clip.
   """
+  jobs = jobs or _available_cores()
   if jobs == 1:
     for clip in clips:
-      yield encode_or_explain(clip, encoding)
+      yield call_or_explain(function, clip)
     return
   clips = iter(clips)
   pending: collections.deque[tuple[ClipSource, concurrent.futures.Future]] = collections.deque()
@@ -43,44 +47,50 @@ def encode_clips(clips: Iterable[ClipSource], encoding: Encoding, jobs: int) -> 
   try:
     while True:
       for clip in itertools.islice(clips, _CLIPS_AHEAD_PER_JOB * jobs - len(pending)):
-        pending.append((clip, pool.submit(encode_or_explain, clip, encoding)))
+        pending.append((clip, pool.submit(call_or_explain, function, clip)))
       if not pending:
         return
       clip, future = pending[0]
       try:
-        encoded = future.result()
+        result = future.result()
       except BrokenProcessPool:
         # Which of the clips in flight brought a worker down shows when each is tried alone.
         suspects = [clip for clip, _ in pending]
         pending.clear()
         for clip in suspects:
-          yield _encode_alone(clip, encoding)
+          yield _call_alone(function, clip)
         pool = _pool(jobs)
         continue
       pending.popleft()
-      yield encoded
+      yield result
   finally:
     pool.shutdown(cancel_futures=True)
 
 
-def encode_or_explain(clip: ClipSource, encoding: Encoding) -> Encoded:
-  """The record of a clip, or what is wrong with it."""
+def call_or_explain(function: ClipFunction, clip: ClipSource) -> Result | Problem:
+  """What the function returns, or what is wrong with the clip."""
   try:
-    return encode_clip(clip, encoding)
+    return function(clip)
   except (ValueError, FileNotFoundError) as error:
     return Problem(clip.id, clip.split, str(error))
   except Exception as error:
-    error.add_note(f"while encoding {clip.video}")
+    error.add_note(f"while working on {clip.video}")
     raise
 
 
-def _encode_alone(clip: ClipSource, encoding: Encoding) -> Encoded:
+def _call_alone(function: ClipFunction, clip: ClipSource) -> Result | Problem:
   with _pool(1) as pool:
     try:
-      return pool.submit(encode_or_explain, clip, encoding).result()
+      return pool.submit(call_or_explain, function, clip).result()
     except BrokenProcessPool:
       reason = f"{clip.video}: the decoder crashed or ran out of memory; convert the video again"
       return Problem(clip.id, clip.split, reason)
+
+
+def _available_cores() -> int:
+  if hasattr(os, "sched_getaffinity"):  # not on macOS
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
 
 
 def _pool(jobs: int) -> concurrent.futures.ProcessPoolExecutor:

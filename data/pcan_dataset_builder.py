@@ -13,7 +13,6 @@ import csv
 import dataclasses
 import functools
 import itertools
-import os
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,9 +23,9 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from data import ma52_layout, shard_store
-from data.encode_clip import Encoding
+from data.encode_clip import Encoding, encode_clip
 from data.ma52_layout import ClipSource, Problem
-from data.parallel import encode_clips, encode_or_explain
+from data.parallel import call_or_explain, map_clips
 from pcan_jax import records
 from pcan_jax.keypoints import KeypointLayout, get_layout
 
@@ -56,6 +55,13 @@ class PcanConfig(tfds.core.BuilderConfig):
   clips_per_shard: int = 64
   skip_bad: bool = False
   jobs: int = 0
+
+  def __post_init__(self) -> None:
+    if self.clips_per_shard < 1 or self.jobs < 0:
+      raise ValueError(
+        f"clips_per_shard is {self.clips_per_shard} and jobs is {self.jobs}; "
+        "choose at least 1 and at least 0"
+      )
 
 
 class BadClipsError(ValueError):
@@ -162,8 +168,11 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
       return
     total = sum(len(clips) for _, clips in plan)
     done = total - sum(len(clips) for _, clips in missing)
-    jobs = self.builder_config.jobs or len(os.sched_getaffinity(0))
-    encoded = encode_clips((clip for _, clips in missing for clip in clips), self._encoding, jobs)
+    encoded = map_clips(
+      functools.partial(encode_clip, encoding=self._encoding),
+      (clip for _, clips in missing for clip in clips),
+      self.builder_config.jobs,
+    )
     # Shown on terminals only.
     with tqdm.tqdm(total=total, initial=done, unit=" clips", disable=None) as progress:
       for key, clips in missing:
@@ -249,7 +258,8 @@ def _build_with_beam(
   import apache_beam as beam  # an optional dependency
 
   def write(key: str, clips: list[ClipSource]) -> None:
-    store.write(key, (encode_or_explain(clip, encoding) for clip in clips))
+    encode = functools.partial(encode_clip, encoding=encoding)
+    store.write(key, (call_or_explain(encode, clip) for clip in clips))
 
   with beam.Pipeline(download_config.beam_runner, download_config.beam_options) as pipeline:
     _ = pipeline | beam.Create(shards) | beam.Reshuffle() | beam.MapTuple(write)

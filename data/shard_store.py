@@ -45,6 +45,8 @@ def plan_shards(clips: Sequence[ClipSource], clips_per_shard: int) -> list[list[
   """Spreads clips over shards of nearly equal length, in an order that mixes the classes."""
   clips = sorted(clips, key=lambda clip: hashlib.sha256(clip.id.encode()).digest())
   count = -(-len(clips) // clips_per_shard)
+  if not clips:
+    return []
   edges = [len(clips) * index // count for index in range(count + 1)]
   return [clips[start:end] for start, end in zip(edges, edges[1:])]
 

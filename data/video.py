@@ -8,6 +8,12 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
+# Some formats, playlists above all, make the decoder open other files and network addresses.
+_CONTAINERS = {
+  "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
+  "protocol_whitelist": "file",
+}
+
 Frame = UInt8[np.ndarray, "h w 3"]
 
 
@@ -44,8 +50,7 @@ def decode_video(path: str | os.PathLike[str]) -> tuple[Iterator[Frame], float]:
 
 def _open(path: pathlib.Path) -> av.container.InputContainer:
   try:
-    # A video must not make the decoder open other files or network addresses.
-    container = av.open(str(path), options={"protocol_whitelist": "file"})
+    container = av.open(str(path), options=_CONTAINERS)
   except (av.FFmpegError, ValueError) as error:
     raise VideoError(f"{path}: not a readable video ({_reason(error)})") from error
   if not container.streams.video:
@@ -64,9 +69,9 @@ def _frames(path: pathlib.Path) -> Iterator[Frame]:
     # Clips are decoded in parallel, one process each.
     stream.codec_context.thread_count = 1
     try:
-      for frame in container.decode(stream):
+      for index, frame in enumerate(container.decode(stream)):
         if frame.is_corrupt:
-          raise VideoError(f"{path}: the video is damaged at {frame.time:.2f} s")
+          raise VideoError(f"{path}: the video is damaged at frame {index}")
         image = frame.to_ndarray(format="rgb24")
         if frame.rotation:
           image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))

@@ -111,6 +111,7 @@ def preprocessing(
     heatmap_size=size // config.heatmap_scale,
     layout=description.layout,
     sigma=config.sigma,
+    heatmaps=config.get("heatmaps", "joints"),  # older checkpoints do not name it
     augmentation=train_augmentation,
   )
 
@@ -136,7 +137,7 @@ def example_inputs(
   if model.pose is not None:
     side = sizes.heatmap_size
     inputs["heatmaps"] = jnp.zeros(
-      (batch_size, config.pose_frames, side, side, sizes.layout.num_keypoints)
+      (batch_size, config.pose_frames, side, side, len(sizes.heatmap_channels))
     )
   return inputs
 

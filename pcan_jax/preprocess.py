@@ -8,6 +8,7 @@ authors' release is built.
 """
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +59,11 @@ class Preprocessing:
     heatmap_size: side of the heatmaps in pixels.
     layout: names, flip pairs and limbs of the keypoints.
     sigma: standard deviation of a keypoint's Gaussian, in heatmap pixels.
+    heatmaps: what is drawn, the joints of the layout, its limbs, or both, joints first.
     augmentation: the random transformations, or None in evaluation.
+
+  Raises:
+    ValueError: `heatmaps` is none of these, or asks for limbs that the layout has not.
   """
 
   stored_size: int
@@ -66,7 +71,24 @@ class Preprocessing:
   heatmap_size: int
   layout: KeypointLayout
   sigma: float = 0.7
+  heatmaps: Literal["joints", "limbs", "both"] = "joints"
   augmentation: Augmentation | None = None
+
+  def __post_init__(self) -> None:
+    if self.heatmaps not in ("joints", "limbs", "both"):
+      raise ValueError(f"input.heatmaps must be joints, limbs or both, not {self.heatmaps!r}")
+    if self.heatmaps != "joints" and not self.layout.limbs:
+      raise ValueError(
+        f"input.heatmaps={self.heatmaps!r} needs limbs, but the keypoint layout "
+        f"{self.layout.name!r} has none; set it to joints"
+      )
+
+  @property
+  def heatmap_channels(self) -> tuple[str, ...]:
+    """What each heatmap shows: a joint by its name, a limb by those of its two joints."""
+    joints = self.layout.joints
+    limbs = tuple(f"{joints[start]}-{joints[end]}" for start, end in self.layout.limbs)
+    return {"joints": joints, "limbs": limbs, "both": joints + limbs}[self.heatmaps]
 
 
 def preprocess(batch: Batch, config: Preprocessing, key: Array | None = None) -> dict[str, Array]:
@@ -79,7 +101,8 @@ def preprocess(batch: Batch, config: Preprocessing, key: Array | None = None) ->
     key: randomness of the augmentation; unused without one.
 
   Returns:
-    `rgb` [B, T, H, W, 3], normalised, and/or `heatmaps` [B, T', h, w, V], both float32.
+    `rgb` [B, T, H, W, 3], normalised, and/or `heatmaps` [B, T', h, w, C] with the channels
+    `config.heatmap_channels`, both float32.
   """
   augmentation = config.augmentation
   num_clips = batch["rgb" if "rgb" in batch else "keypoints"].shape[0]
@@ -105,9 +128,22 @@ def preprocess(batch: Batch, config: Preprocessing, key: Array | None = None) ->
     keypoints, scores = flip_keypoints(
       keypoints, scores, flipped, config.heatmap_size, config.layout.flip_permutation()
     )
-    size = (config.heatmap_size, config.heatmap_size)
-    inputs["heatmaps"] = heatmaps.render_joints(keypoints, scores, size, config.sigma)
+    inputs["heatmaps"] = _render(keypoints, scores, config)
   return inputs
+
+
+def _render(
+  keypoints: Float[Array, "b t m v 2"], scores: Float[Array, "b t m v"], config: Preprocessing
+) -> Float[Array, "b t h w c"]:
+  """Draws `config.heatmap_channels` from keypoints in heatmap pixels."""
+  size = (config.heatmap_size, config.heatmap_size)
+  drawn = []
+  if config.heatmaps != "limbs":
+    drawn.append(heatmaps.render_joints(keypoints, scores, size, config.sigma))
+  if config.heatmaps != "joints":
+    limbs = config.layout.limbs
+    drawn.append(heatmaps.render_limbs(keypoints, scores, limbs, size, config.sigma))
+  return jnp.concatenate(drawn, axis=-1)
 
 
 def random_crop(key: Array, num_clips: int, config: Augmentation) -> Box:

@@ -65,8 +65,9 @@ METADATA_FIELDS = ("schema_version", "side", "jpeg_quality", "layout", "tree", "
 """What `metadata.json` of a built data set holds.
 
 `schema_version`; `side` of the stored frames in pixels and their `jpeg_quality`; `layout`
-(`KeypointLayout.to_dict`); `tree` (`LabelTree.to_dict`); `splits`, counts and the longest clip's frames per split; `skipped`,
-how many clips of the source were left out because they could not be read.
+(`KeypointLayout.to_dict`); `tree` (`LabelTree.to_dict`); `splits`, counts per split and the
+`max_frames` of its longest clip; `skipped`, how many clips of the source were left out because they
+could not be read.
 """
 
 

@@ -16,7 +16,7 @@ from clu import metric_writers, metrics, parameter_overview
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from pcan_jax import evaluate, input_pipeline, losses
+from pcan_jax import evaluate, input_pipeline, losses, warm_start
 from pcan_jax.checkpoints import Checkpoints, Description
 from pcan_jax.pcan import PCAN, build_model
 from pcan_jax.preprocess import Augmentation, Preprocessing, preprocess
@@ -164,17 +164,20 @@ def train_step(
     prototypes=jax.lax.stop_gradient(prototypes),
     opt_state=opt_state,
   )
-  terms["gradient_norm"] = optax.global_norm(gradients)
+  terms["gradient_norm"] = optax.tree.norm(gradients)
   return state, {name: metrics.Average.from_model_output(value) for name, value in terms.items()}
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
   """Trains to the end of the schedule, from the latest checkpoint in `workdir` if there is one.
 
+  Without one, from what `config.init_from` names.
+
   Writes `checkpoints/`, `config.json`, `parameters.txt` and TensorBoard events below `workdir`.
 
   Raises:
-    FileNotFoundError: there is no data set at `config.data.path`.
+    FileNotFoundError: there is no data set at `config.data.path`, or no checkpoint where
+      `config.init_from` says.
     ValueError: the config does not fit the data set, the devices or the checkpoint.
     FloatingPointError: the loss is not finite.
   """
@@ -202,7 +205,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
     contextlib.closing(_writer(workdir)) as writer,
   ):
     start_step = checkpoints.latest_step or 0
-    if checkpoints.latest_step is not None:
+    if checkpoints.latest_step is None:
+      state = state.replace(**warm_start.initialize(state.model(), model, description))
+    else:
       state = restore_state(checkpoints, start_step, state)
       _log.info("resumed from step %d of %s", start_step, workdir)
     (workdir / "config.json").write_text(json.dumps(description.to_json(), indent=2) + "\n")

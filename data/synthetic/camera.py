@@ -39,7 +39,9 @@ class Camera:
     """World to camera axes: x right, y up, z towards the camera."""
     return rotation(np.array([self.pitch, self.yaw, self.roll]))
 
-  def project(self, points: Float[Array, "*n 3"]) -> tuple[Float[Array, "*n 2"], Float[Array, "*n"]]:
+  def project(
+    self, points: Float[Array, "*n 3"]
+  ) -> tuple[Float[Array, "*n 2"], Float[Array, "*n"]]:
     """Pixels (x, y), and nearness in metres (larger is nearer to the camera)."""
     seen = (np.asarray(points, float) - _TARGET) @ self.turn.T
     near = seen[..., 2]

@@ -23,12 +23,18 @@ class Part:
   near: Float[Array, "t"]
   shapes: list[tuple[Array, Colour, float, Array | None]] = dataclasses.field(default_factory=list)
 
-  def fill(self, polygon: Float[Array, "t n 2"], colour: Colour, visible: Array | None = None) -> None:
+  def fill(
+    self, polygon: Float[Array, "t n 2"], colour: Colour, visible: Array | None = None
+  ) -> None:
     """Adds a filled polygon."""
     self.shapes.append((polygon, colour, 0, visible))
 
   def line(
-    self, polyline: Float[Array, "t n 2"], colour: Colour, width: float, visible: Array | None = None
+    self,
+    polyline: Float[Array, "t n 2"],
+    colour: Colour,
+    width: float,
+    visible: Array | None = None,
   ) -> None:
     """Adds an open line."""
     self.shapes.append((polyline, colour, max(width, 1.0), visible))
@@ -40,10 +46,13 @@ def tint(colour: Colour, factor: float, shift: float = 0.0) -> Colour:
 
 
 def capsule(
-  start: Float[Array, "t 2"], end: Float[Array, "t 2"], radius: Array | float, end_radius: Array | float
+  start: Float[Array, "t 2"],
+  end: Float[Array, "t 2"],
+  radius: Array | float,
+  end_radius: Array | float,
 ) -> Float[Array, "t n 2"]:
   """Outline of a limb: two round ends and what is between them."""
-  radius, end_radius = (np.broadcast_to(np.asarray(r, float), (len(start),)) for r in (radius, end_radius))
+  radius, end_radius = (np.broadcast_to(r, (len(start),)) for r in (radius, end_radius))
   corners = int(np.clip(np.ceil(np.sqrt(max(radius.max(), end_radius.max())) * 1.7), 3, 14))
   span = end - start
   heading = np.arctan2(span[:, 1], span[:, 0])[:, None]
@@ -57,14 +66,19 @@ def capsule(
 
 
 def limb(
-  part: Part, start: Float[Array, "t 2"], end: Float[Array, "t 2"], radius: Array, end_radius: Array,
+  part: Part,
+  start: Float[Array, "t 2"],
+  end: Float[Array, "t 2"],
+  radius: Array,
+  end_radius: Array,
   colour: Colour,
 ) -> None:
   """A shaded limb: dark rim, body colour, light streak on the side of the light."""
-  for size, towards, shade in ((1.0, 0.0, 0.68), (0.84, 0.12, 0.92), (0.5, 0.3, 1.06)):
+  for size, towards, shade in ((1.0, 0.0, 0.74), (0.86, 0.12, 0.93), (0.5, 0.3, 1.05)):
     offset = (np.maximum(radius, end_radius) * towards)[:, None] * LIGHT
-    part.fill(capsule(start + offset, end + offset, radius * size, end_radius * size),
-              tint(colour, shade))
+    part.fill(
+      capsule(start + offset, end + offset, radius * size, end_radius * size), tint(colour, shade)
+    )
 
 
 def lerp(a: Array, b: Array, x: float) -> Array:
@@ -78,8 +92,10 @@ def draw(
   """Draws the parts of all frames on copies of the background."""
   order = np.argsort(np.stack([part.near for part in parts], 1), 1, kind="stable")
   ready = [
-    [(np.round(polygon * (1 << _SHIFT)).astype(np.int32), colour, round(width), visible)
-     for polygon, colour, width, visible in part.shapes]
+    [
+      (np.round(polygon * (1 << _SHIFT)).astype(np.int32), colour, round(width), visible)
+      for polygon, colour, width, visible in part.shapes
+    ]
     for part in parts
   ]
   frames = []

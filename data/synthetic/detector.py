@@ -19,7 +19,8 @@ def _hidden(performance: Performance, camera: Camera) -> Array:
   hidden = np.zeros(near.shape, bool)
   arms = np.isin(np.arange(NUM_KEYPOINTS), [3, 4, 6, 7, *range(18, 28)])
   for centre, radius, depth in (
-    (trunk.head, 0.085 * trunk.body.head, 0.02), (middle, 0.15 * trunk.body.girth, 0.03),
+    (trunk.head, 0.085 * trunk.body.head, 0.02),
+    (middle, 0.15 * trunk.body.girth, 0.03),
   ):
     at, front = camera.project(centre)
     distance = np.linalg.norm(pixels - at[:, None], axis=-1) / camera.zoom
@@ -52,8 +53,10 @@ def detect(
   white = rng.normal(size=(num_frames, NUM_KEYPOINTS, 2))
   knots = rng.normal(size=(num_frames // 12 + 3, NUM_KEYPOINTS, 2))
   at = np.arange(num_frames) / 12
-  slow = knots[at.astype(int)] * (1 - at % 1)[:, None, None] + knots[at.astype(int) + 1] * (
-    at % 1)[:, None, None]
+  slow = (
+    knots[at.astype(int)] * (1 - at % 1)[:, None, None]
+    + knots[at.astype(int) + 1] * (at % 1)[:, None, None]
+  )
   noisy = pixels + camera.zoom * size[..., None] * (0.7 * white + 1.2 * slow)
 
   level = np.full(NUM_KEYPOINTS, 0.88)
@@ -63,7 +66,8 @@ def detect(
   scores = np.clip(level + rng.normal(0, 0.04, hidden.shape), 0.06, 0.99)
   # Points get lost for short runs of frames.
   lost = rng.random(hidden.shape) < np.where(hidden, 0.05, 0.002) * np.where(
-    np.arange(NUM_KEYPOINTS) >= 18, 3.0, 1.0)
+    np.arange(NUM_KEYPOINTS) >= 18, 3.0, 1.0
+  )
   length = int(rng.integers(2, 6))
   for _ in range(length - 1):
     lost[1:] |= lost[:-1].copy() & (rng.random(lost[1:].shape) < 0.8)

@@ -8,10 +8,24 @@ from data.synthetic.skeleton import Body
 
 Colour = tuple[float, float, float]
 
-_SKINS = ((244, 209, 184), (234, 190, 160), (224, 172, 138), (198, 142, 106), (160, 106, 76),
-          (122, 80, 58), (96, 62, 46))
-_HAIRS = ((24, 20, 20), (38, 28, 24), (62, 44, 32), (96, 66, 42), (150, 110, 62), (128, 122, 118),
-          (86, 40, 26))
+_SKINS = (
+  (244, 209, 184),
+  (234, 190, 160),
+  (224, 172, 138),
+  (198, 142, 106),
+  (160, 106, 76),
+  (134, 90, 66),
+  (112, 74, 56),
+)
+_HAIRS = (
+  (24, 20, 20),
+  (38, 28, 24),
+  (62, 44, 32),
+  (96, 66, 42),
+  (150, 110, 62),
+  (128, 122, 118),
+  (86, 40, 26),
+)
 _TROUSERS = ((44, 54, 84), (32, 34, 40), (86, 92, 104), (118, 100, 78), (58, 66, 58), (70, 82, 118))
 _SHOES = ((28, 26, 28), (230, 228, 224), (92, 62, 44), (60, 70, 96), (150, 40, 44))
 
@@ -59,16 +73,32 @@ def _vivid(rng: np.random.Generator) -> Colour:
 def sample_figure(rng: np.random.Generator) -> Figure:
   """A figure by chance."""
   size = rng.normal(1.0, 0.045)
-  part = dict(zip(
-    ("upper_arm", "forearm", "thigh", "shin", "lower_spine", "upper_spine", "neck", "shoulder",
-     "hip", "foot"), size * np.clip(rng.normal(1.0, 0.04, 10), 0.9, 1.1),
-  ))
+  part = dict(
+    zip(
+      (
+        "upper_arm",
+        "forearm",
+        "thigh",
+        "shin",
+        "lower_spine",
+        "upper_spine",
+        "neck",
+        "shoulder",
+        "hip",
+        "foot",
+      ),
+      size * np.clip(rng.normal(1.0, 0.04, 10), 0.9, 1.1),
+    )
+  )
   average = Body()
   lengths = {name: float(getattr(average, name) * factor) for name, factor in part.items()}
   seat = lengths["shin"] + rng.uniform(0.06, 0.11)
   body = Body(
-    **lengths, hand=float(size * rng.uniform(0.95, 1.1)), head=float(rng.normal(1.02, 0.035)),
-    girth=float(np.clip(rng.normal(1.0, 0.12), 0.8, 1.35)), seat=float(seat),
+    **lengths,
+    hand=float(size * rng.uniform(0.95, 1.1)),
+    head=float(rng.normal(1.02, 0.035)),
+    girth=float(np.clip(rng.normal(1.0, 0.12), 0.8, 1.35)),
+    seat=float(seat),
   )
   skin = np.array(_SKINS[rng.integers(len(_SKINS))]) + rng.normal(0, 5, 3)
   hair = rng.choice(["short", "short", "bob", "long", "bun"])
@@ -85,8 +115,9 @@ def sample_figure(rng: np.random.Generator) -> Figure:
     shirt_accent=tuple(np.clip(shirt + rng.choice([-60, 60]) + rng.normal(0, 25, 3), 10, 250)),
     pattern=str(rng.choice(["plain", "plain", "stripes", "placket", "print", "jacket"])),
     long_sleeves=bool(rng.random() < 0.6),
-    trousers=tuple(np.clip(np.array(_TROUSERS[rng.integers(len(_TROUSERS))])
-                           + rng.normal(0, 10, 3), 10, 250)),
+    trousers=tuple(
+      np.clip(np.array(_TROUSERS[rng.integers(len(_TROUSERS))]) + rng.normal(0, 10, 3), 10, 250)
+    ),
     shorts=bool(rng.random() < 0.15),
     shoes=_SHOES[rng.integers(len(_SHOES))],
   )

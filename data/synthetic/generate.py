@@ -9,7 +9,7 @@
 The clips are drawings. They have MA-52's label tree and its long tail (`actions.long_tail`), and
 nothing else of it. Figures of the validation split do not occur in the training split. Everything
 follows from the seed: every figure and every clip has a seed sequence of its own, so that neither
-the number of processes nor the number of other clips' frames changes a clip.
+the number of processes nor what other clips hold changes a clip.
 """
 
 import concurrent.futures
@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from data.ma52_layout import MA52_TREE
 from data.synthetic import actions
 from data.synthetic.camera import sample_camera
 from data.synthetic.detector import detect
@@ -36,7 +37,6 @@ from data.synthetic.take import FPS, Performance, Take
 
 Array = np.ndarray
 SPLITS = ("train", "val")
-TREE = pathlib.Path(__file__).parents[1] / "trees" / "ma52.csv"
 _LABELS, _FIGURE, _CLIP = range(3)  # kinds of seed sequences
 _README = """Synthetic micro-actions, drawn by a program. This is not MA-52, and no person is in it.
 
@@ -164,40 +164,69 @@ def write_video(path: pathlib.Path, frames: list[UInt8[Array, "h w 3"]]) -> None
 
 
 def _write_clip(out: pathlib.Path, settings: Settings, clip: Clip) -> dict[str, object]:
-  cv2.setNumThreads(1)
   frames, annotation = make_clip(settings, clip)
   write_video(out / "raw_videos" / clip.split / f"{clip.name}.mp4", frames)
   return annotation
 
 
-def generate(out: str | os.PathLike[str], settings: Settings, jobs: int = 1) -> None:
+def _write_clips(
+  out: pathlib.Path, settings: Settings, clips: list[Clip], jobs: int
+) -> list[dict[str, object]]:
+  """Writes the videos, `jobs` at a time; returns the annotations in order."""
+  write = functools.partial(_write_clip, out, settings)
+  if jobs == 1:
+    return [write(clip) for clip in clips]
+  # Processes are spawned: a forked copy of a process with threads (JAX, TensorFlow) may hang.
+  context = multiprocessing.get_context("spawn")
+  with concurrent.futures.ProcessPoolExecutor(
+    jobs, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
+  ) as pool:
+    return list(pool.map(write, clips, chunksize=8))
+
+
+def generate(out: str | os.PathLike[str], settings: Settings, jobs: int = 1) -> bool:
   """Writes the source directory.
 
+  It is written beside `out`, as `OUT.partial`, and renamed when complete.
+
   Args:
-    out: a directory that does not exist, or is empty.
+    out: a directory that does not exist, or is empty, or holds the same already.
     settings: what to generate.
     jobs: number of processes; does not change the output.
 
+  Returns:
+    False if the same was already there and nothing was done.
+
   Raises:
-    FileExistsError: there is something in `out`.
+    FileExistsError: there is something else in `out`.
+    ValueError: `jobs` is not positive.
   """
+  if jobs < 1:
+    raise ValueError(f"jobs must be at least 1, not {jobs}")
   out = pathlib.Path(out)
-  if out.exists() and any(out.iterdir()):
-    raise FileExistsError(f"{out} is not empty: choose another directory or remove it first")
+  readme = _README.format(**dataclasses.asdict(settings))
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    note = out / "README.txt"
+    if note.is_file() and note.read_text(encoding="utf-8") == readme:
+      return False
+    raise FileExistsError(f"{out} holds something else: remove it or choose another directory")
+  partial = out.with_name(out.name + ".partial")
+  if partial.exists():
+    shutil.rmtree(partial)
   for folder in ("pose", "annotations", *(f"raw_videos/{split}" for split in SPLITS)):
-    (out / folder).mkdir(parents=True, exist_ok=True)
-  shutil.copy(TREE, out / "annotations" / "actions.csv")
-  (out / "README.txt").write_text(_README.format(**dataclasses.asdict(settings)))
-  make = functools.partial(_write_clip, out, settings)
-  # Processes are spawned: a forked copy of a process with threads (JAX, TensorFlow) may hang.
-  context = multiprocessing.get_context("spawn")
-  with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
-    for split in SPLITS:
-      clips = plan(settings, split)
-      annotations = list(
-        pool.map(make, clips, chunksize=16) if jobs > 1 else map(make, clips)
-      )
-      with (out / "pose" / f"MA52_{split}.pkl").open("wb") as file:
-        pickle.dump(annotations, file, protocol=4)
-      lines = "".join(f"{clip.name}.mp4 {clip.label}\r\n" for clip in clips)
-      (out / "annotations" / f"{split}_list_videos.txt").write_bytes(lines.encode())
+    (partial / folder).mkdir(parents=True)
+  shutil.copy(MA52_TREE, partial / "annotations" / "actions.csv")
+
+  clips = [clip for split in SPLITS for clip in plan(settings, split)]
+  annotations = _write_clips(partial, settings, clips, jobs)
+  for split in SPLITS:
+    chosen = [i for i, clip in enumerate(clips) if clip.split == split]
+    with (partial / "pose" / f"MA52_{split}.pkl").open("wb") as file:
+      pickle.dump([annotations[i] for i in chosen], file, protocol=4)
+    lines = "".join(f"{clips[i].name}.mp4 {clips[i].label}\r\n" for i in chosen)
+    (partial / "annotations" / f"{split}_list_videos.txt").write_bytes(lines.encode())
+  (partial / "README.txt").write_text(readme, encoding="utf-8")
+  if out.exists():
+    out.rmdir()
+  partial.rename(out)
+  return True

@@ -64,15 +64,17 @@ def _oval(x: float, y: float, wide: float, high: float, corners: int = 8) -> Arr
   return np.stack([px, py, np.sqrt(np.maximum(1 - px**2 - py**2, 0.05))], -1)
 
 
-def head_parts(
-  trunk: Trunk, camera: Camera, looks: Looks, glasses: bool
-) -> list[Part]:
+def head_parts(trunk: Trunk, camera: Camera, looks: Looks, glasses: bool) -> list[Part]:
   """The head and what hangs from it."""
   size = trunk.body.head
   skull = _Ellipsoid(camera, trunk.head, trunk.head_turn, HEAD_RADII * size)
-  hair_centre = trunk.head + apply(trunk.head_turn, np.array([0, 0.012, -0.012]) * size)
-  volume = looks.hair_volume
+  # Hair grows upwards and sideways, not under the chin.
+  volume = np.array([looks.hair_volume, 0.5 + 0.5 * looks.hair_volume, looks.hair_volume])
+  lift = HEAD_RADII[1] * (volume[1] - 1) + 0.012
+  hair_centre = trunk.head + apply(trunk.head_turn, np.array([0, lift, -0.012]) * size)
   hair = _Ellipsoid(camera, hair_centre, trunk.head_turn, HEAD_RADII * size * volume)
+  jaw_centre = trunk.head + apply(trunk.head_turn, np.array([0, -0.042, 0.022]) * size)
+  jaw = _Ellipsoid(camera, jaw_centre, trunk.head_turn, np.array([0.064, 0.08, 0.076]) * size)
   part = Part(skull.near + 0.03)
   skin, colour = looks.skin, looks.hair_colour
   unit = size * skull.scale
@@ -84,10 +86,8 @@ def head_parts(
     bun = trunk.head + apply(trunk.head_turn, np.array([0, 0.125, -0.05]) * size)
     ball = _Ellipsoid(camera, bun, trunk.head_turn, np.array([0.045, 0.04, 0.045]) * size)
     part.fill(ball.silhouette(14), tint(colour, 0.9, 6))
-  part.fill(hair.silhouette(), tint(colour, 0.8))
-  part.fill(hair.points(_cap(np.array([-0.3, 0.8, 0.4]), 0.55)), tint(colour, 1.1, 12))
-
-  # The jaw is skin below the hair line also where the hair's ellipsoid ends.
+  part.fill(hair.silhouette(), tint(colour, 0.84))
+  part.fill(hair.points(_cap(np.array([-0.3, 0.8, 0.4]), 0.6)), tint(colour, 0.98, 5))
   ears = looks.hair in ("short", "bun")
   if ears:
     for x in (-1.0, 1.0):
@@ -97,6 +97,7 @@ def head_parts(
   angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
   radius = looks.hair_line + 0.07 * np.cos(2 * angle) - 0.05 * np.maximum(np.sin(angle), 0)
   face = _cap(_FACE, radius)
+  part.fill(jaw.silhouette(20), tint(skin, 0.8))
   part.fill(skull.points(face), tint(skin, 0.8))
   part.fill(skull.points(_cap(_FACE + [-0.05, 0.02, 0], radius * 0.86)), tint(skin, 0.94))
   part.fill(skull.points(_cap(_FACE + [-0.2, 0.1, 0], radius * 0.55)), tint(skin, 1.03))
@@ -115,14 +116,18 @@ def head_parts(
     part.fill(skull.points(_oval(x, 0.13, 0.085, 0.078), False), (34, 24, 20), seen)
     brow = np.array([(x - 0.2, 0.31), (x, 0.36), (x + 0.2, 0.31)])
     z = np.sqrt(np.maximum(1 - (brow**2).sum(1), 0.05))
-    part.line(skull.points(np.concatenate([brow, z[:, None]], 1), False), tint(colour, 0.9),
-              float(unit.mean()) * 0.010, seen)
+    part.line(
+      skull.points(np.concatenate([brow, z[:, None]], 1), False),
+      tint(colour, 0.9),
+      float(unit.mean()) * 0.010,
+      seen,
+    )
+  lips = tint((176, 84, 80), 0.55 + skin[0] / 500)
   nose = np.array([(0.0, 0.1, 1.0), (0.13, -0.2, 1.04), (0.0, -0.26, 1.02), (-0.13, -0.2, 1.04)])
   part.fill(skull.points(nose, False), tint(skin, 0.86), front)
   bridge = np.array([(-0.02, 0.1, 1.02), (0.04, -0.14, 1.15), (-0.06, -0.14, 1.15)])
   part.fill(skull.points(bridge, False), tint(skin, 1.08), front)
-  part.fill(skull.points(_oval(0, -0.52, 0.25, 0.06), False), tint((176, 84, 80), 0.55 + skin[0] / 500),
-            front)
+  part.fill(skull.points(_oval(0, -0.52, 0.25, 0.06), False), lips, front)
   if glasses:
     _glasses(part, skull, float(unit.mean()))
   return parts
@@ -144,10 +149,18 @@ def _glasses(part: Part, skull: _Ellipsoid, unit: float) -> None:
 def _long_hair(trunk: Trunk, camera: Camera, looks: Looks, near: Array) -> Part:
   """Hair that falls behind the neck, to the jaw (bob) or the shoulders (long)."""
   size, length = trunk.body.head, 0.11 if looks.hair == "bob" else 0.2
-  part = Part(near - 0.12)
+  # Behind the shoulders too, also when the head is far in front of them.
+  part = Part(np.minimum(near, camera.project(trunk.neck_base)[1]) - 0.15)
   top = trunk.head + apply(trunk.head_turn, np.array([0, 0.02, -0.03]) * size)
-  end = trunk.head + apply(0.5 * (trunk.head_turn + trunk.chest_turn), np.array([0, -length, -0.05]) * size)
+  hanging = 0.5 * (trunk.head_turn + trunk.chest_turn)
+  end = trunk.head + apply(hanging, np.array([0, -length, -0.05]) * size)
   scale = camera.zoom * camera.distance / (camera.distance - near)
-  limb(part, camera.project(top)[0], camera.project(end)[0], 0.088 * size * scale,
-       0.082 * size * scale, looks.hair_colour)
+  limb(
+    part,
+    camera.project(top)[0],
+    camera.project(end)[0],
+    0.088 * size * scale,
+    0.082 * size * scale,
+    looks.hair_colour,
+  )
   return part

@@ -40,11 +40,19 @@ class _View:
   def limb(
     self, part: Part, start: Array, end: Array, radius: float, end_radius: float, colour: Colour
   ) -> None:
-    limb(part, self.pixels(start), self.pixels(end), self.size(radius, start),
-         self.size(end_radius, end), colour)
+    limb(
+      part,
+      self.pixels(start),
+      self.pixels(end),
+      self.size(radius, start),
+      self.size(end_radius, end),
+      colour,
+    )
 
 
-def _ring(view: _View, centre: Array, turn: Array, wide: float, deep: float, across: Array) -> Array:
+def _ring(
+  view: _View, centre: Array, turn: Array, wide: float, deep: float, across: Array
+) -> Array:
   """Left and right edge `[t, 2, 2]` of an elliptical cross-section of the torso."""
   axes = np.einsum("ij,tjk->tik", view.camera.turn, turn)
   reach = np.sqrt(
@@ -63,7 +71,7 @@ def _torso(view: _View) -> list[Part]:
   spine = view.pixels(trunk.neck_base) - view.pixels(low)
   spine /= np.maximum(np.linalg.norm(spine, axis=-1, keepdims=True), 1e-6)
   across = np.stack([-spine[:, 1], spine[:, 0]], -1)
-  shrug = (trunk.shoulders - trunk.neck_base[:, None]).mean(1) + apply(trunk.chest_turn, [0, 0.035, 0])
+  shrug = trunk.shoulders.mean(1) - trunk.neck_base + apply(trunk.chest_turn, [0, 0.035, 0])
   top = trunk.neck_base + shrug * 0.9
   rings = [
     (low, trunk.lower_turn, 0.165 * girth, 0.12 * girth),
@@ -83,15 +91,22 @@ def _torso(view: _View) -> list[Part]:
 
   near = view.near(lerp(trunk.waist, trunk.neck_base, 0.6)) + 0.02
   part = Part(near)
-  for share, shift, shade in ((1.0, 0, 0.7), (0.88, 0.08, 0.86), (0.68, 0.14, 0.96), (0.36, 0.2, 1.05)):
+  layers = ((1.0, 0, 0.7), (0.88, 0.08, 0.86), (0.68, 0.14, 0.96), (0.36, 0.2, 1.05))
+  for share, shift, shade in layers:
     part.fill(outline(share, shift), tint(looks.shirt, shade))
   _pattern(view, part)
   neck = Part(near + 0.01)
   throat = lerp(trunk.neck_base, trunk.head, 0.62)
   view.limb(neck, trunk.neck_base, throat, 0.058, 0.05, tint(looks.skin, 0.84))
   hips = Part(view.near(trunk.pelvis) + 0.08)
-  view.limb(hips, trunk.hips[:, 0], trunk.hips[:, 1], 0.085 * girth, 0.085 * girth,
-            tint(looks.trousers, 0.85))
+  view.limb(
+    hips,
+    trunk.hips[:, 0],
+    trunk.hips[:, 1],
+    0.085 * girth,
+    0.085 * girth,
+    tint(looks.trousers, 0.85),
+  )
   return [hips, part, neck]
 
 
@@ -103,7 +118,8 @@ def _pattern(view: _View, part: Part) -> None:
   def front(x: Array | float, down: Array | float) -> Array:
     """Points `[t, n, 2]` on the front, `down` from the neck (0) to the belt (1)."""
     x, down = np.broadcast_arrays(np.asarray(x, float), np.asarray(down, float))
-    out = 0.115 * girth * np.sqrt(np.clip(1 - (x / 0.2) ** 2, 0, 1)) * np.minimum(1, 0.45 + 2 * down)
+    bulge = 0.115 * girth * np.minimum(1, 0.45 + 2 * down)
+    out = bulge * np.sqrt(np.clip(1 - (x / 0.2) ** 2, 0, 1))
     points = np.stack([x, -down * torso, out], -1)
     # The upper half hangs on the chest, the lower half on the hips.
     upper = trunk.neck_base[:, None] + np.einsum("tij,nj->tni", trunk.chest_turn, points)
@@ -118,8 +134,11 @@ def _pattern(view: _View, part: Part) -> None:
   elif looks.pattern == "placket":
     part.line(front(0.0, np.linspace(0.1, 0.95, 6)), tint(looks.shirt, 0.7), 0.6 * width)
     for x in (-1, 1):
-      part.line(front(np.array([0.06, 0.02, 0.0]) * x, np.array([-0.02, 0.1, 0.17])),
-                looks.shirt_accent, 1.2 * width)
+      part.line(
+        front(np.array([0.06, 0.02, 0.0]) * x, np.array([-0.02, 0.1, 0.17])),
+        looks.shirt_accent,
+        1.2 * width,
+      )
   elif looks.pattern == "print":
     angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     part.fill(front(0.06 * np.cos(angle), 0.36 + 0.13 * np.sin(angle)), looks.shirt_accent)
@@ -129,7 +148,8 @@ def _pattern(view: _View, part: Part) -> None:
     part.fill(np.concatenate([left, right[:, ::-1]], 1), looks.shirt_accent)
   else:
     angle = np.linspace(0, np.pi, 7)
-    part.line(front(0.06 * np.cos(angle), -0.03 + 0.1 * np.sin(angle)), tint(looks.shirt, 0.72), width)
+    collar = front(0.06 * np.cos(angle), -0.03 + 0.1 * np.sin(angle))
+    part.line(collar, tint(looks.shirt, 0.72), width)
 
 
 def _legs(view: _View) -> list[Part]:
@@ -170,13 +190,24 @@ def _hand(view: _View, side: int) -> Part:
     for finger in range(5):
       thick = 0.0115 if finger == 0 else 0.0098
       root = lerp(wrist, knuckles[:, 0], 0.6) if finger == 0 else knuckles[:, finger]
-      part.fill(canvas.capsule(root, middle[:, finger], unit * (thick + rim),
-                               unit * (thick * 0.95 + rim)), colour)
-      part.fill(canvas.capsule(middle[:, finger], tips[:, finger], unit * (thick * 0.95 + rim),
-                               unit * (thick * 0.8 + rim)), colour)
+      part.fill(
+        canvas.capsule(root, middle[:, finger], unit * (thick + rim), unit * (thick * 0.95 + rim)),
+        colour,
+      )
+      part.fill(
+        canvas.capsule(
+          middle[:, finger],
+          tips[:, finger],
+          unit * (thick * 0.95 + rim),
+          unit * (thick * 0.8 + rim),
+        ),
+        colour,
+      )
   for finger in range(2, 5):  # the gaps between fingers
-    gap = [(knuckles[:, finger] + knuckles[:, finger - 1]) / 2,
-           (middle[:, finger] + middle[:, finger - 1]) / 2]
+    gap = [
+      (knuckles[:, finger] + knuckles[:, finger - 1]) / 2,
+      (middle[:, finger] + middle[:, finger - 1]) / 2,
+    ]
     part.line(np.stack(gap, 1), tint(skin, 0.72), 0.004 * view.camera.zoom)
   return part
 
@@ -212,10 +243,13 @@ def _prop(view: _View) -> list[Part]:
   along /= np.maximum(np.linalg.norm(along, axis=-1, keepdims=True), 1e-6)
   up = np.array([0, 0.8, 0.6]) - along * (along @ np.array([0, 0.8, 0.6]))[:, None]
   wide, high, colour = {
-    "phone": (0.04, 0.075, (22, 24, 30)), "pen": (0.085, 0.007, (190, 40, 40)),
-    "cube": (0.04, 0.04, (230, 190, 40)), "paper": (0.08, 0.1, (240, 240, 234)),
+    "phone": (0.04, 0.075, (22, 24, 30)),
+    "pen": (0.085, 0.007, (190, 40, 40)),
+    "cube": (0.04, 0.04, (230, 190, 40)),
+    "paper": (0.08, 0.1, (240, 240, 234)),
   }[kind]
-  corners = [middle + x * wide * along + y * high * up for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+  signs = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+  corners = [middle + x * wide * along + y * high * up for x, y in signs]
   outline = view.pixels(np.stack(corners, 1))
   part = Part(view.near(middle) + 0.08)
   part.fill(outline, tint(colour, 0.6))
@@ -226,7 +260,10 @@ def _prop(view: _View) -> list[Part]:
 
 
 def render(
-  performance: Performance, camera: Camera, figure: Figure, room: UInt8[Array, "h w 3"],
+  performance: Performance,
+  camera: Camera,
+  figure: Figure,
+  room: UInt8[Array, "h w 3"],
   rng: np.random.Generator,
 ) -> list[UInt8[Array, "h w 3"]]:
   """The frames of a performance (RGB) in front of a room, with the camera's blur and noise."""

@@ -133,7 +133,10 @@ def apply(turn: Float[Array, "*t 3 3"], point: Float[Array, "*p 3"]) -> Float[Ar
 
 
 def bend(
-  root: Float[Array, "t 3"], end: Float[Array, "t 3"], first: float, second: float,
+  root: Float[Array, "t 3"],
+  end: Float[Array, "t 3"],
+  first: float,
+  second: float,
   pole: Float[Array, "t 3"],
 ) -> tuple[Float[Array, "t 3"], Float[Array, "t 3"]]:
   """Two-bone inverse kinematics.
@@ -176,11 +179,23 @@ def trunk(body: Body, posture: Posture) -> Trunk:
     outwards = SIGN[side] * posture.knee_out[:, side]
     pole = np.stack([outwards, np.ones_like(outwards), 0.7 * np.ones_like(outwards)], -1)
     knee, ankle = bend(hip, ankle, body.thigh, body.shin, pole)
-    hips.append(hip), knees.append(knee), ankles.append(ankle)
+    for joints, joint in ((hips, hip), (knees, knee), (ankles, ankle)):
+      joints.append(joint)
   hips, knees, ankles, shoulders = (np.stack(x, 1) for x in (hips, knees, ankles, shoulders))
   return Trunk(
-    body, posture.pelvis, lower_turn, waist, chest_turn, neck_base, head_turn, head, shoulders,
-    hips, knees, ankles, posture.ball,
+    body,
+    posture.pelvis,
+    lower_turn,
+    waist,
+    chest_turn,
+    neck_base,
+    head_turn,
+    head,
+    shoulders,
+    hips,
+    knees,
+    ankles,
+    posture.ball,
   )
 
 
@@ -209,9 +224,7 @@ def arm(body: Body, shoulder: Float[Array, "t 3"], hand: HandPosture, side: int)
   along = unit(hand.fingers)
   facing = unit(hand.palm - along * np.sum(hand.palm * along, -1, keepdims=True))
   turn = np.stack([np.cross(along, facing), along, facing], -1)
-  points = np.concatenate(
-    [np.broadcast_to(palm, (len(fingers), 1, 3)), fingers[:, :, 2]], 1
-  )
+  points = np.concatenate([np.broadcast_to(palm, (len(fingers), 1, 3)), fingers[:, :, 2]], 1)
   contact = np.einsum("tc,tcx->tx", hand.contact, points)
   elbow, wrist = bend(
     shoulder, hand.point - apply(turn, contact), body.upper_arm, body.forearm, hand.pole
@@ -223,8 +236,12 @@ def arm(body: Body, shoulder: Float[Array, "t 3"], hand: HandPosture, side: int)
 # Points of the head in units of its ellipsoid's radii.
 HEAD_RADII = np.array([0.076, 0.118, 0.098])
 HEAD_POINTS = {
-  "nose": (0.0, -0.12, 1.12), "right eye": (-0.42, 0.16, 0.88), "left eye": (0.42, 0.16, 0.88),
-  "right ear": (-1.0, 0.02, -0.05), "left ear": (1.0, 0.02, -0.05), "mouth": (0.0, -0.5, 0.92),
+  "nose": (0.0, -0.12, 1.12),
+  "right eye": (-0.42, 0.16, 0.88),
+  "left eye": (0.42, 0.16, 0.88),
+  "right ear": (-1.0, 0.02, -0.05),
+  "left ear": (1.0, 0.02, -0.05),
+  "mouth": (0.0, -0.5, 0.92),
 }
 
 

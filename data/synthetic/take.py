@@ -16,6 +16,7 @@ from data.synthetic.skeleton import LEFT, RIGHT, SIGN, Arm, Body, HandPosture, P
 
 Array = np.ndarray
 FPS = 30
+TO_HEAD = (0.03, 0.0, 0.12)  # the arc that keeps a hand clear of chest and chin
 THIGH_RADIUS, SHIN_RADIUS, ARM_RADIUS = 0.075, 0.05, 0.038
 
 
@@ -92,11 +93,19 @@ class Take:
     ball = np.zeros((num_frames, 2, 3))
     for side in (RIGHT, LEFT):
       ball[:, side] = (
-        SIGN[side] * (width + self.uniform(0, 0.03)), 0.02, forward + self.uniform(-0.03, 0.03)
+        SIGN[side] * (width + self.uniform(0, 0.03)),
+        0.02,
+        forward + self.uniform(-0.03, 0.03),
       )
     self.posture = Posture(
-      zeros + np.array([0, body.seat, 0]), zeros.copy(), zeros.copy(), zeros.copy(),
-      np.zeros((num_frames, 2, 2)), ball, feet.copy(), feet + self.uniform(0.1, 0.4),
+      zeros + np.array([0, body.seat, 0]),
+      zeros.copy(),
+      zeros.copy(),
+      zeros.copy(),
+      np.zeros((num_frames, 2, 2)),
+      ball,
+      feet.copy(),
+      feet + self.uniform(0.1, 0.4),
       feet + self.uniform(0.1, 0.35),
     )
     self.reaches: tuple[list[Reach], list[Reach]] = ([], [])
@@ -157,35 +166,73 @@ class Take:
       envelope = ease((after - 0.7) / 0.3)
     return np.sin(2 * np.pi * rate * (self.t - start)) * envelope
 
+  def scratch(
+    self,
+    at: Sequence[float],
+    course: Float[Array, "t"],
+    along: Sequence[float],
+    likely: float = 0.6,
+    hz: tuple[float, float] = (2.0, 3.6),
+  ) -> Float[Array, "t 3"]:
+    """A place to touch: still, or (`likely`) scratched to and fro `along` a way on arrival."""
+    to_and_fro = self.swing(hz, course) if self.chance(likely) else np.zeros(self.num_frames)
+    return np.asarray(at) + to_and_fro[:, None] * np.asarray(along)
+
   # Hands.
 
   def reach(
-    self, side: int, weight: Float[Array, "t"] | float, frame: str, at: Sequence[float] | Array,
-    fingers: Sequence[float] | Array, palm: Sequence[float] | Array,
-    contact: Sequence[str] = ("palm",), curl: float | Sequence[float] | Array = 0.15,
-    spread: float = 0.3, pole: Sequence[float] = (0.7, -0.8, -0.35),
+    self,
+    side: int,
+    weight: Float[Array, "t"] | float,
+    frame: str,
+    at: Sequence[float] | Array,
+    fingers: Sequence[float] | Array,
+    palm: Sequence[float] | Array,
+    contact: Sequence[str] = ("palm",),
+    curl: float | Sequence[float] | Array = 0.15,
+    spread: float = 0.3,
+    pole: Sequence[float] = (0.7, -0.8, -0.35),
     arc: Sequence[float] = (0.0, 0.0, 0.06),
   ) -> None:
     """Adds a way of one hand to a target, starting wherever the hand was before; see `Reach`."""
     weight = np.broadcast_to(np.asarray(weight, float), (self.num_frames,))
     curl = np.asarray(curl, float)
-    curl = np.broadcast_to(curl[:, None] if curl.shape == (self.num_frames,) else curl,
-                           (self.num_frames, 5))
-    self.reaches[side].append(Reach(
-      weight, frame, np.asarray(at, float), contact, np.asarray(fingers, float),
-      np.asarray(palm, float), curl, spread, pole, arc,
-    ))
+    curl = np.broadcast_to(
+      curl[:, None] if curl.shape == (self.num_frames,) else curl, (self.num_frames, 5)
+    )
+    self.reaches[side].append(
+      Reach(
+        weight,
+        frame,
+        np.asarray(at, float),
+        contact,
+        np.asarray(fingers, float),
+        np.asarray(palm, float),
+        curl,
+        spread,
+        pole,
+        arc,
+      )
+    )
 
   def rest(self, side: int, kind: str, weight: Float[Array, "t"] | float = 1.0) -> None:
     """Lays a hand down, on its own thigh or in the lap."""
     if kind == "thigh":
-      at = (self.uniform(-0.3, 0.3), self.uniform(0.5, 0.72), 1.12)
+      at = np.array([self.uniform(-0.3, 0.3), self.uniform(0.5, 0.72), 1.12])
+      at = at + self.wander(1.0, 0.4)[:, None] * (0.03, 0.008, 0)
       fingers, palm = (self.uniform(-0.6, 0.0), 1.0, -0.1), (0.0, -0.1, -1.0)
       self.reach(side, weight, "thigh", at, fingers, palm, curl=self.uniform(0.1, 0.3))
     else:
       at = (self.uniform(0.0, 0.04), 0.115 + 0.02 * side, self.uniform(0.17, 0.22))
-      self.reach(side, weight, "hips", at, (-0.9, -0.25, 0.35), (-0.1, -0.7, -0.6),
-                 curl=self.uniform(0.15, 0.35))
+      self.reach(
+        side,
+        weight,
+        "hips",
+        at,
+        (-0.9, -0.25, 0.35),
+        (-0.1, -0.7, -0.6),
+        curl=self.uniform(0.15, 0.35),
+      )
 
   def _rest(self) -> None:
     kinds = ("thigh", "thigh") if self.chance(0.65) else ("lap", "lap")
@@ -199,12 +246,16 @@ class Take:
     posture.upper[:, 0] += np.radians(0.5) * breath + self.degrees(0, 7)
     posture.lower[:, 0] += self.degrees(-7, 2)
     posture.shrug[:, :, 0] += 0.003 * breath[:, None]
-    for channel, size in ((posture.lower, 0.5), (posture.upper, 0.5), (posture.head, 0.9)):
+    for channel, size in ((posture.lower, 0.5), (posture.upper, 0.5), (posture.head, 1.1)):
       for axis in range(3):
         channel[:, axis] += self.wander(np.radians(size), 0.35)
     posture.head += np.radians(self.rng.normal(0, (3.0, 4.0, 2.0)))
+    # Nobody is quite still: now and then the gaze shifts a little, whatever else is done.
+    if self.chance(0.3):
+      glance = np.radians(self.rng.normal(0, (3.0, 5.0, 1.5)))
+      posture.head += self.once(0.4, 0.9)[:, None] * glance
     for side in (RIGHT, LEFT):
-      posture.knee_out[:, side] += self.wander(0.01, 0.3)
+      posture.knee_out[:, side] += self.wander(0.015, 0.3)
 
   # Working it out.
 

@@ -1,28 +1,14 @@
-"""Hands that go to the body, the head and the legs (actions 32-51 of MA-52).
+"""Hands that go to the body and the legs (actions 32-37 and 48-51 of MA-52); see `motions`.
 
-See `motions` for the rest. Places on the head are in radii of its ellipsoid, places on limbs in
-radii and lengths, so that hands arrive on figures of any build.
+Places on the limbs are in radii and lengths, so that hands arrive on figures of any build.
 """
 
 import numpy as np
 
 from data.synthetic.skeleton import LEFT, PITCH, RIGHT, ROLL, SIGN
-from data.synthetic.take import Take
+from data.synthetic.take import TO_HEAD, Take
 
 _TIPS = ("index", "middle", "ring")
-_TO_HEAD = (0.03, 0.0, 0.12)  # keeps a hand on its way to the head clear of chest and chin
-
-
-def _scratch(
-  take: Take, at: tuple[float, float, float], course: np.ndarray, along: tuple[float, float, float],
-  likely: float = 0.6, hz: tuple[float, float] = (2.0, 3.6),
-) -> np.ndarray:
-  """A place over time, `[t, 3]`: touched, or (`likely`) scratched to and fro `along` a way."""
-  to_and_fro = take.swing(hz, course) if take.chance(likely) else np.zeros(take.num_frames)
-  return np.asarray(at) + to_and_fro[:, None] * np.asarray(along)
-
-
-# Body.
 
 
 def touching_neck(take: Take) -> None:
@@ -32,9 +18,19 @@ def touching_neck(take: Take) -> None:
   at = [(0.06, 0.04, 0.035), (0.035, 0.045, -0.06), (0.015, 0.025, 0.085)][kind]
   fingers = [(-0.5, 0.75, -0.45), (-0.55, 0.35, -0.6), (-0.8, 0.55, -0.2)][kind]
   palm = [(-0.8, -0.2, -0.4), (-0.5, -0.2, 0.6), (0, -0.1, -1)][kind]
-  at = _scratch(take, at, course, (0, 0.022, 0.008))
-  take.reach(take.side, course, "chest", at, fingers, palm, _TIPS, curl=0.25,
-             pole=(1, -0.5, 0.1), arc=_TO_HEAD)
+  at = take.scratch(at, course, (0, 0.022, 0.008))
+  take.reach(
+    take.side,
+    course,
+    "chest",
+    at,
+    fingers,
+    palm,
+    _TIPS,
+    curl=0.25,
+    pole=(1, -0.5, 0.1),
+    arc=TO_HEAD,
+  )
   take.posture.head[:, ROLL] += SIGN[take.other] * take.degrees(-2, 6) * course
 
 
@@ -42,22 +38,52 @@ def touching_chest(take: Take) -> None:
   """The flat hand lies on the chest."""
   course = take.there_and_back()
   at = (take.uniform(-0.08, 0.05), take.uniform(-0.2, -0.12), 0.145)
-  at = _scratch(take, at, course, (0.015, 0.03, 0))
-  take.reach(take.side, course, "chest", at, (-1, 0.3, -0.05), (0, 0, -1), ("palm", *_TIPS),
-             curl=0.1, pole=(0.9, -0.7, -0.1), arc=(0, 0, 0.1))
+  at = take.scratch(at, course, (0.015, 0.03, 0))
+  take.reach(
+    take.side,
+    course,
+    "chest",
+    at,
+    (-1, 0.3, -0.05),
+    (0, 0, -1),
+    ("palm", *_TIPS),
+    curl=0.1,
+    pole=(0.9, -0.7, -0.1),
+    arc=(0, 0, 0.1),
+  )
 
 
 def touching_back(take: Take) -> None:
   """Behind the waist, or over the own shoulder."""
   course = take.there_and_back(0.5, 0.8)
   if take.chance(0.6):
-    at = _scratch(take, (0.04, take.uniform(0.14, 0.24), -0.13), course, (0.01, 0.03, 0))
-    take.reach(take.side, course, "hips", at, (-1, 0.15, -0.1), (0, 0, 1), _TIPS, curl=0.25,
-               pole=(1, 0, -0.9), arc=(0.28, 0.02, 0.02))
+    at = take.scratch((0.04, take.uniform(0.14, 0.24), -0.13), course, (0.01, 0.03, 0))
+    take.reach(
+      take.side,
+      course,
+      "hips",
+      at,
+      (-1, 0.15, -0.1),
+      (0, 0, 1),
+      _TIPS,
+      curl=0.25,
+      pole=(1, 0, -0.9),
+      arc=(0.28, 0.02, 0.02),
+    )
   else:
-    at = _scratch(take, (0.09, -0.06, -0.12), course, (0, 0.03, 0))
-    take.reach(take.side, course, "chest", at, (-0.25, -0.8, -0.6), (0, -0.4, 1), _TIPS, curl=0.2,
-               pole=(0.6, 1, 0.6), arc=(0.12, 0.1, 0.12))
+    at = take.scratch((0.09, -0.06, -0.12), course, (0, 0.03, 0))
+    take.reach(
+      take.side,
+      course,
+      "chest",
+      at,
+      (-0.25, -0.8, -0.6),
+      (0, -0.4, 1),
+      _TIPS,
+      curl=0.2,
+      pole=(0.6, 1, 0.6),
+      arc=(0.12, 0.1, 0.12),
+    )
   take.posture.upper[:, PITCH] += np.radians(6) * course
 
 
@@ -65,21 +91,50 @@ def touching_shoulder(take: Take) -> None:
   """Mostly the opposite shoulder, else the own one."""
   course = take.there_and_back()
   if take.chance(0.7):
-    at = _scratch(take, (-0.165, 0.015, 0.05), course, (0.025, 0.008, 0))
-    take.reach(take.side, course, "chest", at, (-0.85, 0.35, -0.5), (-0.1, -0.7, -0.7), _TIPS,
-               curl=0.25, pole=(0.5, -0.8, 0.6), arc=(0, 0, 0.14))
+    at = take.scratch((-0.165, 0.015, 0.05), course, (0.025, 0.008, 0))
+    take.reach(
+      take.side,
+      course,
+      "chest",
+      at,
+      (-0.85, 0.35, -0.5),
+      (-0.1, -0.7, -0.7),
+      _TIPS,
+      curl=0.25,
+      pole=(0.5, -0.8, 0.6),
+      arc=(0, 0, 0.14),
+    )
   else:
-    at = _scratch(take, (0.165, 0.03, 0.02), course, (0.02, 0, 0.02))
-    take.reach(take.side, course, "chest", at, (-0.35, 0.1, -1), (-0.2, -1, 0), _TIPS, curl=0.2,
-               pole=(1, -0.4, 0.4), arc=(0.1, 0, 0.12))
+    at = take.scratch((0.165, 0.03, 0.02), course, (0.02, 0, 0.02))
+    take.reach(
+      take.side,
+      course,
+      "chest",
+      at,
+      (-0.35, 0.1, -1),
+      (-0.2, -1, 0),
+      _TIPS,
+      curl=0.2,
+      pole=(1, -0.4, 0.4),
+      arc=(0.1, 0, 0.12),
+    )
 
 
 def arms_akimbo(take: Take) -> None:
   """One or both hands on the hips, elbows out."""
   course = take.once(0.4, 0.8)
   for side in (RIGHT, LEFT) if take.chance(0.6) else (take.side,):
-    take.reach(side, course, "hips", (0.165, take.uniform(0.1, 0.15), 0.02), (-0.35, -0.35, 0.85),
-               (-1, 0, -0.3), curl=0.2, pole=(1, 0.05, -0.35), arc=(0.14, 0.03, 0.03))
+    take.reach(
+      side,
+      course,
+      "hips",
+      (0.165, take.uniform(0.1, 0.15), 0.02),
+      (-0.35, -0.35, 0.85),
+      (-1, 0, -0.3),
+      curl=0.2,
+      pole=(1, 0.05, -0.35),
+      arc=(0.14, 0.03, 0.03),
+    )
 
 
 def crossing_arms(take: Take) -> None:
@@ -87,123 +142,18 @@ def crossing_arms(take: Take) -> None:
   course = take.once(0.5, 0.9)
   height = take.uniform(-0.27, -0.21)
   for side, dy, dz in ((take.side, 0.035, 0.19), (take.other, -0.015, 0.13)):
-    take.reach(side, course, "chest", (-0.15, height + dy, dz), (-1, 0.3 * (dy > 0), -0.25),
-               (0, -0.2, -1), _TIPS, curl=0.2, pole=(0.75, -0.9, 0.2), arc=(0.03, 0, 0.12))
-
-
-# Head.
-
-
-def tidying_hair(take: Take) -> None:
-  """The hand strokes or twiddles at the side or the top of the head, always moving."""
-  course = take.there_and_back(0.35, 0.6, back=0.2)
-  if take.chance(0.5):
-    at = _scratch(take, (0.95, 0.75, 0.15), course, (0.12, -0.25, -0.3), 1.0, (1.0, 2.2))
-    fingers, palm = (-0.35, 0.9, -0.3), (-0.9, -0.3, 0)
-  else:
-    at = _scratch(take, (0.35, 1.12, 0.35), course, (0.15, 0.05, -0.35), 1.0, (1.0, 2.2))
-    fingers, palm = (-0.6, 0.45, -0.7), (-0.2, -1, -0.3)
-  take.reach(take.side, course, "head", at, fingers, palm, _TIPS, curl=0.3, spread=0.6,
-             pole=(1, -0.35, 0.3), arc=(0.08, 0, 0.12))
-
-
-def touching_hindbrain(take: Take) -> None:
-  """The hand goes behind the head."""
-  course = take.there_and_back(0.4, 0.7)
-  at = _scratch(take, (0.3, take.uniform(-0.1, 0.35), -1.1), course, (0.15, 0.15, 0))
-  take.reach(take.side, course, "head", at, (-0.9, 0.25, -0.3), (-0.2, 0, 1), _TIPS, curl=0.2,
-             pole=(1, 0.15, 0.15), arc=(0.22, 0, 0.1))
-  take.posture.head[:, PITCH] += take.degrees(2, 12) * course
-
-
-def touching_forehead(take: Take) -> None:
-  """Finger tips on the forehead."""
-  course = take.there_and_back()
-  at = _scratch(take, (take.uniform(0.05, 0.3), 0.62, 0.9), course, (0.16, 0.02, 0))
-  take.reach(take.side, course, "head", at, (-0.6, 0.65, -0.2), (-0.2, -0.1, -1), _TIPS, curl=0.2,
-             pole=(0.7, -1, 0.2), arc=_TO_HEAD)
-
-
-def touching_face(take: Take) -> None:
-  """The cheek, with flat fingers."""
-  course = take.there_and_back()
-  at = _scratch(take, (0.8, take.uniform(-0.6, -0.38), 0.62), course, (0.03, 0.12, 0))
-  take.reach(take.side, course, "head", at, (-0.1, 1, -0.25), (-0.8, 0, -0.6),
-             ("palm", "index", "middle"), curl=0.12, pole=(0.6, -1, 0.3), arc=_TO_HEAD)
-
-
-def rubbing_eyes(take: Take) -> None:
-  """A knuckle or two fingers rub an eye in small circles; eyes shut behind them."""
-  course = take.there_and_back()
-  rub = take.swing((2.0, 3.4), course)
-  circle = np.stack([0.13 * rub, 0.08 * np.roll(rub, 3), 0 * rub], -1)
-  both = take.chance(0.25)
-  for side in (RIGHT, LEFT) if both else (take.side,):
-    take.reach(side, course, "head", np.array([0.42, 0.18, 0.98]) + circle, (-0.75, 0.6, -0.45),
-               (-0.4, -0.3, -0.9), ("index",), curl=(0.6, 0.42, 0.75, 0.85, 0.9),
-               pole=(0.6, -1, 0.3), arc=_TO_HEAD)
-  take.posture.head[:, PITCH] += take.degrees(3, 10) * course
-
-
-def touching_nose(take: Take) -> None:
-  """Index finger and thumb at the tip of the nose."""
-  course = take.there_and_back()
-  at = _scratch(take, (0.05, -0.2, 1.14), course, (0.07, 0.05, 0), 0.7)
-  take.reach(take.side, course, "head", at, (-0.55, 0.75, -0.35), (-0.5, -0.2, -0.8),
-             ("index", "thumb"), curl=(0.3, 0.2, 0.7, 0.8, 0.85), pole=(0.5, -1, 0.3),
-             arc=_TO_HEAD)
-
-
-def touching_ears(take: Take) -> None:
-  """Thumb and index finger pull or rub an ear."""
-  course = take.there_and_back()
-  at = _scratch(take, (1.06, take.uniform(-0.12, 0.05), 0.0), course, (0.06, 0.13, 0))
-  take.reach(take.side, course, "head", at, (-0.45, 0.75, -0.5), (-0.7, 0, -0.6),
-             ("index", "thumb"), curl=(0.3, 0.35, 0.5, 0.55, 0.6), pole=(1, -0.6, 0.1),
-             arc=(0.1, 0, 0.1))
-
-
-def covering_face(take: Take) -> None:
-  """One or both open hands over eyes and cheeks; the mouth stays free."""
-  course = take.there_and_back()
-  both = take.chance(0.6)
-  for side in (RIGHT, LEFT) if both else (take.side,):
-    at = (0.4 if both else 0.1, take.uniform(0.0, 0.12), 1.1)
-    fingers = (-0.2, 1, -0.1) if both else (-0.75, 0.7, -0.1)
-    take.reach(side, course, "head", at, fingers, (0, 0, -1), ("palm", "middle"), curl=0.08,
-               spread=0.4, pole=(0.6, -1, 0.2), arc=_TO_HEAD)
-  take.posture.head[:, PITCH] += take.degrees(4, 16) * course
-
-
-def covering_mouth(take: Take) -> None:
-  """A hand lies across the mouth."""
-  course = take.there_and_back()
-  at = (0.05, -0.55, 1.08)
-  take.reach(take.side, course, "head", at, (-0.95, 0.4, -0.15), (-0.1, 0, -1),
-             ("palm", "middle"), curl=0.12, spread=0.1, pole=(0.45, -1, 0.3), arc=_TO_HEAD)
-  take.posture.head[:, PITCH] += take.degrees(0, 7) * course
-
-
-def pushing_glasses(take: Take) -> None:
-  """A finger at the bridge, or finger and thumb at the temple, push once and leave."""
-  take.glasses = True
-  up = take.once(0.35, 0.5)
-  leave = take.uniform(0.4, 0.55)
-  end = take.seconds - take.uniform(0.0, 0.25)
-  course = np.minimum(up, 1 - np.clip((take.t - end + leave) / leave, 0, 1) ** 2)
-  push = 0.12 * np.clip((up - 0.8) / 0.2, 0, 1)
-  if take.chance(0.6):
-    at, fingers, contact = (0.02, 0.08, 1.08), (-0.35, 0.85, -0.45), ("index",)
-    curl, palm = (0.5, 0.02, 0.8, 0.9, 0.9), (-0.4, -0.3, -0.85)
-  else:
-    at, fingers, contact = (0.88, 0.1, 0.5), (-0.35, 0.75, -0.3), ("index", "thumb")
-    curl, palm = (0.2, 0.25, 0.6, 0.7, 0.7), (-0.8, -0.1, -0.6)
-  at = np.asarray(at) + push[:, None] * np.array([0, 1, 0])
-  take.reach(take.side, course, "head", at, fingers, palm, contact, curl=curl,
-             pole=(0.6, -1, 0.2), arc=_TO_HEAD)
-
-
-# Legs.
+    take.reach(
+      side,
+      course,
+      "chest",
+      (-0.15, height + dy, dz),
+      (-1, 0.3 * (dy > 0), -0.25),
+      (0, -0.2, -1),
+      _TIPS,
+      curl=0.2,
+      pole=(0.75, -0.9, 0.2),
+      arc=(0.03, 0, 0.12),
+    )
 
 
 def patting_legs(take: Take) -> None:
@@ -221,8 +171,15 @@ def touching_legs(take: Take) -> None:
   frame = "thigh" if take.chance(0.75) else "other thigh"
   side = take.side
   if take.chance(0.6):
-    take.reach(side, 1.0, "chest", (take.uniform(0.02, 0.16), take.uniform(-0.34, -0.2), 0.22),
-               (-0.7, 0.3, 0.5), (-0.5, -0.6, -0.4), curl=0.25)
+    take.reach(
+      side,
+      1.0,
+      "chest",
+      (take.uniform(0.02, 0.16), take.uniform(-0.34, -0.2), 0.22),
+      (-0.7, 0.3, 0.5),
+      (-0.5, -0.6, -0.4),
+      curl=0.25,
+    )
     course = take.once(0.35, 0.7)
     stroke = 0.14 * take.swing((0.6, 1.1), course) * take.chance(0.5)
   else:
@@ -230,7 +187,9 @@ def touching_legs(take: Take) -> None:
     stroke = take.uniform(0.16, 0.22) * take.swing((0.5, 1.0))
   at = np.zeros((take.num_frames, 3)) + (take.uniform(-0.3, 0.4), take.uniform(0.55, 0.7), 1.15)
   at[:, 1] += stroke
-  take.reach(side, course, frame, at, (-0.25, 1, -0.1), (0, -0.1, -1), curl=0.1, arc=(0, 0.05, 0.04))
+  take.reach(
+    side, course, frame, at, (-0.25, 1, -0.1), (0, -0.1, -1), curl=0.1, arc=(0, 0.05, 0.04)
+  )
 
 
 def scratching_legs(take: Take) -> None:
@@ -241,9 +200,19 @@ def scratching_legs(take: Take) -> None:
   take.posture.upper[:, PITCH] += 0.4 * lean * course
   take.posture.lower[:, ROLL] += SIGN[take.other] * np.radians(5) * course
   at = (take.uniform(-0.2, 0.8), take.uniform(0.25, 0.5), 1.1)
-  at = _scratch(take, at, course, (0, 0.09, 0), 1.0)
-  take.reach(take.side, course, "shin", at, (-0.2, 1, -0.1), (0, 0, -1), _TIPS, curl=0.35,
-             pole=(0.9, 0.2, 0.2), arc=(0.03, 0, 0.1))
+  at = take.scratch(at, course, (0, 0.09, 0), 1.0)
+  take.reach(
+    take.side,
+    course,
+    "shin",
+    at,
+    (-0.2, 1, -0.1),
+    (0, 0, -1),
+    _TIPS,
+    curl=0.35,
+    pole=(0.9, 0.2, 0.2),
+    arc=(0.03, 0, 0.1),
+  )
 
 
 def scratching_feet(take: Take) -> None:
@@ -257,6 +226,16 @@ def scratching_feet(take: Take) -> None:
   take.posture.lower[:, PITCH] += take.degrees(12, 22) * course
   hand = take.other if take.chance(0.6) else side
   frame = "foot" if hand == side else "other foot"
-  at = _scratch(take, (0.2, 0.6, 1.0), course, (0.2, 0.18, 0.1), 1.0)
-  take.reach(hand, course, frame, at, (-0.3, 0.2, -0.9), (-0.3, -0.6, -0.5), _TIPS, curl=0.4,
-             pole=(0.9, -0.3, 0), arc=(0, 0.05, 0.08))
+  at = take.scratch((0.2, 0.6, 1.0), course, (0.2, 0.18, 0.1), 1.0)
+  take.reach(
+    hand,
+    course,
+    frame,
+    at,
+    (-0.3, 0.2, -0.9),
+    (-0.3, -0.6, -0.5),
+    _TIPS,
+    curl=0.4,
+    pole=(0.9, -0.3, 0),
+    arc=(0, 0.05, 0.08),
+  )

@@ -1,0 +1,181 @@
+"""Checks a source directory or a built data set: `python -m data.check DIR [--html PAGE]`.
+
+Exits with 1 and names the first bad record if a build would fail on it or training would suffer.
+"""
+
+import argparse
+import hashlib
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+import tqdm
+
+from data import findings, ma52_layout
+from data.build import silence_libraries
+from data.encode_clip import Encoding, encode_clip
+from data.findings import ClipFacts, Finding, Report
+from data.ma52_layout import ClipSource, Problem
+from data.parallel import map_clips
+from pcan_jax.keypoints import LAYOUTS, KeypointLayout, get_layout
+
+
+def check_source(
+  source: pathlib.Path, layout: KeypointLayout, tree: pathlib.Path | None = None, jobs: int = 0
+) -> tuple[Report, list[tuple[ClipSource, ClipFacts]]]:
+  """Reads every file of a source directory, as a build would.
+
+  Args:
+    source: directory in MA-52's layout.
+    layout: of its keypoints.
+    tree: label tree; None is the source's own, else MA-52's.
+    jobs: processes; 0 is one per core.
+
+  Returns:
+    What was found, and the clips that can be read with what was measured of them.
+
+  Raises:
+    FileNotFoundError, ValueError: a list or a pickle as a whole cannot be read.
+  """
+  labels = ma52_layout.read_tree(source, tree)
+  report = Report(f"source directory {source}", labels, {}, [])
+  good = []
+  for split in ma52_layout.find_splits(source):
+    clips, problems = ma52_layout.scan_split(source, split, labels, layout)
+    report.clips[split] = []
+    examined = map_clips(_examine, clips, jobs)
+    for clip, facts in zip(clips, tqdm.tqdm(examined, split, len(clips), disable=None)):
+      if isinstance(facts, Problem):
+        problems.append(facts)
+      else:
+        report.clips[split].append(facts)
+        good.append((clip, facts))
+    report.findings += [
+      Finding("bad clip", f"{split}/{problem.id}", problem.reason, is_error=True)
+      for problem in problems
+    ]
+  report.findings += [
+    Finding("unlisted video", str(path), "it is in no list and will not be used", is_error=False)
+    for path in ma52_layout.find_unlisted(source)
+  ]
+  report.findings += findings.examine_clips(report.clips)
+  report.findings += findings.find_empty_classes(report.clips, labels)
+  return report, good
+
+
+def _examine(clip: ClipSource) -> ClipFacts:
+  # The build's own code looks at the clip; so small, its frames cost nothing.
+  record = encode_clip(clip, Encoding(side=16))
+  num_frames = record["num_frames"]
+  detected = record["keypoint_scores"] > 0
+  height, width = (int(size) for size in record["original_size"])
+  x, y = np.moveaxis(clip.keypoints[:, :num_frames], -1, 0)
+  outside = detected & ~((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1))
+  with clip.video.open("rb") as file:
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+  return ClipFacts(
+    id=clip.id,
+    split=clip.split,
+    action=clip.action,
+    num_frames=num_frames,
+    fps=record["fps"],
+    size=(height, width),
+    persons=clip.keypoints.shape[0],
+    frames_without_person=int((~detected.any(axis=(0, 2))).sum()),
+    outside=float(outside.sum() / max(detected.sum(), 1)),
+    trimmed=record["trimmed"],
+    digest=digest,
+  )
+
+
+def print_report(report: Report, shown: int) -> None:
+  """Prints the numbers of every split, the clips per class, and `shown` findings of each kind."""
+  print(report.title)
+  for split, clips in report.clips.items():
+    print(f"  {split}: {findings.describe_clips(clips)}")
+  print()
+  _print_classes(report)
+  for is_error, title in ((True, "error"), (False, "warning")):
+    chosen = [finding for finding in report.findings if finding.is_error == is_error]
+    print(f"\n{len(chosen)} {title}{'s' * (len(chosen) != 1)}")
+    for kind in dict.fromkeys(finding.kind for finding in chosen):
+      of_kind = [finding for finding in chosen if finding.kind == kind]
+      print(f"  {kind} ({len(of_kind)})")
+      for finding in of_kind[:shown]:
+        print(f"    {finding.clip}" + f": {finding.detail}" * bool(finding.detail))
+      if len(of_kind) > shown:
+        print(f"    and {len(of_kind) - shown} more")
+
+
+def _print_classes(report: Report) -> None:
+  tree = report.tree
+  counts = {split: report.counts(split) for split in report.clips}
+  wide = max(len(name) for name in (*tree.actions, *tree.bodies)) + 5
+  print(f"{'clips per class':{wide}}" + "".join(f"{split:>8}" for split in counts))
+  for body, body_name in enumerate(tree.bodies):
+    actions = [action for action, parent in enumerate(tree.parents) if parent == body]
+    sums = [sum(of_split[action] for action in actions) for of_split in counts.values()]
+    print(f"{body_name:{wide}}" + "".join(f"{count:8}" for count in sums))
+    for action in actions:
+      row = "".join(f"{of_split[action]:8}" for of_split in counts.values())
+      print(f"{f'  {action:2} {tree.actions[action]}':{wide}}" + row)
+  unlabelled = [of_split[ma52_layout.UNLABELLED] for of_split in counts.values()]
+  if any(unlabelled):
+    print(f"{'without a label':{wide}}" + "".join(f"{count:8}" for count in unlabelled))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """The command line."""
+  parser = argparse.ArgumentParser(
+    prog="python -m data.check",
+    description="Checks every clip of a source directory in MA-52's layout, or of a built data "
+    "set, and exits with 1 if one is bad.",
+  )
+  parser.add_argument("directory", type=pathlib.Path, help="the source directory or data set")
+  parser.add_argument("--html", type=pathlib.Path, help="write a page that shows sample clips")
+  parser.add_argument("--samples", type=int, default=12, help="clips per split on the page (12)")
+  parser.add_argument("--show", type=int, default=5, help="findings to list of each kind (5)")
+  parser.add_argument(
+    "--layout", help=f"of the keypoints: {', '.join(LAYOUTS)}, or a JSON file (found by number)"
+  )
+  parser.add_argument(
+    "--tree", type=pathlib.Path, help="label tree, id,action,body (annotations/actions.csv, MA-52)"
+  )
+  parser.add_argument("--jobs", type=int, default=0, help="processes (one per core)")
+  arguments = parser.parse_args(argv)
+  silence_libraries()
+  try:
+    report = _check(arguments)
+  except (FileNotFoundError, ValueError) as error:
+    sys.exit(f"error: {error}")
+  if report.errors:
+    first = report.errors[0]
+    sys.exit(f"\nfirst bad record: {first.clip}: {first.detail}")
+
+
+def _check(arguments: argparse.Namespace) -> Report:
+  # Not at the top: worker processes import this module again and have no use for TensorFlow.
+  from data import check_shards, contact_sheet
+
+  directory = arguments.directory
+  if next(directory.rglob("dataset_info.json"), None):
+    report, dataset, samples = check_shards.check_dataset(directory, arguments.samples)
+    layout = dataset.layout
+  else:
+    ma52_layout.find_splits(directory)
+    name = arguments.layout
+    layout = get_layout(name) if name else ma52_layout.guess_layout(directory)
+    report, clips = check_source(directory, layout, arguments.tree, arguments.jobs)
+    samples = None
+  print_report(report, arguments.show)
+  if arguments.html:
+    if samples is None:
+      samples = contact_sheet.samples_of_source(clips, arguments.samples)
+    contact_sheet.write_page(arguments.html, report, layout, samples)
+    print(f"\npage with sample clips: {arguments.html}")
+  return report
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,146 @@
+"""Checks the shards of a built data set, record by record."""
+
+import concurrent.futures
+import functools
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+import tqdm
+
+from data import findings
+from data.contact_sheet import Sample, evenly_spaced
+from data.findings import ClipFacts, Finding, Report
+from data.ma52_layout import UNLABELLED
+from pcan_jax.input_pipeline import Dataset, open_dataset
+
+Record = dict[str, Any]
+
+
+def check_dataset(path: pathlib.Path, num_samples: int) -> tuple[Report, Dataset, list[Sample]]:
+  """Reads every record and decodes every frame of a built data set.
+
+  Args:
+    path: the data set, or a folder that holds one.
+    num_samples: clips of different classes to return from each split.
+
+  Returns:
+    What was found, the data set, and samples.
+
+  Raises:
+    FileNotFoundError, ValueError: there is no data set that this version can read.
+  """
+  dataset = open_dataset(path)
+  report = Report(f"data set {dataset.builder.data_path}", dataset.tree, {}, [])
+  samples = []
+  for split, info in dataset.builder.info.splits.items():
+    of_split: dict[int | str, Sample] = {}
+    report.clips[split] = []
+    with tqdm.tqdm(desc=split, total=info.num_examples, disable=None) as progress:
+      for shard in map(pathlib.Path, info.filepaths):
+        for record, frames, reason in _read_shard(shard, dataset):
+          progress.update()
+          if reason:
+            name = f"{split}/{record['id'].decode(errors='replace')}" if record else shard.name
+            report.findings.append(Finding("bad record", name, reason, is_error=True))
+            continue
+          facts = _facts(record, split, dataset.stored_size)
+          report.clips[split].append(facts)
+          kind = facts.id if facts.action == UNLABELLED else facts.action
+          if kind not in of_split and len(of_split) < num_samples:
+            of_split[kind] = _sample(record, frames, facts)
+    samples += sorted(of_split.values(), key=lambda sample: sample.facts.action)
+    found = len(report.clips[split])
+    if found != info.num_examples:
+      detail = f"{found} readable clips, {info.num_examples} expected; build the data set again"
+      report.findings.append(Finding("missing clips", split, detail, is_error=True))
+  report.findings += findings.examine_clips(report.clips)
+  report.findings += findings.find_empty_classes(report.clips, dataset.tree)
+  return report, dataset, samples
+
+
+def _read_shard(
+  shard: pathlib.Path, dataset: Dataset
+) -> Iterator[tuple[Record | None, list[np.ndarray | str], str]]:
+  """Yields records with their decoded frames, or with what is wrong."""
+  features = dataset.builder.info.features
+  decoders = {"frames": tfds.decode.SkipDecoding()}
+  stream = tf.data.TFRecordDataset(os.fspath(shard)).map(
+    lambda example: features.deserialize_example(example, decoders=decoders),
+    num_parallel_calls=tf.data.AUTOTUNE,
+  )
+  decode = functools.partial(_decode, side=dataset.stored_size)
+  count = 0
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    try:
+      for record in stream.as_numpy_iterator():
+        count += 1
+        frames = list(pool.map(decode, record["frames"]))
+        yield record, frames, _what_is_wrong(record, frames, dataset)
+    except tf.errors.OpError as error:
+      reason = error.message.splitlines()[0] if error.message else type(error).__name__
+      yield None, [], f"damaged after {count} records ({reason}); build the data set again"
+
+
+def _decode(jpeg: bytes, side: int) -> np.ndarray | str:
+  """The image, decoded as for training, or what is wrong with it."""
+  try:
+    # Before it is decoded: a few bytes can ask for gigabytes.
+    height, width, channels = tf.io.extract_jpeg_shape(jpeg).numpy()
+    if (height, width, channels) != (side, side, 3):
+      return f"is {width} x {height} with {channels} channels, not {side} x {side} with 3"
+    return tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE").numpy()
+  except tf.errors.InvalidArgumentError:
+    return "is not a readable JPEG image"
+
+
+def _what_is_wrong(record: Record, frames: list[np.ndarray | str], dataset: Dataset) -> str:
+  """Why the record cannot be used, or nothing."""
+  num_frames = record["num_frames"]
+  poses = record["keypoints"].shape[1]
+  if not len(frames) == poses == num_frames > 0:
+    return f"it says {num_frames} frames, but holds {len(frames)} images and {poses} poses"
+  for index, frame in enumerate(frames):
+    if isinstance(frame, str):
+      return f"frame {index} {frame}"
+  if not UNLABELLED <= record["action"] < dataset.tree.num_actions:
+    return f"its label {record['action']} is outside the label tree"
+  if record["keypoint_scores"].shape != record["keypoints"].shape[:3]:
+    return "its keypoints and their scores differ in number"
+  if not all(np.isfinite(record[name]).all() for name in ("keypoints", "keypoint_scores")):
+    return "its keypoints hold NaN or infinity"
+  return ""
+
+
+def _facts(record: Record, split: str, side: int) -> ClipFacts:
+  detected = record["keypoint_scores"] > 0
+  x, y = np.moveaxis(record["keypoints"], -1, 0)
+  outside = detected & ~((x >= 0) & (x <= side - 1) & (y >= 0) & (y <= side - 1))
+  return ClipFacts(
+    id=record["id"].decode(errors="replace"),
+    split=split,
+    action=int(record["action"]),
+    num_frames=int(record["num_frames"]),
+    fps=float(record["fps"]),
+    size=tuple(map(int, record["original_size"])),
+    persons=record["keypoints"].shape[0],
+    frames_without_person=int((~detected.any(axis=(0, 2))).sum()),
+    outside=float(outside.sum() / max(detected.sum(), 1)),
+    trimmed=False,
+    digest="",
+  )
+
+
+def _sample(record: Record, frames: list[np.ndarray], facts: ClipFacts) -> Sample:
+  chosen = evenly_spaced(facts.num_frames)
+  return Sample(
+    facts=facts,
+    frames=np.stack([frames[index] for index in chosen]),
+    keypoints=record["keypoints"][:, chosen],
+    scores=record["keypoint_scores"][:, chosen],
+    source=None,
+  )

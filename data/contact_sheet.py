@@ -1,0 +1,297 @@
+"""A page that shows what the network is fed: clips with skeleton, crop and heatmaps, moving."""
+
+import base64
+import dataclasses
+import functools
+import html
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import cv2
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from data import findings
+from data.encode_clip import Encoding, encode_clip
+from data.findings import ClipFacts, Report
+from data.ma52_layout import UNLABELLED, ClipSource
+from data.video import decode_video
+from pcan_jax.keypoints import KeypointLayout
+from pcan_jax.preprocess import Preprocessing, preprocess
+
+_FRAMES = 16
+_HEIGHT = 168
+_SIDE = 256
+_HEATMAP_SIZE = 64
+_LEFT, _RIGHT, _MIDDLE = (255, 150, 40), (60, 170, 255), (240, 240, 240)
+
+_PAGE = """<!doctype html>
+<html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
+<title>{title}</title>
+<style>
+  body {{ font: 15px/1.45 system-ui, sans-serif; max-width: 1240px; margin: 2em auto;
+    padding: 0 1em; color: #222; background: #fff }}
+  h1 {{ font-size: 1.35em; overflow-wrap: anywhere }} h2 {{ font-size: 1.1em; margin-top: 2em }}
+  figure {{ margin: 0 0 1.6em }} figcaption {{ margin-bottom: .3em }}
+  .samples {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(590px, 1fr)) }}
+  .panels {{ display: flex; flex-wrap: wrap; gap: 6px; font-size: 12px; color: #666 }}
+  .strip {{ height: 168px; background-size: auto 100% }}
+  .strip:hover {{ animation-play-state: paused }}
+  @keyframes play {{ to {{ background-position-x: var(--shift) }} }}
+  table {{ border-collapse: collapse; font-size: 13px }}
+  td, th {{ padding: 2px 10px 2px 0; text-align: left; vertical-align: top }}
+  .classes td + td, .classes th + th {{ width: 220px }} .classes th {{ padding-top: .6em }}
+  .bar {{ display: inline-block; height: .7em; margin-right: 6px; max-width: 75%;
+    background: #7aa6d8 }}
+  .error td:first-child {{ color: #b00020; font-weight: 600 }}
+  .warning td:first-child {{ color: #8a5a00 }}
+  .key {{ color: #666 }} .left {{ color: #d97706 }} .right {{ color: #1d6fd1 }}
+</style>
+<h1>{title}</h1>
+{splits}
+<p class=key>{layout}. <b class=left>Orange</b>: the person's left, <b class=right>blue</b>: the
+person's right, white: neither. Green: the crop. A sample stops while the mouse is on it.</p>
+<h2>Samples</h2>
+<div class=samples>{figures}</div>
+<h2>Findings</h2>
+{findings}
+<h2>Clips per class</h2>
+{classes}
+</html>
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceFrames:
+  """The frames from which a sample was cropped.
+
+  Attributes:
+    frames: [T, H, W, 3], RGB.
+    box: (x0, y0, x1, y1) of the crop in pixels.
+    keypoints: [M, T, V, 2] in pixels of these frames.
+  """
+
+  frames: UInt8[np.ndarray, "t h w 3"]
+  box: Sequence[float]
+  keypoints: Float[np.ndarray, "m t v 2"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+  """Some frames of a clip as they are stored.
+
+  Attributes:
+    facts: about the clip.
+    frames: [T, S, S, 3], RGB.
+    keypoints: [M, T, V, 2] in pixels of these frames.
+    scores: [M, T, V].
+    source: what it was cropped from, if known.
+  """
+
+  facts: ClipFacts
+  frames: UInt8[np.ndarray, "t s s 3"]
+  keypoints: Float[np.ndarray, "m t v 2"]
+  scores: Float[np.ndarray, "m t v"]
+  source: SourceFrames | None
+
+
+def evenly_spaced(num_frames: int) -> list[int]:
+  """The frames of a clip that are shown."""
+  return np.linspace(0, num_frames - 1, min(_FRAMES, num_frames)).round().astype(int).tolist()
+
+
+def samples_of_source(
+  clips: Iterable[tuple[ClipSource, ClipFacts]], per_split: int
+) -> list[Sample]:
+  """Decodes clips of as many different classes as asked for, from every split."""
+  by_split: dict[str, dict[int | str, tuple[ClipSource, ClipFacts]]] = {}
+  for clip, facts in clips:
+    kind = clip.id if clip.action == UNLABELLED else clip.action
+    by_split.setdefault(clip.split, {}).setdefault(kind, (clip, facts))
+  samples = []
+  for of_split in by_split.values():
+    kinds = sorted(of_split)
+    count = min(per_split, len(kinds))
+    for index in range(count):
+      samples.append(_sample(*of_split[kinds[index * len(kinds) // count]]))
+  return samples
+
+
+def _sample(clip: ClipSource, facts: ClipFacts) -> Sample:
+  record = encode_clip(clip, Encoding(_SIDE))
+  chosen = evenly_spaced(facts.num_frames)
+  wanted = set(chosen)
+  source = [frame for index, frame in enumerate(decode_video(clip.video)[0]) if index in wanted]
+  stored = [cv2.imdecode(np.frombuffer(record["frames"][index], np.uint8), 1) for index in chosen]
+  return Sample(
+    facts=facts,
+    frames=np.stack(stored)[..., ::-1],
+    keypoints=record["keypoints"][:, chosen],
+    scores=record["keypoint_scores"][:, chosen],
+    source=SourceFrames(np.stack(source), record["box"], clip.keypoints[:, chosen]),
+  )
+
+
+def write_page(
+  path: pathlib.Path, report: Report, layout: KeypointLayout, samples: Sequence[Sample]
+) -> None:
+  """Writes one HTML file that needs no other file.
+
+  Args:
+    path: where to.
+    report: the numbers and findings to show above the samples.
+    layout: of the samples' keypoints.
+    samples: clips to show.
+  """
+  colours = [_joint_colour(joint) for joint in layout.joints]
+  figures = "".join(_figure(sample, report, layout, colours) for sample in samples)
+  splits = "".join(
+    f"<p><b>{html.escape(split)}</b>: {html.escape(findings.describe_clips(clips))}</p>"
+    for split, clips in report.clips.items()
+  )
+  page = _PAGE.format(
+    title=html.escape(report.title),
+    splits=splits,
+    findings=_findings_table(report),
+    classes=_classes_table(report),
+    figures=figures,
+    layout=html.escape(f"{layout.num_keypoints} keypoints, layout {layout.name}"),
+  )
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(page, encoding="utf-8")
+
+
+def _joint_colour(joint: str) -> tuple[int, int, int]:
+  if joint.startswith("left_"):
+    return _LEFT
+  return _RIGHT if joint.startswith("right_") else _MIDDLE
+
+
+def _figure(
+  sample: Sample,
+  report: Report,
+  layout: KeypointLayout,
+  colours: Sequence[tuple[int, int, int]],
+) -> str:
+  draw = functools.partial(_draw_skeletons, layout=layout, colours=colours, scores=sample.scores)
+  panels = []
+  if sample.source is not None:
+    frames = [frame.copy() for frame in sample.source.frames]
+    x0, y0, x1, y1 = (round(edge) for edge in sample.source.box)
+    for frame in frames:
+      cv2.rectangle(frame, (x0, y0), (x1 - 1, y1 - 1), (90, 220, 90), max(1, len(frame) // 200))
+    panels.append(("video", draw(frames, sample.source.keypoints)))
+  panels.append(("stored frame", draw([frame.copy() for frame in sample.frames], sample.keypoints)))
+  panels.append(("heatmaps", _draw_heatmaps(sample, layout)))
+  facts = sample.facts
+  seconds = facts.num_frames / facts.fps
+  shown = "".join(_strip(name, frames, seconds) for name, frames in panels)
+  if facts.action == UNLABELLED:
+    label = "no label"
+  else:
+    action, body = report.tree.actions[facts.action], report.tree.parents[facts.action]
+    label = f"{facts.action} {action} ({report.tree.bodies[body]})"
+  caption = f"{facts.split}/{facts.id}, {facts.num_frames} frames, {facts.fps:g} fps"
+  return (
+    f"<figure><figcaption><b>{html.escape(label)}</b><br>{html.escape(caption)}</figcaption>"
+    f"<div class=panels>{shown}</div></figure>\n"
+  )
+
+
+def _draw_skeletons(
+  frames: list[np.ndarray],
+  keypoints: np.ndarray,
+  *,
+  layout: KeypointLayout,
+  colours: Sequence[tuple[int, int, int]],
+  scores: np.ndarray,
+) -> list[np.ndarray]:
+  """Draws on frames that are first brought to the height in which they are shown."""
+  drawn = []
+  for time, frame in enumerate(frames):
+    scale = _HEIGHT / frame.shape[0]
+    size = (max(1, round(frame.shape[1] * scale)), _HEIGHT)
+    image = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    for joints, found in zip(keypoints[:, time].astype(float) * scale, scores[:, time] > 0):
+      points = [tuple(point) for point in joints.round().astype(int).tolist()]
+      for start, end in layout.limbs:
+        if found[start] and found[end]:
+          cv2.line(image, points[start], points[end], colours[end], 1, cv2.LINE_AA)
+      for joint in np.flatnonzero(found):
+        cv2.circle(image, points[joint], 2, colours[joint], -1, cv2.LINE_AA)
+    drawn.append(image)
+  return drawn
+
+
+def _draw_heatmaps(sample: Sample, layout: KeypointLayout) -> list[np.ndarray]:
+  """The network's own input, the largest value over joints."""
+  config = Preprocessing(
+    stored_size=sample.frames.shape[1],
+    rgb_size=4 * _HEATMAP_SIZE,
+    heatmap_size=_HEATMAP_SIZE,
+    layout=layout,
+  )
+  batch = {
+    "keypoints": jnp.asarray(sample.keypoints.swapaxes(0, 1)[None]),
+    "keypoint_scores": jnp.asarray(sample.scores.swapaxes(0, 1)[None]),
+  }
+  volume = np.asarray(preprocess(batch, config)["heatmaps"])[0].max(axis=-1)
+  images = (255 * volume.clip(0, 1)).astype(np.uint8)
+  return [
+    cv2.resize(
+      cv2.cvtColor(cv2.applyColorMap(image, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB),
+      (_HEIGHT, _HEIGHT),
+      interpolation=cv2.INTER_NEAREST,
+    )
+    for image in images
+  ]
+
+
+def _strip(name: str, frames: Sequence[np.ndarray], seconds: float) -> str:
+  """All frames side by side in one image, of which the page shows one after the other."""
+  done, jpeg = cv2.imencode(".jpg", np.hstack(frames)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+  if not done:
+    raise RuntimeError("OpenCV cannot write JPEG images")
+  width, count = frames[0].shape[1], len(frames)
+  encoded = base64.b64encode(jpeg.tobytes()).decode()
+  return (
+    f'<div><div class=strip style="width:{width}px;--shift:-{width * count}px;'
+    f"background-image:url(data:image/jpeg;base64,{encoded});"
+    f'animation:play {seconds:.2f}s steps({count}) infinite"></div>{name}</div>'
+  )
+
+
+def _findings_table(report: Report) -> str:
+  if not report.findings:
+    return "<p>Nothing to complain about.</p>"
+  rows = "".join(
+    f"<tr class={'error' if finding.is_error else 'warning'}>"
+    + "".join(
+      f"<td>{html.escape(text)}</td>" for text in (finding.kind, finding.clip, finding.detail)
+    )
+    + "</tr>\n"
+    for finding in sorted(report.findings, key=lambda finding: not finding.is_error)
+  )
+  return f"<table>{rows}</table>"
+
+
+def _classes_table(report: Report) -> str:
+  tree, counts = report.tree, {split: report.counts(split) for split in report.clips}
+  largest = max((n for of_split in counts.values() for n in of_split.values()), default=1)
+
+  def row(cells: Iterable[str], tag: str = "td") -> str:
+    return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>\n"
+
+  def bar(count: int) -> str:
+    return f"<div class=bar style='width:{100 * count / largest:.1f}%'></div>{count}"
+
+  rows = row(["", *map(html.escape, counts)], "th")
+  for body, body_name in enumerate(tree.bodies):
+    actions = [action for action, parent in enumerate(tree.parents) if parent == body]
+    sums = (sum(of_split[action] for action in actions) for of_split in counts.values())
+    rows += row([html.escape(body_name), *map(str, sums)], "th")
+    for action in actions:
+      name = html.escape(f"{action} {tree.actions[action]}")
+      rows += row([name, *(bar(of_split[action]) for of_split in counts.values())])
+  return f"<table class=classes>{rows}</table>"

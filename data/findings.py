@@ -1,0 +1,164 @@
+"""What a check finds out about the clips of a source directory or a built data set."""
+
+import collections
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from data.ma52_layout import UNLABELLED
+from pcan_jax.labels import LabelTree
+
+OUTSIDE_SHARE = 0.1
+"""A clip with a larger share of its keypoints outside the frame is worth a look."""
+
+WITHOUT_PERSON_SHARE = 0.5
+"""And so is one with a larger share of frames without a person."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipFacts:
+  """What was measured of one clip that can be read.
+
+  Attributes:
+    id: of the clip.
+    split: of the clip.
+    action: id of the action, -1 if unlabelled.
+    num_frames: frames of the video.
+    fps: frames per second.
+    size: (h, w) of the video in pixels.
+    persons: number of persons that the poses have room for.
+    frames_without_person: frames in which no keypoint was detected.
+    outside: share of the detected keypoints that lie outside the frame, 0 to 1.
+    trimmed: whether video and poses differ by a frame.
+    digest: of the video file; equal for equal videos. Empty for stored clips.
+  """
+
+  id: str
+  split: str
+  action: int
+  num_frames: int
+  fps: float
+  size: tuple[int, int]
+  persons: int
+  frames_without_person: int
+  outside: float
+  trimmed: bool
+  digest: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+  """One thing that is wrong, or worth a look.
+
+  Attributes:
+    kind: what sort of thing; findings of one kind are shown together.
+    clip: split/id, or the name of a file.
+    detail: what exactly, and what to do.
+    is_error: whether a build would fail on it or a result would be wrong because of it.
+  """
+
+  kind: str
+  clip: str
+  detail: str
+  is_error: bool
+
+
+@dataclasses.dataclass
+class Report:
+  """All that a check has to say.
+
+  Attributes:
+    title: what was checked.
+    tree: the label tree.
+    clips: the readable clips of every split.
+    findings: errors and warnings.
+  """
+
+  title: str
+  tree: LabelTree
+  clips: dict[str, list[ClipFacts]]
+  findings: list[Finding]
+
+  @property
+  def errors(self) -> list[Finding]:
+    return [finding for finding in self.findings if finding.is_error]
+
+  def counts(self, split: str) -> "collections.Counter[int]":
+    """Number of clips per action id."""
+    return collections.Counter(clip.action for clip in self.clips[split])
+
+
+def examine_clips(clips: Mapping[str, Sequence[ClipFacts]]) -> Iterator[Finding]:
+  """Finds what is odd about readable clips, each by itself and in comparison with the others."""
+  for split, of_split in clips.items():
+    rates = collections.Counter(round(clip.fps, 1) for clip in of_split)
+    for clip in of_split:
+      name = f"{split}/{clip.id}"
+      if clip.frames_without_person == clip.num_frames:
+        detail = "no person is detected in any frame; the whole frame is taken"
+        yield Finding("no person", name, detail, is_error=False)
+      elif clip.frames_without_person > WITHOUT_PERSON_SHARE * clip.num_frames:
+        detail = f"{clip.frames_without_person} of {clip.num_frames} frames"
+        yield Finding("frames without a person", name, detail, is_error=False)
+      if clip.outside > OUTSIDE_SHARE:
+        detail = f"{clip.outside:.0%} of its detected keypoints"
+        yield Finding("keypoints outside the frame", name, detail, is_error=False)
+      if clip.trimmed:
+        detail = "video and poses differ by one frame; the longer one is cut"
+        yield Finding("frame count", name, detail, is_error=False)
+      if round(clip.fps, 1) != rates.most_common(1)[0][0]:
+        detail = f"{clip.fps:g}, most others have {rates.most_common(1)[0][0]:g}"
+        yield Finding("frames per second", name, detail, is_error=False)
+  yield from _find_duplicates(clips)
+
+
+def _find_duplicates(clips: Mapping[str, Sequence[ClipFacts]]) -> Iterator[Finding]:
+  first_with_id: dict[str, ClipFacts] = {}
+  first_with_digest: dict[str, ClipFacts] = {}
+  for clip in (clip for of_split in clips.values() for clip in of_split):
+    name = f"{clip.split}/{clip.id}"
+    other = first_with_id.setdefault(clip.id, clip)
+    if other is not clip:
+      detail = f"{other.split}/{other.id} has the same id; rename one"
+      yield Finding("duplicate", name, detail, is_error=True)
+    if not clip.digest:
+      continue
+    other = first_with_digest.setdefault(clip.digest, clip)
+    if other is not clip and other.split != clip.split:
+      detail = f"{other.split}/{other.id} is the same video; keep it in one split"
+      yield Finding("duplicate", name, detail, is_error=True)
+    elif other is not clip:
+      detail = f"{other.split}/{other.id} is the same video"
+      yield Finding("repeated video", name, detail, is_error=False)
+
+
+def find_empty_classes(
+  clips: Mapping[str, Sequence[ClipFacts]], tree: LabelTree
+) -> Iterator[Finding]:
+  """Names the actions without a clip in labelled splits."""
+  for split, of_split in clips.items():
+    present = {clip.action for clip in of_split} - {UNLABELLED}
+    for action in sorted(set(range(tree.num_actions)) - present) if present else ():
+      yield Finding("no clip", f"{split}, {action} {tree.actions[action]}", "", is_error=False)
+
+
+def describe_clips(clips: Sequence[ClipFacts]) -> str:
+  """One line of numbers: clips, frames, rates and sizes."""
+  if not clips:
+    return "no readable clip"
+  frames = np.array([clip.num_frames for clip in clips])
+  rates = sorted({round(clip.fps, 2) for clip in clips})
+  sizes = collections.Counter(clip.size for clip in clips).most_common()
+  persons = max(clip.persons for clip in clips)
+  shown = ", ".join(f"{width} x {height}" for (height, width), _ in sizes[:3])
+  return (
+    f"{len(clips)} clips of {frames.min()} to {frames.max()} frames "
+    f"(median {np.median(frames):g}), {_span(rates)} fps, "
+    f"{shown}{' and other sizes' if len(sizes) > 3 else ''}, "
+    f"{persons} person{'s' * (persons != 1)}"
+  )
+
+
+def _span(values: Sequence[float]) -> str:
+  return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
