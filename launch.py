@@ -51,6 +51,7 @@ def main(_: list[str]) -> None:
 def _show_log() -> None:
   """Prints what this project logs, and only errors of the libraries it uses."""
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it is greeted at every log level
   absl_logging.set_verbosity(absl_logging.ERROR)
   log = logging.getLogger("pcan_jax")
   log.addHandler(logging.StreamHandler(sys.stdout))

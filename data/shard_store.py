@@ -105,7 +105,8 @@ class ShardStore:
   def summary(self, key: str) -> ShardSummary | None:
     """What a shard holds, or None if it is not finished."""
     path = self.folder / f"{key}.json"
-    if not path.is_file():
+    # The shard is gone if a build was killed while it moved its shards into place.
+    if not path.is_file() or not self.path(key).is_file():
       return None
     fields = json.loads(path.read_text(encoding="utf-8"))
     problems = tuple(Problem(**problem) for problem in fields.pop("problems"))

@@ -8,7 +8,6 @@ authors' release is built.
 """
 
 import dataclasses
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +58,7 @@ class Preprocessing:
     heatmap_size: side of the heatmaps in pixels.
     layout: names, flip pairs and limbs of the keypoints.
     sigma: standard deviation of a keypoint's Gaussian, in heatmap pixels.
-    heatmaps: what is drawn, the joints of the layout, its limbs, or both, joints first.
+    heatmaps: what is drawn of the layout: "joints", "limbs", or "both", joints first.
     augmentation: the random transformations, or None in evaluation.
 
   Raises:
@@ -71,7 +70,7 @@ class Preprocessing:
   heatmap_size: int
   layout: KeypointLayout
   sigma: float = 0.7
-  heatmaps: Literal["joints", "limbs", "both"] = "joints"
+  heatmaps: str = "joints"
   augmentation: Augmentation | None = None
 
   def __post_init__(self) -> None:

@@ -216,7 +216,8 @@ def _take(
   given = {path: array for path, array in source.arrays.items() if _part(path) == part}
   ours, theirs = _own_channels(model), _own_channels(source.model)
   taken, cut, problems = {}, False, []
-  for path in sorted(wanted.keys() | given.keys()):
+  # Kernels first: their shapes explain those of the rest.
+  for path in sorted(wanted.keys() | given.keys(), key=lambda path: (path[-1] != "kernel", path)):
     shapes = [tuple(x[path].shape) if path in x else "lacks it" for x in (given, wanted)]
     problem = f"{'/'.join(path)}: {source} {shapes[0]}, network {shapes[1]}"
     if "lacks it" in shapes:

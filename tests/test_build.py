@@ -122,6 +122,17 @@ def test_an_interrupted_build_goes_on_where_it_was(built, source, tmp_path, monk
   assert len(encoded) == sum(CLIPS.values()) + 3
 
 
+def test_shards_that_were_lost_at_the_end_are_built_again(built, source, tmp_path, monkeypatch):
+  def interrupt(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(tfds.core.splits, "SplitDict", interrupt)
+  with pytest.raises(KeyboardInterrupt):
+    build(source, tmp_path / "out", **OPTIONS)
+  monkeypatch.undo()
+  assert files(build(source, tmp_path / "out", **OPTIONS)) == files(built)
+
+
 def test_a_killed_build_leaves_no_trace(built, source, tmp_path):
   out = tmp_path / "out"
   command = [sys.executable, "-m", "data.build", str(source), str(out)]

@@ -1,3 +1,4 @@
+import struct
 from fractions import Fraction
 
 import av
@@ -17,15 +18,13 @@ def decoded(path):
   return np.stack(list(frames)), fps
 
 
-def write(path, frames=FRAMES, codec="libx264", pix_fmt="yuv420p", rotation=0, times=None):
+def write(path, frames=FRAMES, codec="libx264", pix_fmt="yuv420p", times=None):
   """A video with what `write_video` cannot do."""
   with av.open(str(path), "w") as container:
     stream = container.add_stream(codec, rate=30)
     stream.height, stream.width = frames.shape[1:3]
     stream.pix_fmt = pix_fmt
     stream.time_base = stream.codec_context.time_base = Fraction(1, 600)
-    if rotation:
-      stream.set_display_rotation(rotation)
     for index, image in enumerate(frames):
       frame = av.VideoFrame.from_ndarray(image, format="rgb24")
       frame.pts = 20 * index if times is None else times[index]
@@ -42,9 +41,21 @@ def test_frames_are_rgb_and_complete(tmp_path):
   np.testing.assert_allclose(frames[:, 12, 16], np.tile([200, 120, 60], (6, 1)), atol=6)
 
 
+def ask_for_rotation(path, quarters):
+  """Makes an mp4 file ask its player to turn it clockwise, in the matrix of its track header."""
+  cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarters]
+  one = 1 << 16
+  matrix = struct.pack(">9i", cos * one, sin * one, 0, -sin * one, cos * one, 0, 0, 0, 1 << 30)
+  content = bytearray(path.read_bytes())
+  start = content.index(b"tkhd") + 44
+  content[start : start + len(matrix)] = matrix
+  path.write_bytes(content)
+
+
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_rotated_videos_are_turned_upright(tmp_path, quarters):
-  path = write(tmp_path / "a.mp4", np.rot90(FRAMES, -quarters, axes=(1, 2)), rotation=90 * quarters)
+  path = write(tmp_path / "a.mp4", np.rot90(FRAMES, quarters, axes=(1, 2)))
+  ask_for_rotation(path, quarters)
   frames, _ = decoded(path)
   assert frames.shape == FRAMES.shape
   assert np.abs(frames.astype(int) - FRAMES).mean() < 4
