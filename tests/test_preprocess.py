@@ -3,7 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pcan_jax.keypoints import get_layout
+from configs import ma52
+from pcan_jax import evaluate, heatmaps
+from pcan_jax.checkpoints import Description
+from pcan_jax.keypoints import KeypointLayout, get_layout
+from pcan_jax.labels import LabelTree
+from pcan_jax.pcan import build_model
 from pcan_jax.preprocess import (
   IMAGENET_MEAN,
   IMAGENET_STD,
@@ -16,6 +21,7 @@ from pcan_jax.preprocess import (
   preprocess,
   random_crop,
 )
+from tests.tiny_config import shrink
 
 preprocess = jax.jit(preprocess, static_argnums=1)
 LAYOUT = get_layout("openpose-28")
@@ -130,3 +136,76 @@ def test_augmentation_is_a_function_of_its_key():
   one, same, other = (preprocess(batch, config, jax.random.key(k)) for k in (1, 1, 2))
   np.testing.assert_array_equal(one["rgb"], same["rgb"])
   assert np.abs(one["rgb"] - other["rgb"]).max() > 0
+
+
+def test_heatmaps_show_joints_limbs_or_both():
+  batch = make_batch()
+  pose = {name: batch[name] for name in ("keypoints", "keypoint_scores")}
+  sizes = dict(stored_size=32, rgb_size=32, heatmap_size=8, layout=LAYOUT)
+  drawn = {}
+  for kind in ("joints", "limbs", "both"):
+    config = Preprocessing(**sizes, heatmaps=kind)
+    drawn[kind] = preprocess(pose, config)["heatmaps"]
+    assert drawn[kind].shape == (2, 5, 8, 8, len(config.heatmap_channels))
+  joints = heatmaps.render_joints(batch["keypoints"] / 4, batch["keypoint_scores"], (8, 8), 0.7)
+  np.testing.assert_allclose(drawn["joints"], joints, atol=1e-6)
+  np.testing.assert_array_equal(
+    drawn["joints"], preprocess(pose, Preprocessing(**sizes))["heatmaps"]
+  )
+  apart = np.concatenate([drawn["joints"], drawn["limbs"]], axis=-1)
+  np.testing.assert_allclose(drawn["both"], apart, atol=1e-6)
+
+
+def test_channels_are_named():
+  layout = KeypointLayout("arm", ("elbow", "wrist"), (), ((1, 0),))
+  sizes = dict(stored_size=32, rgb_size=32, heatmap_size=8, layout=layout)
+  assert Preprocessing(**sizes).heatmap_channels == ("elbow", "wrist")
+  assert Preprocessing(**sizes, heatmaps="limbs").heatmap_channels == ("wrist-elbow",)
+  both = Preprocessing(**sizes, heatmaps="both")
+  assert both.heatmap_channels == ("elbow", "wrist", "wrist-elbow")
+
+
+def test_a_flip_swaps_the_channels_of_left_and_right_limbs():
+  batch = make_batch(size=16)
+  batch["keypoint_scores"] = jnp.ones_like(batch["keypoint_scores"])
+  pose = {name: batch[name] for name in ("keypoints", "keypoint_scores")}
+  config = dict(stored_size=16, rgb_size=16, heatmap_size=16, layout=LAYOUT, heatmaps="limbs")
+  plain = np.asarray(preprocess(pose, Preprocessing(**config))["heatmaps"])
+  flip = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=1.0)
+  flipped = preprocess(pose, Preprocessing(**config, augmentation=flip), KEY)["heatmaps"]
+  flipped = np.asarray(flipped)
+
+  joints = LAYOUT.flip_permutation()
+  limbs = [frozenset(limb) for limb in LAYOUT.limbs]
+  partners = [limbs.index(frozenset(int(joints[joint]) for joint in limb)) for limb in limbs]
+  assert sorted(partners) == list(range(len(limbs))) and partners != sorted(partners)
+  # Column x of the picture becomes column 16 - x; at a patch's border, 3 sigma out, one may lack.
+  mirrored = plain[:, :, :, :0:-1][..., partners]
+  np.testing.assert_allclose(flipped[:, :, :, 1:], mirrored, atol=0.02)
+  assert np.abs(flipped[:, :, :, 1:] - plain[:, :, :, :0:-1]).max() > 0.5
+
+
+def test_heatmaps_that_cannot_be_drawn_are_refused():
+  sizes = dict(stored_size=32, rgb_size=32, heatmap_size=8)
+  with pytest.raises(ValueError, match="input.heatmaps must be joints, limbs or both, not 'bones'"):
+    Preprocessing(**sizes, layout=LAYOUT, heatmaps="bones")
+  points = KeypointLayout("points", ("a", "b"), (), ())
+  with pytest.raises(
+    ValueError, match="input.heatmaps='both' needs limbs, but .* 'points' has none"
+  ):
+    Preprocessing(**sizes, layout=points, heatmaps="both")
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("joints", 28), ("limbs", 27), ("both", 55)])
+def test_the_config_says_what_heatmaps_show(kind, channels):
+  config = shrink(ma52.get_config("pcan_pose"))
+  config.input.heatmaps = kind
+  tree = LabelTree(("nod", "wave"), ("head", "arm"), (0, 1))
+  description = Description(config, tree, LAYOUT, stored_size=32)
+  model = build_model(config.model, tree)
+  inputs = evaluate.example_inputs(model, config.input, evaluate.preprocessing(description))
+  assert inputs["heatmaps"].shape == (1, 8, 8, 8, channels)
+  batch = make_batch()
+  pose = {name: batch[name] for name in ("keypoints", "keypoint_scores")}
+  drawn = jax.eval_shape(lambda: preprocess(pose, evaluate.preprocessing(description)))
+  assert drawn["heatmaps"].shape[-1] == channels
