@@ -1,6 +1,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -73,7 +74,7 @@ def test_rectification_adds_the_cosines_to_the_prototypes(workdir, tiny_dataset)
   plain_gamma, gamma = {"rgb": 0.0, "pose": 0.0}, {"rgb": 2.0, "pose": 3.0}
   clips = evaluate.clips(description.config, 1)
   batch = next(input_pipeline.evaluation_batches(tiny_dataset, "val", clips, batch_size=4))
-  batch = {k: batch[k] for k in ("rgb", "keypoints", "keypoint_scores")}
+  batch = {k: jnp.asarray(batch[k]) for k in ("rgb", "keypoints", "keypoint_scores")}
   sizes = evaluate.preprocessing(description)
   plain, rectified = (
     evaluate.predict_step(variables, batch, model=model, sizes=sizes, gamma=g)
