@@ -161,11 +161,11 @@ def predict_step(
     variables: `params`, `batch_stats`, `prototypes`.
     batch: as `input_pipeline.evaluation_batches` yields it, with [B, K] clips.
     model, sizes: the network and its preprocessing.
-    gamma: weight of the prototypes per stream (PCAN eq. 10).
+    gamma: weight of the prototypes per stream (PCAN eq. 10 and 11).
 
   Returns:
     Per stream the softmax of the rectified action logits [B, A] and of the body logits [B, B'],
-    averaged over clips; `fused` is the mean of the streams (PCAN eq. 11).
+    averaged over clips; `fused` is the mean of the streams.
   """
   num_clips = next(iter(batch.values())).shape[1]
   flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in batch.items()}
