@@ -17,7 +17,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from pcan_jax import evaluate, train
+from pcan_jax import inference, train
 from pcan_jax.checkpoints import Checkpoints, Description
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
@@ -52,7 +52,7 @@ def convert(
   config = description.config
   state_dict = read_state_dict(source)
   model = build_model(config.model, description.tree)
-  inputs = evaluate.example_inputs(model, config.input, evaluate.preprocessing(description))
+  inputs = inference.example_inputs(model, config.input, inference.preprocessing(description))
   # Only its structure matters: the next training run brings its own schedule.
   optimizer = train.build_optimizer(config.optimizer, lambda step: 0.0)
   state = jax.jit(lambda: train.init_state(model, optimizer, inputs, config.seed))()

@@ -16,7 +16,7 @@ from clu import metric_writers, metrics, parameter_overview
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from pcan_jax import evaluate, input_pipeline, losses, warm_start
+from pcan_jax import evaluate, inference, input_pipeline, losses, warm_start
 from pcan_jax.checkpoints import Checkpoints, Description
 from pcan_jax.pcan import PCAN, build_model
 from pcan_jax.preprocess import Augmentation, Preprocessing, preprocess
@@ -182,7 +182,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
     FloatingPointError: the loss is not finite.
   """
   dataset = input_pipeline.open_dataset(config.data.path, config.data.instructions)
-  mesh = evaluate.data_mesh()
+  mesh = inference.data_mesh()
   batch_size = config.optimizer.batch_size
   if batch_size % mesh.size:
     raise ValueError(
@@ -261,10 +261,10 @@ def _compile(
   """A fresh state on all devices, and the step for batches that are sharded over them."""
   config = description.config
   optimizer = build_optimizer(config.optimizer, schedule)
-  preprocessing = evaluate.preprocessing(description, Augmentation(**config.augmentation))
+  preprocessing = inference.preprocessing(description, Augmentation(**config.augmentation))
   replicated = NamedSharding(mesh, PartitionSpec())
   init_fn = functools.partial(init_state, model, optimizer, seed=config.seed)
-  inputs = evaluate.example_inputs(model, config.input, preprocessing)
+  inputs = inference.example_inputs(model, config.input, preprocessing)
   step_fn = functools.partial(
     train_step,
     model=model,

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from pcan_jax import evaluate
+from pcan_jax import inference
 from pcan_jax.backbone import exchange_places
 from pcan_jax.checkpoints import Description
 from pcan_jax.pathway import EXPANSION
@@ -85,7 +85,7 @@ class _Source:
   @classmethod
   def load(cls, option: str, path: str) -> "_Source":
     try:
-      model, variables, description, step = evaluate.load(path)
+      model, variables, description, step = inference.load(path)
     except FileNotFoundError as error:
       raise FileNotFoundError(f"init_from.{option}: {error}") from error
     except ValueError as error:
@@ -198,8 +198,8 @@ def _origin(part: _Part, sources: dict[str, _Source], description: Description) 
   if part.kind in ("classifiers", "prototypes") and source.description.tree != description.tree:
     return f"fresh, {source} has other labels"
   if part.kind == "stem":
-    channels = evaluate.preprocessing(description).heatmap_channels
-    if evaluate.preprocessing(source.description).heatmap_channels != channels:
+    channels = inference.preprocessing(description).heatmap_channels
+    if inference.preprocessing(source.description).heatmap_channels != channels:
       return f"fresh, {source} has other heatmaps"
   return source
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import ma52
-from pcan_jax import evaluate, losses, train
+from pcan_jax import evaluate, inference, losses, train
 from pcan_jax.checkpoints import Description
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
@@ -37,12 +37,12 @@ def init_and_step(name, variant, toy):
   optimizer = train.build_optimizer(
     config.optimizer, train.learning_rate(config.optimizer, config.optimizer.batch_size, 2.0)
   )
-  preprocessing = evaluate.preprocessing(description, Augmentation(**config.augmentation))
+  preprocessing = inference.preprocessing(description, Augmentation(**config.augmentation))
   init = functools.partial(
     train.init_state,
     model,
     optimizer,
-    evaluate.example_inputs(model, config.input, preprocessing),
+    inference.example_inputs(model, config.input, preprocessing),
     config.seed,
   )
   step = functools.partial(

@@ -9,7 +9,7 @@ import pytest
 from configs import ma52
 from pcan_jax.checkpoints import Description
 from pcan_jax.convert import convert
-from pcan_jax.evaluate import example_inputs, load, preprocessing
+from pcan_jax.inference import example_inputs, load, preprocessing
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
 from pcan_jax.pcan import build_model

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from configs import ma52
-from pcan_jax import evaluate, input_pipeline, train
+from pcan_jax import evaluate, inference, input_pipeline, train
+from pcan_jax.preprocess import preprocess
 from tests.tiny_config import shrink
 
 KEYS = {
@@ -55,7 +56,7 @@ def test_probabilities_are_fused_by_their_mean(workdir, tmp_path):
 
 
 def test_the_batch_size_does_not_change_the_result(workdir, tmp_path, tiny_dataset):
-  model, variables, description, _ = evaluate.load(workdir)
+  model, variables, description, _ = inference.load(workdir)
   results = []
   for batch_size in (8, 16):
     description.config.eval.batch_size = batch_size
@@ -70,31 +71,33 @@ def test_the_batch_size_does_not_change_the_result(workdir, tmp_path, tiny_datas
 
 
 def test_rectification_adds_the_cosines_to_the_prototypes(workdir, tiny_dataset):
-  model, variables, description, _ = evaluate.load(workdir)
+  model, variables, description, _ = inference.load(workdir)
   plain_gamma, gamma = {"rgb": 0.0, "pose": 0.0}, {"rgb": 2.0, "pose": 3.0}
   clips = evaluate.clips(description.config, 1)
   batch = next(input_pipeline.evaluation_batches(tiny_dataset, "val", clips, batch_size=4))
   batch = {k: jnp.asarray(batch[k]) for k in ("rgb", "keypoints", "keypoint_scores")}
-  sizes = evaluate.preprocessing(description)
+  sizes = inference.preprocessing(description)
   plain, rectified = (
-    evaluate.predict_step(variables, batch, model=model, sizes=sizes, gamma=g)
+    inference.predict_step(variables, batch, model=model, sizes=sizes, gamma=g)
     for g in (plain_gamma, gamma)
   )
   flat = {name: values[:, 0] for name, values in batch.items()}
-  outputs = model.apply(variables, evaluate.preprocess(flat, sizes), train=False)
+  outputs = model.apply(variables, preprocess(flat, sizes), train=False)
   for stream in ("rgb", "pose"):
     z = outputs[stream]["action_embedding"]
     p = variables["prototypes"][stream]["action"]
     cosine = (z @ p.T) / np.outer(np.linalg.norm(z, axis=1), np.linalg.norm(p, axis=1))
     expected = jax.nn.softmax(outputs[stream]["action_logits"] + gamma[stream] * cosine)
-    np.testing.assert_allclose(rectified[stream]["action"], expected, atol=1e-5)
-    np.testing.assert_array_equal(rectified[stream]["body"], plain[stream]["body"])
+    np.testing.assert_allclose(rectified["probabilities"][stream]["action"], expected, atol=1e-5)
+    np.testing.assert_array_equal(
+      rectified["logits"][stream]["body"], plain["logits"][stream]["body"]
+    )
 
 
 def test_a_checkpoint_needs_no_config_but_the_same_labels(workdir, tiny_dataset):
   import dataclasses
 
-  model, _, description, _ = evaluate.load(workdir)
+  model, _, description, _ = inference.load(workdir)
   tree = dataclasses.replace(
     description.tree, actions=tuple(f"{name}?" for name in description.tree.actions)
   )

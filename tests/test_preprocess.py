@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs import ma52
-from pcan_jax import evaluate, heatmaps
+from pcan_jax import heatmaps, inference
 from pcan_jax.checkpoints import Description
 from pcan_jax.keypoints import KeypointLayout, get_layout
 from pcan_jax.labels import LabelTree
@@ -203,9 +203,9 @@ def test_the_config_says_what_heatmaps_show(kind, channels):
   tree = LabelTree(("nod", "wave"), ("head", "arm"), (0, 1))
   description = Description(config, tree, LAYOUT, stored_size=32)
   model = build_model(config.model, tree)
-  inputs = evaluate.example_inputs(model, config.input, evaluate.preprocessing(description))
+  inputs = inference.example_inputs(model, config.input, inference.preprocessing(description))
   assert inputs["heatmaps"].shape == (1, 8, 8, 8, channels)
   batch = make_batch()
   pose = {name: batch[name] for name in ("keypoints", "keypoint_scores")}
-  drawn = jax.eval_shape(lambda: preprocess(pose, evaluate.preprocessing(description)))
+  drawn = jax.eval_shape(lambda: preprocess(pose, inference.preprocessing(description)))
   assert drawn["heatmaps"].shape[-1] == channels

@@ -8,7 +8,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from configs import ma52
-from pcan_jax import evaluate
+from pcan_jax import inference
 from pcan_jax.checkpoints import Description
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
@@ -36,8 +36,8 @@ def built(variant, size=224):
   config.input.test_size = size
   description = Description(config, TREE, get_layout("openpose-28"), stored_size=256)
   model = build_model(config.model, TREE)
-  preprocessing = evaluate.preprocessing(description)
-  example = functools.partial(evaluate.example_inputs, model, config.input, preprocessing)
+  preprocessing = inference.preprocessing(description)
+  example = functools.partial(inference.example_inputs, model, config.input, preprocessing)
   variables = jax.eval_shape(
     lambda: model.init(jax.random.key(0), example(), train=False),
   )

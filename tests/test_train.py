@@ -8,7 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import ma52
-from pcan_jax import evaluate, losses, train
+from pcan_jax import inference, losses, train
 from pcan_jax.checkpoints import Description, locate
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
@@ -27,8 +27,8 @@ def make_step(**overrides):
   model = build_model(config.model, TREE)
   schedule = train.learning_rate(config.optimizer, 8, STEPS_PER_EPOCH)
   optimizer = train.build_optimizer(config.optimizer, schedule)
-  preprocessing = evaluate.preprocessing(description, Augmentation(**config.augmentation))
-  inputs = evaluate.example_inputs(model, config.input, preprocessing)
+  preprocessing = inference.preprocessing(description, Augmentation(**config.augmentation))
+  inputs = inference.example_inputs(model, config.input, preprocessing)
   state = jax.jit(functools.partial(train.init_state, model, optimizer, seed=0))(inputs)
   step = functools.partial(
     train.train_step,

@@ -9,7 +9,7 @@ import pytest
 from flax import traverse_util
 
 from configs import ma52
-from pcan_jax import evaluate, train, warm_start
+from pcan_jax import inference, train, warm_start
 from pcan_jax.checkpoints import Checkpoints, Description
 from pcan_jax.input_pipeline import open_dataset
 from pcan_jax.keypoints import get_layout
@@ -31,8 +31,8 @@ def describe(variant, tree=TREE, layout=LAYOUT, **overrides):
 
 def example(description):
   model = build_model(description.config.model, description.tree)
-  sizes = evaluate.preprocessing(description)
-  return model, evaluate.example_inputs(model, description.config.input, sizes)
+  sizes = inference.preprocessing(description)
+  return model, inference.example_inputs(model, description.config.input, sizes)
 
 
 @functools.cache
@@ -172,7 +172,7 @@ def test_same_network_is_taken_over_entirely(runs):
 def test_shardings_are_kept(runs):
   description = describe("pcan_pose")
   description.config.init_from.checkpoint = str(runs["pcan_pose"][0])
-  replicated = jax.NamedSharding(evaluate.data_mesh(), jax.P())
+  replicated = jax.NamedSharding(inference.data_mesh(), jax.P())
   fresh = jax.device_put(variables_of("pcan_pose", 99), replicated)
   found = warm_start.initialize(fresh, example(description)[0], description)
   assert {x.sharding for x in jax.tree.leaves(found)} == {replicated}
