@@ -17,7 +17,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from pcan_jax import inference, train
+from pcan_jax import inference, train_step
 from pcan_jax.checkpoints import Checkpoints, Description
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
@@ -54,8 +54,8 @@ def convert(
   model = build_model(config.model, description.tree)
   inputs = inference.example_inputs(model, config.input, inference.preprocessing(description))
   # Only its structure matters: the next training run brings its own schedule.
-  optimizer = train.build_optimizer(config.optimizer, lambda step: 0.0)
-  state = jax.jit(lambda: train.init_state(model, optimizer, inputs, config.seed))()
+  optimizer = train_step.build_optimizer(config.optimizer, lambda step: 0.0)
+  state = jax.jit(lambda: train_step.init_state(model, optimizer, inputs, config.seed))()
   try:
     conversion = from_state_dict(state_dict, state.model(), reinit_stem=reinit_stem)
   except ValueError as error:

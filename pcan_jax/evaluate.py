@@ -1,6 +1,7 @@
 """Evaluation: every video of a split through the network, and the tables of what came out."""
 
 import functools
+import itertools
 import logging
 import os
 import pathlib
@@ -11,6 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from pcan_jax import input_pipeline
 from pcan_jax.checkpoints import Description
@@ -64,17 +66,36 @@ class Evaluator:
       out_shardings=self._replicated,
     )
 
-  def __call__(self, variables: PyTree, split: str, num_clips: int) -> Results:
-    """Evaluates every video of a split, with `num_clips` test clips each."""
-    ids, actions, scores = [], [], []
-    for batch in input_pipeline.evaluation_batches(
+  def __call__(
+    self, variables: PyTree, split: str, num_clips: int, max_batches: int | None = None
+  ) -> Results:
+    """Evaluates a split.
+
+    Args:
+      variables: of the model.
+      split: which one.
+      num_clips: test clips per video.
+      max_batches: stop after so many; by default every video is evaluated.
+    """
+    batches = input_pipeline.evaluation_batches(
       self._dataset,
       split,
       clips(self._config, num_clips),
       batch_size=self._batch_size,
       num_hosts=jax.process_count(),
       host=jax.process_index(),
-    ):
+    )
+    total = -(-self._dataset.num_clips(split) // self._batch_size)
+    progress = tqdm(
+      itertools.islice(batches, max_batches),
+      total=total,
+      unit="batch",
+      desc="evaluating",
+      disable=None,
+      leave=False,
+    )
+    ids, actions, scores = [], [], []
+    for batch in progress:
       about = _of_all_hosts({name: batch.pop(name) for name in ("id", "action", "mask")})
       real = np.flatnonzero(about["mask"])
       ids += [clip_id.decode() for clip_id in about["id"][real]]

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 import optax
-from clu import metric_writers, metrics
+from clu import metric_writers
+from tqdm import tqdm
 
-Terms = dict[str, metrics.Average]
+from pcan_jax.train_step import Terms
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,10 @@ class Progress:
     self._merge = jax.jit(_merge)
     self._sum, self._newest = None, None
     self._reported_step, self._since = start_step, None
+    # On terminals only, below the lines.
+    self._bar = tqdm(
+      initial=start_step, total=total_steps, unit="step", desc="training", disable=None, leave=False
+    )
 
   def add(self, terms: Terms | None) -> None:
     """Takes the metrics of a step; they may still be on their way."""
@@ -44,6 +49,8 @@ class Progress:
     if self._newest is not None:
       self._sum = self._newest if self._sum is None else self._merge(self._sum, self._newest)
     self._newest = terms
+    if terms is not None:
+      self._bar.update()
 
   def report(self, step: int) -> None:
     """Prints a line and writes the averages since the last report.
@@ -81,6 +88,10 @@ class Progress:
       f"{remaining // 3600}:{remaining // 60 % 60:02}:{remaining % 60:02}",
     )
     self._sum, self._reported_step, self._since = None, step, now
+
+  def close(self) -> None:
+    """Takes the bar away."""
+    self._bar.close()
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import ma52
-from pcan_jax import evaluate, inference, losses, train
+from pcan_jax import evaluate, inference, losses, train_step
 from pcan_jax.checkpoints import Description
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
@@ -34,19 +34,19 @@ def init_and_step(name, variant, toy):
     config = shrink(config)
   description = Description(config, TREE, LAYOUT, stored_size=48)
   model = build_model(config.model, TREE)
-  optimizer = train.build_optimizer(
-    config.optimizer, train.learning_rate(config.optimizer, config.optimizer.batch_size, 2.0)
+  optimizer = train_step.build_optimizer(
+    config.optimizer, train_step.learning_rate(config.optimizer, config.optimizer.batch_size, 2.0)
   )
   preprocessing = inference.preprocessing(description, Augmentation(**config.augmentation))
   init = functools.partial(
-    train.init_state,
+    train_step.init_state,
     model,
     optimizer,
     inference.example_inputs(model, config.input, preprocessing),
     config.seed,
   )
   step = functools.partial(
-    train.train_step,
+    train_step.train_step,
     model=model,
     optimizer=optimizer,
     loss_config=losses.LossConfig(**config.loss),
@@ -72,7 +72,7 @@ def test_full_size_step_has_consistent_shapes(name, variant):
 
   # As dictionaries: the fields of a state are checked to be arrays, and shapes are none.
   def after_step(state, batch):
-    return vars(step(train.TrainState(**state), batch)[0])
+    return vars(step(train_step.TrainState(**state), batch)[0])
 
   before = jax.eval_shape(lambda: vars(init()))
   after = jax.eval_shape(after_step, before, batch)

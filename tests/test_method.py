@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import ma52
-from pcan_jax import train
+from pcan_jax import train_step
 from pcan_jax.labels import LabelTree
 from pcan_jax.losses import RECIPES, LossConfig
 from pcan_jax.pcan import Head, build_model
@@ -104,7 +104,7 @@ def test_max_pooling_is_for_training_only():
 def test_clipping_comes_before_weight_decay():
   config = ma52.get_config().optimizer
   config.clip_norm, config.weight_decay = 1.0, 0.5
-  optimizer = train.build_optimizer(config, lambda _: 1.0)
+  optimizer = train_step.build_optimizer(config, lambda _: 1.0)
   params = {"kernel": jnp.array([4.0, 0.0])}
   updates, _ = optimizer.update({"kernel": jnp.array([30.0, 40.0])}, optimizer.init(params), params)
   np.testing.assert_allclose(updates["kernel"], [-(0.6 + 2.0), -0.8], rtol=1e-5)

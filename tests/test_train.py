@@ -8,7 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import ma52
-from pcan_jax import inference, losses, train
+from pcan_jax import inference, losses, train, train_step
 from pcan_jax.checkpoints import Description, locate
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
@@ -25,13 +25,13 @@ def make_step(**overrides):
   config.update_from_flattened_dict(overrides)
   description = Description(config, TREE, get_layout("openpose-28"), stored_size=32)
   model = build_model(config.model, TREE)
-  schedule = train.learning_rate(config.optimizer, 8, STEPS_PER_EPOCH)
-  optimizer = train.build_optimizer(config.optimizer, schedule)
+  schedule = train_step.learning_rate(config.optimizer, 8, STEPS_PER_EPOCH)
+  optimizer = train_step.build_optimizer(config.optimizer, schedule)
   preprocessing = inference.preprocessing(description, Augmentation(**config.augmentation))
   inputs = inference.example_inputs(model, config.input, preprocessing)
-  state = jax.jit(functools.partial(train.init_state, model, optimizer, seed=0))(inputs)
+  state = jax.jit(functools.partial(train_step.init_state, model, optimizer, seed=0))(inputs)
   step = functools.partial(
-    train.train_step,
+    train_step.train_step,
     model=model,
     optimizer=optimizer,
     loss_config=losses.LossConfig(**config.loss),
@@ -126,7 +126,7 @@ def test_one_batch_can_be_learned():
 
 def test_weight_decay_acts_on_every_parameter_and_on_no_prototype():
   config = shrink(ma52.get_config()).optimizer
-  optimizer = train.build_optimizer(config, lambda _: 0.1)
+  optimizer = train_step.build_optimizer(config, lambda _: 0.1)
   params = {"kernel": jnp.array([2.0]), "bn": {"scale": jnp.array([3.0])}}
   zeros = jax.tree.map(jnp.zeros_like, params)
   updates, _ = optimizer.update(zeros, optimizer.init(params), params)
@@ -136,16 +136,16 @@ def test_weight_decay_acts_on_every_parameter_and_on_no_prototype():
 
 def test_learning_rate_schedules():
   config = ma52.get_config().optimizer
-  step = train.learning_rate(config, 20, STEPS_PER_EPOCH)
+  step = train_step.learning_rate(config, 20, STEPS_PER_EPOCH)
   np.testing.assert_allclose([step(s) for s in (0, 149, 151, 301)], [0.015, 0.015, 1.5e-3, 1.5e-4])
   config.schedule, config.epochs, config.warmup_epochs = "cosine", 20.0, 2.0
-  cosine = train.learning_rate(config, 10, STEPS_PER_EPOCH)
+  cosine = train_step.learning_rate(config, 10, STEPS_PER_EPOCH)
   np.testing.assert_allclose(
     [cosine(s) for s in (0, 10, 20, 110, 200)], [0, 0.00375, 0.0075, 0.00375, 0], atol=1e-8
   )
   config.schedule = "linear"
   with pytest.raises(ValueError, match="optimizer.schedule must be"):
-    train.learning_rate(config, 10, STEPS_PER_EPOCH)
+    train_step.learning_rate(config, 10, STEPS_PER_EPOCH)
 
 
 @pytest.fixture(scope="module")

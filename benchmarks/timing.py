@@ -1,0 +1,98 @@
+"""What all benchmarks share: repeated timing, the machine they ran on, and how they print."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+PACKAGES = ("jax", "jaxlib", "flax", "torch", "tensorflow", "tensorflow-cpu")
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+  """Seconds that one call took, over several.
+
+  Attributes:
+    median, minimum, maximum: in seconds.
+    repeats: how many calls were timed.
+  """
+
+  median: float
+  minimum: float
+  maximum: float
+  repeats: int
+
+  @classmethod
+  def of(cls, seconds: Sequence[float]) -> "Timing":
+    return cls(statistics.median(seconds), min(seconds), max(seconds), len(seconds))
+
+
+def measure(function: Callable[[], Any], *, repeats: int = 5, warmup: int = 1) -> Timing:
+  """Times calls of a function, which must return only when its work is done."""
+  return measure_interleaved({"": function}, repeats=repeats, warmup=warmup)[""]
+
+
+def measure_interleaved(
+  functions: dict[str, Callable[[], Any]], *, repeats: int = 5, warmup: int = 1
+) -> dict[str, Timing]:
+  """Times several functions in turns, so that what slows the machine slows them all."""
+  seconds: dict[str, list[float]] = {name: [] for name in functions}
+  for turn in range(-warmup, repeats):
+    for name, function in functions.items():
+      start = time.perf_counter()
+      function()
+      if turn >= 0:
+        seconds[name].append(time.perf_counter() - start)
+  return {name: Timing.of(values) for name, values in seconds.items()}
+
+
+def environment() -> dict[str, str | int]:
+  """The machine and the versions that figures depend on."""
+  versions = {}
+  for package in PACKAGES:
+    try:
+      versions[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return {
+    "date": datetime.date.today().isoformat(),
+    "cpu": _cpu_model(),
+    "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    "python": platform.python_version(),
+    **versions,
+  }
+
+
+def _cpu_model() -> str:
+  info = pathlib.Path("/proc/cpuinfo")
+  if info.is_file():
+    for line in info.read_text().splitlines():
+      if line.startswith("model name"):
+        return line.split(":", 1)[1].strip()
+  return platform.processor() or platform.machine()
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+  """Prints a Markdown table; numbers get three significant digits."""
+  cells = [[_cell(value) for value in row] for row in rows]
+  widths = [max(map(len, column)) for column in zip(headers, *cells)]
+  for row in (headers, ["-" * width for width in widths], *cells):
+    print("| " + " | ".join(cell.rjust(width) for cell, width in zip(row, widths)) + " |")
+
+
+def _cell(value: Any) -> str:
+  if not isinstance(value, float):
+    return str(value)
+  return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def print_json(results: dict[str, Any]) -> None:
+  """Prints the last line of a benchmark, for programs."""
+  print(json.dumps(results, sort_keys=True))
