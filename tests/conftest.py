@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 import warnings
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -9,6 +10,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
+# Most of the time goes into compilation, and many tests compile the same programs.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="pcan_jax_tests_"))
 # The tests run from a checkout, as launch.py does.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
