@@ -74,7 +74,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
   name = "pcan"
   VERSION = tfds.core.Version(f"{records.SCHEMA_VERSION}.0.0")
   BUILDER_CONFIGS: ClassVar = [
-    PcanConfig(name="openpose-28-256", description="MA-52's keypoints, frames of 256 pixels")
+    PcanConfig(name="ma52", description="MA-52's keypoints, frames of 256 pixels")
   ]
   MANUAL_DOWNLOAD_INSTRUCTIONS = """
     The manual directory is a source directory in the layout in which MA-52 is published:

@@ -274,6 +274,12 @@ def test_the_command_line_says_where_the_data_set_is(built, source, tmp_path, ca
   assert capsys.readouterr().out.strip() == str(out / built.relative_to(built.parents[2]))
 
 
+def test_by_default_frames_have_256_pixels(source, tmp_path):
+  folder = build(source, tmp_path / "out", jobs=1)
+  assert folder.parent.name == "openpose-28-256"
+  assert read(folder, "val")["val_000"]["frames"].shape[1:] == (256, 256, 3)
+
+
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
