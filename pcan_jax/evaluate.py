@@ -22,6 +22,7 @@ from pcan_jax.labels import LabelTree
 from pcan_jax.metrics import ClassificationCounts
 from pcan_jax.pcan import PCAN
 from pcan_jax.results import Results, results_folder
+from pcan_jax.submission import write_submission
 
 PyTree = Any
 
@@ -155,6 +156,8 @@ def evaluate_checkpoint(
 ) -> Results:
   """Evaluates a checkpoint, prints the table and writes `OUTPUT/eval/SPLIT/`.
 
+  Of a split without labels, that is what the challenges ask for, see `pcan_jax.submission`.
+
   Args:
     path: as for `checkpoints.locate`.
     output: where the results go.
@@ -171,6 +174,8 @@ def evaluate_checkpoint(
   results = Evaluator(model, description, dataset)(variables, split, num_clips)
   folder = results_folder(output, split, num_clips, config.eval.num_clips)
   results.write(folder, description.tree)
+  if not results.metrics:
+    write_submission(results, description, folder)
   _log.info(
     "%s, step %d: %d videos of split %r, %d clip(s) per video%s, in %%\n\n%s\n\nwritten to %s",
     path,

@@ -8,7 +8,10 @@ import pytest
 from configs import ma52
 from pcan_jax import evaluate, inference, input_pipeline, train
 from pcan_jax.preprocess import preprocess
+from pcan_jax.results import Results
+from pcan_jax.submission import check_submission
 from tests.tiny_config import shrink
+from tests.tiny_source import TREE
 
 KEYS = {
   "action_top1",
@@ -43,6 +46,26 @@ def test_every_clip_of_the_split_is_evaluated_and_written(workdir, tiny_dataset,
     assert all(0 <= value <= 1 for value in written[branch].values())
   rows = (tmp_path / "eval/val/predictions.csv").read_text().splitlines()
   assert rows[0].startswith("id,action,top1,top2") and len(rows) == 1 + len(results.ids)
+
+
+def test_a_split_without_labels_gives_a_submission(workdir, tmp_path):
+  results = evaluate.evaluate_checkpoint(workdir, tmp_path, split="test")
+  assert results.metrics == {} and (results.actions == -1).all()
+  check_submission(tmp_path / "eval/test/submission.zip", results.ids, TREE)
+
+
+def test_results_are_read_as_they_were_written(workdir, tmp_path):
+  results = evaluate.evaluate_checkpoint(workdir, tmp_path, num_clips=1)
+  read = Results.read(tmp_path / "eval/val-1clip")
+  assert read.ids == results.ids and read.metrics == results.metrics and read.num_clips == 1
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    (read.actions, read.probabilities, read.embeddings),
+    (results.actions, results.probabilities, results.embeddings),
+  )
+  assert read.embeddings["rgb"]["action"].shape == (len(read.ids), 16)
+  with pytest.raises(FileNotFoundError, match="--mode=eval"):
+    Results.read(tmp_path / "eval/val")
 
 
 def test_probabilities_are_fused_by_their_mean(workdir, tmp_path):

@@ -1,0 +1,65 @@
+"""The notebooks run from start to end, at toy size, and carry no outputs."""
+
+import os
+import pathlib
+import re
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
+
+NOTEBOOKS = pathlib.Path(__file__).parent.parent / "notebooks"
+# What replaces the cell tagged `parameters`; the training notebook also gets a toy config.
+TOY_CLIPS = """
+import pathlib
+WORK = pathlib.Path({work!r})
+TRAIN_CLIPS, VAL_CLIPS = 60, 52
+EPOCHS = 1
+"""
+TOY_CONFIG = """
+import sys
+sys.path.insert(0, str(project))
+from configs import demo
+from tests.tiny_config import shrink
+full_size = demo.get_config
+demo.get_config = lambda *variant: shrink(full_size(*variant))
+"""
+CHECKPOINT = """
+CHECKPOINT = {work!r} + "/pcan"
+PTH, DATA, SPLIT, NUM_CLIPS = "", None, None, 1
+"""
+
+
+def execute(name, parameters, folder):
+  notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
+  cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
+  assert len(cells) == 1
+  cells[0].source = parameters
+  client = nbclient.NotebookClient(
+    notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+  )
+  client.execute()
+  outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+  text = "".join(output.get("text", "") for output in outputs)
+  images = sum("image/png" in output.get("data", {}) for output in outputs)
+  return text, images
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebooks_carry_no_outputs(path):
+  for cell in nbformat.read(path, as_version=4).cells:
+    assert not cell.get("outputs") and not cell.get("execution_count")
+
+
+def test_training_then_evaluation_run_from_start_to_end(tmp_path, monkeypatch):
+  monkeypatch.setenv("XLA_FLAGS", "")
+  monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+  assert os.environ["JAX_PLATFORMS"] == "cpu"
+  work = str(tmp_path / "work")
+  text, images = execute("train_pcan.ipynb", TOY_CLIPS.format(work=work) + TOY_CONFIG, NOTEBOOKS)
+  assert len(re.findall("F1 mean", text)) == 2 and images >= 3
+  assert pathlib.Path(work, "pcan/report/index.html").is_file()
+
+  text, images = execute("evaluate_checkpoint.ipynb", CHECKPOINT.format(work=work), NOTEBOOKS)
+  assert "F1 mean" in text and images >= 2
