@@ -54,6 +54,8 @@ def main(_: list[str]) -> None:
       import jax
 
       jax.distributed.initialize()
+      if jax.process_index():  # one host speaks for all
+        logging.getLogger("pcan_jax").setLevel(logging.WARNING)
     with logging_redirect_tqdm([logging.getLogger("pcan_jax")]):  # lines above progress bars
       run[_MODE.value]()
   except (FileNotFoundError, ValueError, FloatingPointError) as error:

@@ -173,9 +173,10 @@ def evaluate_checkpoint(
     config.eval.gamma.update(rgb=0.0, pose=0.0)
   results = Evaluator(model, description, dataset)(variables, split, num_clips)
   folder = results_folder(output, split, num_clips, config.eval.num_clips)
-  results.write(folder, description.tree)
-  if not results.metrics:
-    write_submission(results, description, folder)
+  if jax.process_index() == 0:
+    results.write(folder, description.tree)
+    if not results.metrics:
+      write_submission(results, description, folder)
   _log.info(
     "%s, step %d: %d videos of split %r, %d clip(s) per video%s, in %%\n\n%s\n\nwritten to %s",
     path,

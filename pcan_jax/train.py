@@ -154,10 +154,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
       state = state.replace(**warm_start.initialize(state.model(), run.model, run.description))
     else:
       state = restore_state(checkpoints, start_step, state)
-    (workdir / "config.json").write_text(json.dumps(run.description.to_json(), indent=2) + "\n")
-    (workdir / "parameters.txt").write_text(
-      parameter_overview.get_parameter_overview(state.params, include_stats=False) + "\n"
-    )
+    if jax.process_index() == 0:
+      _write_overview(workdir, run.description, state)
     _log.info("%s\n", run.start_block(state, start_step, workdir))
     batches = run.batches(start_step)
     progress = Progress(
@@ -183,6 +181,14 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
         _log.info("epoch %.0f, 1 clip per video\n%s", step / run.steps_per_epoch, results.table())
     progress.close()
   return state
+
+
+def _write_overview(workdir: pathlib.Path, description: Description, state: TrainState) -> None:
+  """What is trained, for people: the whole config, and every parameter with its shape."""
+  (workdir / "config.json").write_text(json.dumps(description.to_json(), indent=2) + "\n")
+  (workdir / "parameters.txt").write_text(
+    parameter_overview.get_parameter_overview(state.params, include_stats=False) + "\n"
+  )
 
 
 def _writer(workdir: pathlib.Path) -> metric_writers.MetricWriter:
