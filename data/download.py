@@ -1,0 +1,303 @@
+"""Fetches MA-52 from the Hugging Face Hub and makes a source directory of it.
+
+    python -m data.download ma52 --accept-license --out SOURCE
+
+Files arrive in SOURCE/download, zip files are unpacked from there into the layout of
+`data.ma52_layout`, and what is in place is compared with what was published. An interrupted run can
+be repeated and goes on where it was.
+"""
+
+import argparse
+import collections
+import dataclasses
+import filecmp
+import os
+import pathlib
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+
+from data import hub_files, ma52_layout
+from data.hub_files import HubError, HubFile
+from data.ma52_layout import SPLITS, VIDEO_SUFFIXES
+from data.safe_zip import FREE_SPACE_LEFT, unpack
+from pcan_jax.keypoints import LAYOUTS, KeypointLayout
+
+_SHOWN = 20
+_SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_SAMPLE_WORDS = {"sample", "samples"}  # a few clips to look at, which the splits hold too
+_LIST_WORDS = frozenset("annotation annotations label labels list lists ma video videos".split())
+
+
+@dataclasses.dataclass(frozen=True)
+class HubDataSet:
+  """A data set that is given to researchers through the hub.
+
+  Attributes:
+    title: what it is called.
+    repos: data sets of the hub that it consists of, owner/name.
+    clips: number of clips per split, as published.
+    layout: of its keypoints.
+    terms: what its licence asks for.
+    lists_page: where its lists of videos are, should they not be on the hub.
+  """
+
+  title: str
+  repos: tuple[str, ...]
+  clips: Mapping[str, int]
+  layout: KeypointLayout
+  terms: str
+  lists_page: str
+
+
+MA52 = HubDataSet(
+  title="MA-52",
+  repos=("kunli-cs/MA-52", "kunli-cs/MA-52_openpose_28kp"),
+  clips={"train": 11_250, "val": 5_586, "test": 5_586},
+  layout=LAYOUTS["openpose-28"],
+  terms="""\
+MA-52 shows the faces and bodies of real people. Its authors give it to researchers on request, for
+non-commercial scientific purposes only, under a licence agreement that you sign.
+
+  1. Read and sign the agreement, and apply: https://github.com/VUT-HFUT/Micro-Action#-data
+  2. Ask for access on both pages of the hub, with the account whose token you use here:
+     https://huggingface.co/datasets/kunli-cs/MA-52
+     https://huggingface.co/datasets/kunli-cs/MA-52_openpose_28kp
+  3. Run this command again with --accept-license, which says that you have read the agreement, have
+     accepted it, and will keep to it.
+
+Nothing was downloaded.""",
+  lists_page="https://github.com/VUT-HFUT/Micro-Action/tree/main/mar_scripts/manet/mmaction2/data/ma52",
+)
+
+DATA_SETS = {"ma52": MA52}
+
+
+def download(
+  dataset: HubDataSet,
+  out: str | os.PathLike[str],
+  splits: Sequence[str] = SPLITS,
+  endpoint: str | None = None,
+) -> list[str]:
+  """Fetches splits of a data set, arranges them in a source directory, and checks that.
+
+  Args:
+    dataset: which one.
+    out: the source directory; what is in it already is kept.
+    splits: which splits.
+    endpoint: address of the hub; None is `HF_ENDPOINT`, else huggingface.co.
+
+  Returns:
+    Every difference between what is in place and what was published, one sentence each.
+
+  Raises:
+    HubError: the hub cannot be reached or does not let us in.
+    FileNotFoundError: the hub holds nothing that could be a list of videos, or none of poses.
+    ValueError: a file is damaged or hostile, or would replace another one.
+    OSError: the disk is too full, or cannot be written to.
+  """
+  out = pathlib.Path(out)
+  token = hub_files.read_token()
+  files = {repo: hub_files.list_files(repo, token, endpoint) for repo in dataset.repos}
+  wanted, unused = _choose(files, splits)
+  if unused:
+    print(f"not needed, stays on the hub: {_some(unused)}")
+  folders = {repo: out / "download" / repo.rpartition("/")[2] for repo in dataset.repos}
+  _check_free_space(wanted, folders, out)
+  for file in wanted:
+    hub_files.fetch(file, folders[file.repo], token, endpoint)
+  unused = []
+  for file in wanted:
+    unused += _arrange(folders[file.repo] / file.path, file.path, out, splits)
+  if unused:
+    print(f"not needed, not unpacked: {_some(unused)}")
+  _check_lists_and_poses(dataset, out, splits, files)
+  return find_differences(dataset, out, splits)
+
+
+def find_place(path: str, splits: Sequence[str]) -> str | None:
+  """Where a file of the hub belongs in a source directory, whatever the folders it comes in.
+
+  Args:
+    path: of the file, with the names of the folders and archives around it.
+    splits: the splits that are wanted.
+
+  Returns:
+    Path in the source directory, or None if the file is not wanted.
+  """
+  *around, name = pathlib.PurePosixPath(path).parts
+  if name.startswith(".") or any(_words(part) & _SAMPLE_WORDS for part in around):
+    return None
+  stem, suffix = pathlib.PurePosixPath(name).stem, pathlib.PurePosixPath(name).suffix.lower()
+  folder_split = next(filter(None, map(_split_of, reversed(around))), None)
+  if suffix in VIDEO_SUFFIXES:  # its own name is an id and means nothing
+    if folder_split is None:
+      return f"raw_videos/{name}"
+    return f"raw_videos/{folder_split}/{name}" if folder_split in splits else None
+  split = _split_of(stem) or folder_split
+  if suffix == ".pkl" and (split is None or split in splits):
+    return f"pose/{name}" if split == _split_of(stem) else f"pose/{stem}_{split}.pkl"
+  if suffix == ".txt" and split in splits and _words(stem) - _SPLIT_WORDS.keys() <= _LIST_WORDS:
+    return f"annotations/{split}_list_videos.txt"
+  return None
+
+
+def find_differences(
+  dataset: HubDataSet, source: str | os.PathLike[str], splits: Sequence[str]
+) -> list[str]:
+  """Compares lists, poses and names of videos with each other and with the published counts.
+
+  The videos are not decoded; `data.check` does that.
+
+  Args:
+    dataset: what should be there.
+    source: the source directory.
+    splits: which splits to look at.
+  """
+  tree = ma52_layout.read_tree(source)
+  differences = []
+  for split in splits:
+    try:
+      clips, problems = ma52_layout.scan_split(source, split, tree, dataset.layout)
+    except (FileNotFoundError, ValueError) as error:
+      differences.append(f"{split}: {error}")
+      continue
+    listed, published = len(clips) + len(problems), dataset.clips[split]
+    print(f"{split}: {listed:,} clips, {len(clips):,} with video and pose, {published:,} published")
+    if listed != published:
+      differences.append(f"{split}: the list names {listed:,} clips, published are {published:,}")
+    differences += map(str, problems)
+  try:
+    unlisted = ma52_layout.find_unlisted(source)
+  except (FileNotFoundError, ValueError):
+    return differences  # a list that is missing or cannot be read is among them already
+  return differences + [f"{path}: this video is in no list" for path in unlisted]
+
+
+def _split_of(text: str) -> str | None:
+  """The one split that a name speaks of."""
+  found = {_SPLIT_WORDS[word] for word in _words(text) & _SPLIT_WORDS.keys()}
+  return found.pop() if len(found) == 1 else None
+
+
+def _words(text: str) -> set[str]:
+  return set(re.findall("[a-z]+", text.lower()))
+
+
+def _choose(
+  files: Mapping[str, Sequence[HubFile]], splits: Sequence[str]
+) -> tuple[list[HubFile], list[str]]:
+  """The files to fetch, and the paths of the others."""
+  wanted, unused = [], []
+  for file in (file for of_repo in files.values() for file in of_repo):
+    is_zip = file.path.lower().endswith(".zip")
+    # What a video in the archive would be, it is itself.
+    if find_place(f"{file.path}/video.mp4" if is_zip else file.path, splits):
+      wanted.append(file)
+    else:
+      unused.append(file.path)
+  return wanted, unused
+
+
+def _check_free_space(
+  wanted: Sequence[HubFile], folders: Mapping[str, pathlib.Path], out: pathlib.Path
+) -> None:
+  """Videos hardly shrink in archives: those need their size twice."""
+  missing = [file for file in wanted if not hub_files.is_fetched(file, folders[file.repo])]
+  size = sum(file.size for file in missing)
+  needed = size + sum(file.size for file in missing if file.path.lower().endswith(".zip"))
+  out.mkdir(parents=True, exist_ok=True)
+  free = shutil.disk_usage(out).free
+  print(f"{len(wanted)} files, {len(missing)} of them to download: {size / 1e9:.1f} GB")
+  if needed + FREE_SPACE_LEFT > free:
+    raise OSError(
+      f"about {needed / 1e9:.1f} GB are needed to download and unpack, but {out} has "
+      f"{free / 1e9:.1f} GB free; make room, choose another --out or fewer --splits"
+    )
+
+
+def _arrange(path: pathlib.Path, name: str, out: pathlib.Path, splits: Sequence[str]) -> list[str]:
+  """Puts a file, or those in an archive, where they belong; returns what belongs nowhere."""
+  if path.suffix.lower() == ".zip":
+    unpacked = unpack(path, out, lambda member: find_place(f"{name}/{member}", splits))
+    return [f"{name}/{member}" for member in unpacked.unused]
+  target = out / find_place(name, splits)
+  if target.exists():
+    if not filecmp.cmp(path, target, shallow=False):
+      raise ValueError(f"{target} exists and differs from {path}; move one of them away")
+    return []
+  target.parent.mkdir(parents=True, exist_ok=True)
+  try:
+    os.link(path, target)  # needs no space, and survives when the download is deleted
+  except OSError:
+    part = target.with_name(target.name + ".part")
+    shutil.copyfile(path, part)
+    part.replace(target)
+  return []
+
+
+def _check_lists_and_poses(
+  dataset: HubDataSet,
+  out: pathlib.Path,
+  splits: Sequence[str],
+  files: Mapping[str, Sequence[HubFile]],
+) -> None:
+  found = "; ".join(
+    f"{repo} holds {_some([file.path for file in of_repo])}" for repo, of_repo in files.items()
+  )
+  for split in splits:
+    path = out / "annotations" / f"{split}_list_videos.txt"
+    if not path.is_file():
+      raise FileNotFoundError(
+        f"no list of the {split} videos is on the hub: {found}. Get {path.name} from "
+        f"{dataset.lists_page}, put it at {path}, and run the command again"
+      )
+  if not any((out / "pose").glob("*.pkl")):
+    raise FileNotFoundError(f"no pickle of poses for {', '.join(splits)} is on the hub: {found}")
+
+
+def _some(names: Sequence[str]) -> str:
+  """Names, not too many, counted by their suffix where there are more."""
+  if len(names) <= _SHOWN:
+    return ", ".join(names) or "nothing"
+  kinds = collections.Counter(pathlib.PurePosixPath(name).suffix or "no suffix" for name in names)
+  counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+  return f"{len(names):,} files ({counts}): {', '.join(names[:_SHOWN])}, ..."
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """The command line."""
+  parser = argparse.ArgumentParser(
+    prog="python -m data.download",
+    description="Fetches a data set from the Hugging Face Hub into a source directory and checks "
+    "what arrived. Run it again after an interruption and it goes on where it was.",
+  )
+  parser.add_argument("dataset", choices=DATA_SETS, help="which data set")
+  parser.add_argument("--out", type=pathlib.Path, required=True, help="the source directory")
+  parser.add_argument(
+    "--accept-license", action="store_true", help="you have read and accept the licence agreement"
+  )
+  parser.add_argument(
+    "--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="which splits (all)"
+  )
+  arguments = parser.parse_args(argv)
+  dataset = DATA_SETS[arguments.dataset]
+  if not arguments.accept_license:
+    print(dataset.terms, file=sys.stderr)
+    sys.exit(2)
+  try:
+    differences = download(dataset, arguments.out, arguments.splits)
+  except (HubError, ValueError, OSError) as error:
+    sys.exit(f"error: {error}")
+  log = arguments.out / "download" / "differences.txt"
+  log.unlink(missing_ok=True)  # of an earlier run
+  if differences:
+    log.write_text("".join(f"{difference}\n" for difference in differences), encoding="utf-8")
+    print("".join(f"  {difference}\n" for difference in differences[:_SHOWN]), file=sys.stderr)
+    sys.exit(f"{len(differences)} differences to what was published, all of them in {log}")
+  print(f"complete; next: python -m data.check {arguments.out}")
+
+
+if __name__ == "__main__":
+  main()

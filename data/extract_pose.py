@@ -1,0 +1,279 @@
+# /// script
+# requires-python = ">=3.11,<3.13"
+# dependencies = ["mediapipe==0.10.21", "av>=16,<19", "jaxtyping>=0.3.11,<0.4", "tqdm>=4.66"]
+# ///
+"""Estimates the pose of one person in videos: body and hands, as MA-52 has them.
+
+    uv run data/extract_pose.py VIDEOS --out poses.pkl
+
+VIDEOS is a video or a folder of them. The models are part of the package `mediapipe`, nothing else
+is downloaded. That package needs an older NumPy than the rest of this project, hence an environment
+of its own, which `uv run` sets up from the lines above. Without uv:
+
+    python3.12 -m venv poses && poses/bin/pip install mediapipe==0.10.21 av jaxtyping tqdm
+    poses/bin/python data/extract_pose.py VIDEOS --out poses.pkl
+
+The result is a pickle as pyskl has it. Where nobody is found, or a joint is not seen, keypoints and
+scores are 0, as with OpenPose.
+"""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import pickle
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tqdm
+from jaxtyping import Float, Float32
+
+if not __package__:  # run as a script, which finds only what lies next to it
+  sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+
+from data.video import Frame, VideoError, decode_video  # noqa: E402
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
+
+MIN_VISIBILITY = 0.3
+"""MediaPipe guesses joints that it does not see, such as legs under a table; those are left out."""
+
+BODY = {
+  "nose": (0,),
+  "neck": (11, 12),
+  "right_shoulder": (12,),
+  "right_elbow": (14,),
+  "right_wrist": (16,),
+  "left_shoulder": (11,),
+  "left_elbow": (13,),
+  "left_wrist": (15,),
+  "right_hip": (24,),
+  "right_knee": (26,),
+  "right_ankle": (28,),
+  "left_hip": (23,),
+  "left_knee": (25,),
+  "left_ankle": (27,),
+  "right_eye": (5,),
+  "left_eye": (2,),
+  "right_ear": (8,),
+  "left_ear": (7,),
+}
+"""For each joint of OpenPose's body the landmarks of MediaPipe's pose of which it is the mean."""
+
+FINGERTIPS = {"thumb_tip": 4, "index_tip": 8, "middle_tip": 12, "ring_tip": 16, "little_tip": 20}
+"""The landmark of MediaPipe's hand for each fingertip."""
+
+JOINTS = (*BODY, *(f"{side}_{tip}" for side in ("left", "right") for tip in FINGERTIPS))
+"""The layout openpose-28. Left and right are those of the person."""
+
+Body = Float[np.ndarray, "33 3"]
+"""MediaPipe's pose: (x, y), 0 to 1 within the frame, and visibility."""
+
+Hand = Float[np.ndarray, "21 2"]
+"""MediaPipe's hand: (x, y), 0 to 1 within the frame."""
+
+Landmarks = tuple[Body | None, Hand | None, Hand | None]
+"""Body, left hand and right hand; None for what was not found."""
+
+Tracker = Callable[[Frame], Landmarks]
+
+
+def to_openpose(
+  landmarks: Landmarks, size: tuple[int, int]
+) -> tuple[Float32[np.ndarray, "28 2"], Float32[np.ndarray, "28"]]:
+  """Chooses OpenPose's joints from the landmarks of one frame.
+
+  The visibility of a landmark is the score of its joint. MediaPipe gives none to hands; a fingertip
+  has that of its wrist. Joints that are hardly visible or outside the frame count as not found.
+
+  Args:
+    landmarks: of the frame.
+    size: (h, w) of the frame in pixels.
+
+  Returns:
+    Keypoints in pixels, (0, 0) the centre of the first, and their scores, 0 to 1; both are 0 for
+    what was not found.
+  """
+  body, *hands = landmarks
+  points = np.zeros((len(JOINTS), 2))
+  scores = np.zeros(len(JOINTS))
+  if body is not None:
+    for index, sources in enumerate(BODY.values()):
+      points[index] = body[list(sources), :2].mean(axis=0)
+      scores[index] = body[list(sources), 2].min()
+    for side, hand in zip(("left", "right"), hands):
+      if hand is not None:
+        tips = slice(JOINTS.index(f"{side}_thumb_tip"), JOINTS.index(f"{side}_little_tip") + 1)
+        points[tips] = hand[list(FINGERTIPS.values())]
+        scores[tips] = scores[JOINTS.index(f"{side}_wrist")]
+  height, width = size
+  found = (scores >= MIN_VISIBILITY) & ((points >= 0) & (points <= 1)).all(axis=-1)
+  pixels = np.clip(points * (width, height) - 0.5, 0, (width - 1, height - 1))
+  return (
+    np.where(found[:, None], pixels, 0).astype(np.float32),
+    np.where(found, scores, 0).astype(np.float32),
+  )
+
+
+def estimate(video: pathlib.Path, name: str, track: Tracker) -> dict[str, Any]:
+  """The pose in every frame of a video, as one entry of a pyskl pickle.
+
+  Args:
+    video: path of the video.
+    name: of the clip.
+    track: finds the landmarks of a frame, called for one after the other.
+
+  Raises:
+    VideoError: the video cannot be decoded to its end.
+  """
+  frames, _ = decode_video(video)
+  poses, size = [], (0, 0)
+  for frame in tqdm.tqdm(frames, name, unit="frame", leave=False, disable=None):
+    size = frame.shape[:2]
+    poses.append(to_openpose(track(np.ascontiguousarray(frame)), size))
+  return {
+    "frame_dir": name,
+    "total_frames": len(poses),
+    "img_shape": size,
+    "original_shape": size,
+    "keypoint": np.stack([keypoints for keypoints, _ in poses])[None],
+    "keypoint_score": np.stack([scores for _, scores in poses])[None],
+  }
+
+
+def find_videos(path: pathlib.Path) -> dict[str, pathlib.Path]:
+  """The videos at a path by the names of their clips: paths within the folder, without suffixes.
+
+  Raises:
+    FileNotFoundError: there is no video.
+    ValueError: two videos differ only in their folder or suffix; poses are found by the rest.
+  """
+  if path.is_file():
+    return {path.stem: path}
+  if not path.exists():
+    raise FileNotFoundError(f"no video or folder at {path}")
+  videos = [
+    video
+    for video in sorted(path.rglob("*"))
+    if video.suffix.lower() in VIDEO_SUFFIXES and video.is_file()
+  ]
+  if not videos:
+    raise FileNotFoundError(f"{path} holds no video ({' '.join(VIDEO_SUFFIXES)})")
+  by_stem: dict[str, pathlib.Path] = {}
+  for video in videos:
+    other = by_stem.setdefault(video.stem, video)
+    if other is not video:
+      raise ValueError(
+        f"{other} and {video} would both be the clip {video.stem!r}; rename one, or estimate the "
+        "poses of each folder into a file of its own"
+      )
+  return {video.relative_to(path).with_suffix("").as_posix(): video for video in videos}
+
+
+@contextlib.contextmanager
+def open_tracker() -> Iterator[Tracker]:
+  """Opens MediaPipe's Holistic, which follows one person from frame to frame of one video."""
+  import mediapipe  # not at the top: tests do without it
+
+  # Smoothing over time would wear down the small movements that all this is about.
+  with mediapipe.solutions.holistic.Holistic(smooth_landmarks=False) as holistic:
+
+    def track(frame: Frame) -> Landmarks:
+      found = holistic.process(frame)
+      return (
+        _to_array(found.pose_landmarks, "x", "y", "visibility"),
+        _to_array(found.left_hand_landmarks, "x", "y"),
+        _to_array(found.right_hand_landmarks, "x", "y"),
+      )
+
+    yield track
+
+
+def _to_array(found: Any, *fields: str) -> np.ndarray | None:
+  if found is None:
+    return None
+  return np.array([[getattr(point, field) for field in fields] for point in found.landmark])
+
+
+@contextlib.contextmanager
+def _mute_native_code() -> Iterator[None]:
+  """MediaPipe logs several lines per video from C++, at no level that could be turned off."""
+  descriptor, python_stderr = sys.__stderr__.fileno(), sys.stderr
+  own = os.dup(descriptor)
+  with open(own, "w", buffering=1) as sys.stderr, open(os.devnull, "wb") as nowhere:
+    os.dup2(nowhere.fileno(), descriptor)
+    try:
+      yield
+    finally:
+      os.dup2(own, descriptor)
+      sys.stderr = python_stderr
+
+
+def extract(
+  videos: dict[str, pathlib.Path],
+  new_tracker: Callable[[], contextlib.AbstractContextManager[Tracker]],
+) -> tuple[list[dict[str, Any]], list[str]]:
+  """Estimates the poses in many videos, and says on standard error where there were none.
+
+  Args:
+    videos: by the names of their clips.
+    new_tracker: opens what finds the landmarks, as `open_tracker` does; one for each video.
+
+  Returns:
+    The entries of the readable videos, and what is wrong with the others.
+  """
+  entries, unreadable = [], []
+  for name, video in tqdm.tqdm(videos.items(), unit="video", disable=None):
+    try:
+      with new_tracker() as track:
+        entry = estimate(video, name, track)
+    except VideoError as error:
+      unreadable.append(str(error))
+      tqdm.tqdm.write(f"skipped: {error}", file=sys.stderr)
+      continue
+    entries.append(entry)
+    empty = int((entry["keypoint_score"] == 0).all(axis=(0, 2)).sum())
+    if empty:
+      message = f"warning: {video}: no person in {empty} of {entry['total_frames']} frames"
+      tqdm.tqdm.write(message, file=sys.stderr)
+  return entries, unreadable
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """The command line."""
+  parser = argparse.ArgumentParser(
+    description="Estimates body and hands of one person in every frame of a video, or of all "
+    "videos in a folder, with MediaPipe, and writes them as OpenPose's 28 keypoints. Exits with 1 "
+    "if a video is unreadable; the others are written nevertheless."
+  )
+  parser.add_argument("videos", type=pathlib.Path, help="a video or a folder of videos")
+  parser.add_argument("--out", type=pathlib.Path, required=True, help="pickle to write, *.pkl")
+  arguments = parser.parse_args(argv)
+  if arguments.out.suffix != ".pkl":
+    parser.error(f"--out is {arguments.out}; it must end in .pkl")
+  try:
+    videos = find_videos(arguments.videos)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with _mute_native_code():
+      entries, unreadable = extract(videos, open_tracker)
+  except ModuleNotFoundError as error:
+    sys.exit(f"error: {error}; run `uv run data/extract_pose.py`, or see the top of this file")
+  except (OSError, ValueError) as error:
+    sys.exit(f"error: {error}")
+  if entries:
+    part = arguments.out.with_name(arguments.out.name + ".part")
+    part.write_bytes(pickle.dumps(entries, protocol=4))
+    part.replace(arguments.out)
+    frames = sum(entry["total_frames"] for entry in entries)
+    seconds = time.monotonic() - started
+    print(f"{arguments.out}: videos {len(entries)}, frames {frames}, seconds {seconds:.0f}")
+  if unreadable:
+    sys.exit(f"{len(unreadable)} of {len(videos)} videos could not be read")
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,175 @@
+import contextlib
+import pathlib
+import pickle
+import re
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+
+from data import extract_pose, ma52_layout
+from data.extract_pose import BODY, JOINTS, MIN_VISIBILITY, extract, find_videos, main, to_openpose
+from data.pose_files import open_poses
+from data.safe_pickle import load_pickle
+from data.video import decode_video
+from pcan_jax.keypoints import LAYOUTS
+from tests.test_video import ask_for_rotation
+from tests.tiny_source import write_video
+
+LAYOUT = LAYOUTS["openpose-28"]
+SIZE = (48, 64)
+FRAMES = np.full((5, *SIZE, 3), 90, np.uint8)
+
+
+def body(visibility=0.9):
+  """Landmarks at (0.01 i, 0.02 i)."""
+  index = np.arange(33)
+  return np.stack([0.01 * index, 0.02 * index, np.full(33, visibility)], axis=1)
+
+
+def hand(x):
+  return np.stack([np.full(21, x), 0.01 * np.arange(21)], axis=1)
+
+
+def joint(name):
+  return LAYOUT.joints.index(name)
+
+
+@contextlib.contextmanager
+def tracker():
+  """Sees a person in every frame but the first two of a video."""
+  seen = []
+
+  def track(frame):
+    seen.append(frame)
+    return (None, None, None) if len(seen) <= 2 else (body(), hand(0.25), None)
+
+  yield track
+
+
+def test_joints_are_those_of_the_layout():
+  assert JOINTS == LAYOUT.joints
+  assert extract_pose.VIDEO_SUFFIXES == ma52_layout.VIDEO_SUFFIXES
+  landmarks = LAYOUTS["mediapipe-33"].joints
+  for name, sources in BODY.items():
+    expected = ("left_shoulder", "right_shoulder") if name == "neck" else (name,)
+    assert tuple(landmarks[source] for source in sources) == expected
+
+
+def test_coordinates_are_pixels_with_the_centre_of_the_first_at_zero():
+  keypoints, scores = to_openpose((body(), None, None), SIZE)
+  assert keypoints.dtype == scores.dtype == np.float32
+  np.testing.assert_allclose(
+    keypoints[joint("right_knee")], [0.26 * 64 - 0.5, 0.52 * 48 - 0.5], rtol=1e-6
+  )
+  np.testing.assert_allclose(
+    keypoints[joint("neck")], [0.115 * 64 - 0.5, 0.23 * 48 - 0.5], rtol=1e-6
+  )
+  assert np.all(scores[:18] == np.float32(0.9)) and not scores[18:].any()
+  edges = body()
+  edges[0, :2], edges[2, :2] = 0, 1
+  keypoints, _ = to_openpose((edges, None, None), SIZE)
+  np.testing.assert_array_equal(keypoints[joint("nose")], [0, 0])
+  np.testing.assert_array_equal(keypoints[joint("left_eye")], [63, 47])
+
+
+def test_fingertips_go_to_their_own_hand_with_the_score_of_its_wrist():
+  landmarks = body()
+  landmarks[15, 2], landmarks[16, 2] = 0.5, 0.7
+  keypoints, scores = to_openpose((landmarks, hand(0.25), hand(0.75)), SIZE)
+  for side, x, score in (("left", 0.25, 0.5), ("right", 0.75, 0.7)):
+    for tip, landmark in (("thumb_tip", 4), ("index_tip", 8), ("little_tip", 20)):
+      index = joint(f"{side}_{tip}")
+      expected = [x * 64 - 0.5, max(0.01 * landmark * 48 - 0.5, 0)]
+      np.testing.assert_allclose(keypoints[index], expected, rtol=1e-6)
+      assert scores[index] == np.float32(score)
+
+
+def test_what_is_not_seen_is_zero():
+  landmarks = body()
+  landmarks[12, 2] = MIN_VISIBILITY / 2  # right shoulder, and so the neck
+  landmarks[25, 1] = 1.01  # left knee, below the frame
+  landmarks[16, 2] = 0  # right wrist, and so its hand
+  keypoints, scores = to_openpose((landmarks, hand(0.2), hand(0.8)), SIZE)
+  missing = ["right_shoulder", "neck", "left_knee", "right_wrist", "right_index_tip"]
+  indices = [joint(name) for name in missing]
+  assert not keypoints[indices].any() and not scores[indices].any()
+  assert (scores > 0).sum() == 28 - 4 - 5
+  nobody, scores = to_openpose((None, None, None), SIZE)
+  assert not nobody.any() and not scores.any() and nobody.shape == (28, 2)
+
+
+def test_a_folder_becomes_one_pickle_that_is_read_as_poses(tmp_path, capsys):
+  write_video(tmp_path / "videos/train/один.mp4", FRAMES)
+  write_video(tmp_path / "videos/two.v2.mp4", FRAMES[:4])
+  (tmp_path / "videos/notes.txt").write_text("no video")
+  (tmp_path / "videos/broken.mp4").write_bytes(b"no video either")
+  videos = find_videos(tmp_path / "videos")
+  assert list(videos) == ["broken", "train/один", "two.v2"]
+  entries, (unreadable,) = extract(videos, tracker)
+  assert "broken.mp4" in unreadable
+  printed = capsys.readouterr().err
+  assert re.search(r"skipped: .*broken\.mp4", printed)
+  assert re.search(r"один\.mp4: no person in 2 of 5 frames", printed)
+  assert re.search(r"two\.v2\.mp4: no person in 2 of 4 frames", printed)
+  path = tmp_path / "poses.pkl"
+  path.write_bytes(pickle.dumps(entries, protocol=4))
+  first, _ = load_pickle(path)
+  assert first["frame_dir"] == "train/один" and first["total_frames"] == 5
+  assert first["img_shape"] == first["original_shape"] == SIZE
+  keypoints, scores = open_poses(path, LAYOUT).read("один", 5, SIZE)
+  assert keypoints.shape == (1, 5, 28, 2) and scores.shape == (1, 5, 28)
+  assert keypoints.dtype == scores.dtype == np.float32
+  np.testing.assert_array_equal(scores.any(axis=(0, 2)), [False, False, True, True, True])
+  assert open_poses(path, LAYOUT).clip_ids == ["two.v2", "один"]
+
+
+def test_frames_stand_upright_as_in_the_build(tmp_path):
+  path = tmp_path / "a.mp4"
+  write_video(path, np.rot90(FRAMES, axes=(1, 2)))
+  ask_for_rotation(path, 1)
+  (entry,), _ = extract(find_videos(path), tracker)
+  assert entry["img_shape"] == next(decode_video(path)[0]).shape[:2] == SIZE
+
+
+def test_clips_of_one_name_are_refused(tmp_path):
+  for name in ("train/a.mp4", "val/a.avi"):
+    (tmp_path / name).parent.mkdir()
+    (tmp_path / name).touch()
+  with pytest.raises(ValueError, match="would both be the clip 'a'"):
+    find_videos(tmp_path)
+  (tmp_path / "empty").mkdir()
+  with pytest.raises(FileNotFoundError, match="holds no video"):
+    find_videos(tmp_path / "empty")
+  with pytest.raises(FileNotFoundError, match="no video or folder"):
+    find_videos(tmp_path / "nothing")
+
+
+def test_the_command_writes_the_readable_and_fails_for_the_others(tmp_path, monkeypatch, capfd):
+  monkeypatch.setattr(extract_pose, "open_tracker", tracker)
+  write_video(tmp_path / "good.mp4", FRAMES)
+  (tmp_path / "bad.mp4").touch()
+  out = tmp_path / "new" / "poses.pkl"
+  with pytest.raises(SystemExit, match="1 of 2 videos could not be read"):
+    main([str(tmp_path), "--out", str(out)])
+  assert len(load_pickle(out)) == 1
+  printed = capfd.readouterr()
+  assert "videos 1, frames 5" in printed.out and "bad.mp4" in printed.err
+  with pytest.raises(SystemExit, match="2"):
+    main([str(tmp_path), "--out", "poses.npz"])
+
+
+def test_without_mediapipe_the_way_to_run_it_is_named(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "mediapipe", None)
+  write_video(tmp_path / "a.mp4", FRAMES)
+  with pytest.raises(SystemExit, match="uv run data/extract_pose.py"):
+    main([str(tmp_path), "--out", str(tmp_path / "poses.pkl")])
+  assert not (tmp_path / "poses.pkl").exists()
+
+
+def test_the_environment_of_the_script_is_well_formed():
+  text = pathlib.Path(extract_pose.__file__).read_text(encoding="utf-8")
+  (block,) = re.findall(r"(?m)^# /// script\n((?:#.*\n)+?)# ///$", text)
+  environment = tomllib.loads("".join(line[2:] for line in block.splitlines(keepends=True)))
+  assert "mediapipe==0.10.21" in environment["dependencies"]
