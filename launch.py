@@ -33,7 +33,7 @@ _MULTI_HOST = flags.DEFINE_bool("multi_host", False, "One process per host: TPU 
 _DATA = flags.DEFINE_string("data", None, "eval, report: data set, if not the one trained on.")
 _SPLIT = flags.DEFINE_string("split", None, "eval, report: split, if not the config's eval_split.")
 _NUM_CLIPS = flags.DEFINE_integer(
-  "num_clips", None, "eval, predict: clips per video, if not the config's.", lower_bound=1
+  "num_clips", None, "eval, predict, export: clips per video, if not the config's.", lower_bound=1
 )
 _RECTIFY = flags.DEFINE_bool("rectify", True, "eval: correct predictions by the prototypes.")
 _BASELINE = flags.DEFINE_string("baseline", None, "report: working directory to compare with.")
@@ -119,13 +119,14 @@ def _predict() -> None:
     features=_FEATURES.value,
   )
   if failed:
-    sys.exit(f"error: {failed} file(s) failed, see above")
+    sys.exit(f"error: {failed} file(s) with a problem, see above")
 
 
 def _export() -> None:
   from pcan_jax.export import export_checkpoint
 
-  print(export_checkpoint(_source(), pathlib.Path(_needed(_OUT))))
+  output = pathlib.Path(_needed(_OUT))
+  print(export_checkpoint(_source(), output, num_clips=_NUM_CLIPS.value))
 
 
 def _needed(flag: flags.FlagHolder[str | None]) -> str:

@@ -66,10 +66,11 @@ def encode_clip(clip: ClipSource, encoding: Encoding) -> dict[str, Any]:
   for count, frame in enumerate(frames, start=1):
     if count == 1:
       original_size = frame.shape[:2]
-      box = _checked_box(clip, original_size)
+      _require_size(clip, original_size)
+      box = crop_box(clip.keypoints, original_size, str(clip.video))
     if count > clip.num_frames + FRAME_COUNT_TOLERANCE:
       break
-    images.append(_encode_frame(frame, box, encoding))
+    images.append(encode_frame(frame, box, encoding))
     stored_bytes += len(images[-1])
     if stored_bytes > MAX_RECORD_BYTES:
       raise ValueError(f"{clip.video}: too long to be one record; cut it into shorter clips")
@@ -97,24 +98,35 @@ def encode_clip(clip: ClipSource, encoding: Encoding) -> dict[str, Any]:
   }
 
 
-def _checked_box(clip: ClipSource, size: tuple[int, int]) -> tuple[int, int, int, int]:
-  if clip.img_shape not in (None, size):
-    raise ValueError(
-      f"{clip.video} is {size[0]} pixels high and {size[1]} wide, but its poses were made for "
-      f"{clip.img_shape[0]} x {clip.img_shape[1]}; estimate them again from this file"
-    )
-  x0, y0, x1, y1 = (int(edge) for edge in person_box(clip.keypoints, size))
+def crop_box(
+  keypoints: Float[np.ndarray, "m t v 2"], size: tuple[int, int], clip: str
+) -> tuple[int, int, int, int]:
+  """The square around the persons of a clip, (x0, y0, x1, y1) in pixels, see `person_box`.
+
+  Raises:
+    ValueError: the keypoints cannot be pixels of frames of this size; the message names the clip.
+  """
+  x0, y0, x1, y1 = (int(edge) for edge in person_box(keypoints, size))
   if max(x1 - x0, y1 - y0) > MAX_BOX_TO_FRAME * max(size):
     raise ValueError(
-      f"{clip.video}: its keypoints span {x1 - x0} x {y1 - y0} pixels, far more than the frame "
+      f"{clip}: the keypoints span {x1 - x0} x {y1 - y0} pixels, far more than the frame "
       f"of {size[1]} x {size[0]}; they must be pixels of this video"
     )
   return x0, y0, x1, y1
 
 
-def _encode_frame(
+def _require_size(clip: ClipSource, size: tuple[int, int]) -> None:
+  if clip.img_shape not in (None, size):
+    raise ValueError(
+      f"{clip.video} is {size[0]} pixels high and {size[1]} wide, but its poses were made for "
+      f"{clip.img_shape[0]} x {clip.img_shape[1]}; estimate them again from this file"
+    )
+
+
+def encode_frame(
   frame: UInt8[np.ndarray, "h w 3"], box: tuple[int, int, int, int], encoding: Encoding
 ) -> bytes:
+  """Crops, resizes and compresses one frame as it is stored; returns a JPEG file."""
   image = crop(frame, box)
   shrinks = image.shape[0] * image.shape[1] > encoding.side**2
   interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR

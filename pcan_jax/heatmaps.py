@@ -8,6 +8,7 @@ https://github.com/open-mmlab/mmaction2/blob/main/mmaction/datasets/transforms/p
 
 import functools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -40,7 +41,7 @@ def _window(
   return (pixels >= start) & (pixels < stop)
 
 
-def _maximum(patches: Iterable[Array], shape: tuple[int, ...]) -> Array:
+def _maximum(patches: Iterable[Array], shape: tuple[Any, ...]) -> Array:
   """The larger of zero and all patches. Written out, XLA makes one loop of products and maxima."""
   return functools.reduce(jnp.maximum, patches, jnp.zeros(shape, jnp.float32))
 

@@ -140,7 +140,7 @@ def test_keypoints_far_away_are_an_error_and_no_huge_image(tmp_path):
   keypoints = clip.keypoints.copy()
   keypoints[0, 0, 0] = 3e7
   clip = ClipSource("c", "train", clip.video, 0, keypoints, clip.scores, None)
-  with pytest.raises(ValueError, match=r"clip\.mp4: its keypoints span"):
+  with pytest.raises(ValueError, match=r"clip\.mp4: the keypoints span"):
     encode_clip(clip, Encoding(16))
 
 

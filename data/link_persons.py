@@ -1,0 +1,60 @@
+"""Follows persons from frame to frame, where a pose estimator looks at each frame by itself."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Float, Float32
+from scipy.optimize import linear_sum_assignment
+
+Persons = Float[np.ndarray, "m v 3"]
+"""The persons of one frame: (x, y, score) of each of their keypoints."""
+
+
+def link_persons(
+  frames: Mapping[int, Persons], num_frames: int, num_keypoints: int
+) -> Float32[np.ndarray, "m t v 3"]:
+  """Gives every person a place of their own.
+
+  From one frame to the next, people are matched so that the sum of the mean distances between their
+  keypoints is smallest. Somebody who is further away from everybody before than their own size is
+  somebody else, and takes a place that nobody has had, as long as there is one.
+
+  Args:
+    frames: persons by frame, 0 to T - 1; in frames that are not mentioned nobody is seen.
+    num_frames: T.
+    num_keypoints: V.
+
+  Returns:
+    (x, y, score); M is the largest number of persons in one frame, and zeros say that a person is
+    not seen.
+  """
+  places = max((len(frame) for frame in frames.values()), default=0)
+  linked = np.zeros((places, num_frames, num_keypoints, 3), np.float32)
+  last_seen: dict[int, Float[np.ndarray, "v 3"]] = {}
+  for number in sorted(frames):
+    persons = frames[number]
+    costs = np.repeat(_sizes(persons)[:, None], places, axis=1)
+    for place, before in last_seen.items():
+      costs[:, place] = _distances(persons, before, otherwise=costs[:, place])
+    for person, place in zip(*linear_sum_assignment(costs)):
+      linked[place, number] = persons[person]
+      last_seen[int(place)] = persons[person]
+  return linked
+
+
+def _sizes(persons: Persons) -> Float[np.ndarray, " m"]:
+  """The longer side of the box around the keypoints of each person, in pixels."""
+  seen = persons[..., 2:] > 0
+  low = np.where(seen, persons[..., :2], np.inf).min(axis=1)
+  high = np.where(seen, persons[..., :2], -np.inf).max(axis=1)
+  return np.maximum(high - low, 0).max(axis=1)
+
+
+def _distances(
+  persons: Persons, before: Float[np.ndarray, "v 3"], otherwise: Float[np.ndarray, " m"]
+) -> Float[np.ndarray, " m"]:
+  """Mean distance of the keypoints that are seen in both, `otherwise` where there are none."""
+  seen = (persons[..., 2] > 0) & (before[:, 2] > 0)
+  distances = np.linalg.norm(persons[..., :2] - before[:, :2], axis=-1)
+  counts = seen.sum(axis=1)
+  return np.where(counts, (distances * seen).sum(axis=1) / np.maximum(counts, 1), otherwise)

@@ -1,0 +1,184 @@
+import numpy as np
+import pytest
+
+from data.pose_files import open_poses
+from pcan_jax.evaluate import clips
+from pcan_jax.inference import load
+from pcan_jax.input_pipeline import evaluation_batches
+from pcan_jax.recognizer import Recognizer
+from pcan_jax.videos import Video, Window
+from tests.tiny_checkpoint import write_tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def source(tiny_dataset_path):
+  return tiny_dataset_path.parents[3] / "source"
+
+
+@pytest.fixture(scope="module")
+def workdir(tiny_dataset, tmp_path_factory):
+  return write_tiny_checkpoint(tmp_path_factory.mktemp("run"), tiny_dataset)
+
+
+@pytest.fixture(scope="module")
+def recognizer(workdir):
+  return Recognizer.load(workdir)
+
+
+@pytest.fixture(scope="module")
+def poses(source, recognizer):
+  return open_poses(source / "pose" / "Tiny_val.pkl", recognizer.layout)
+
+
+@pytest.fixture(scope="module")
+def video(source, poses):
+  return Video.open(source / "raw_videos" / "val" / "val_000.mp4", poses)
+
+
+def largest_difference(a, b):
+  return max(
+    np.abs(getattr(a, kind)[stream][level] - values).max()
+    for kind in ("probabilities", "logits", "embeddings")
+    for stream, levels in getattr(b, kind).items()
+    for level, values in levels.items()
+  )
+
+
+def test_a_video_is_predicted_as_the_data_set_built_from_it(
+  recognizer, tiny_dataset, source, poses
+):
+  what = clips(recognizer.description.config, recognizer.num_clips)
+  seen = []
+  for batch in evaluation_batches(tiny_dataset, "val", what, batch_size=1):
+    (clip_id,) = batch["id"]
+    inputs = {name: batch[name] for name in ("rgb", "keypoints", "keypoint_scores")}
+    evaluated = recognizer._predict_step(recognizer._variables, inputs)  # compiled already
+    path = source / "raw_videos" / "val" / f"{clip_id.decode()}.mp4"
+    prediction = recognizer.predict_video(path, pose=poses)
+    for kind in ("probabilities", "logits", "embeddings"):
+      for branch, levels in evaluated[kind].items():
+        for level, values in levels.items():
+          predicted = getattr(prediction, kind)[branch][level]
+          np.testing.assert_allclose(predicted, values[0], rtol=1e-5, atol=1e-5)
+    seen.append(prediction.probabilities["fused"]["action"])
+  assert len(seen) == tiny_dataset.num_clips("val")
+  assert np.ptp(seen, axis=0).max() > 0.01
+
+
+def test_arrays_are_predicted_as_the_video_they_come_from(recognizer, video, poses):
+  frames = np.stack(list(video.frames()))
+  by_arrays = recognizer.predict(frames, video.keypoints, video.scores)
+  by_path = recognizer.predict_video(video.path, pose=poses.path)
+  assert largest_difference(by_arrays, by_path) == 0
+  assert by_arrays.probabilities.keys() == {"fused", "rgb", "pose"}
+  assert by_arrays.embeddings["pose"]["body"].shape == (8,)
+
+
+def test_windows_of_one_pass_equal_their_frames_alone(recognizer, video):
+  frames = np.stack(list(video.frames()))
+  spans = [(0, 6), (2, 8), (2, 11), (10, 11), (10, len(frames))]
+  windows = [Window(*span, video.fps) for span in spans]
+  predictions = list(recognizer.predict_windows(video, windows))
+  assert len(predictions) == len(windows)
+  for (first, stop), prediction in zip(spans, predictions):
+    alone = recognizer.predict(
+      frames[first:stop], video.keypoints[:, first:stop], video.scores[:, first:stop]
+    )
+    assert largest_difference(prediction, alone) == 0
+
+
+def test_the_best_classes_come_first_by_name(recognizer, video):
+  prediction = next(recognizer.predict_windows(video, video.windows()))
+  actions = prediction.top_actions(3, branch="rgb")
+  probabilities = prediction.probabilities["rgb"]["action"]
+  assert [name for name, _ in actions] == [
+    recognizer.tree.actions[i] for i in np.argsort(-probabilities)[:3]
+  ]
+  assert [p for _, p in actions] == sorted(probabilities.tolist(), reverse=True)[:3]
+  assert len(prediction.top_bodies()) == recognizer.tree.num_bodies
+
+
+def test_prototypes_are_those_of_the_checkpoint(workdir, recognizer):
+  stored = load(workdir)[1]["prototypes"]
+  for stream in ("rgb", "pose"):
+    for level in ("action", "body"):
+      np.testing.assert_array_equal(
+        recognizer.prototypes[stream][level], np.asarray(stored[stream][level])
+      )
+
+
+def test_only_the_strongest_person_is_looked_at(recognizer, video):
+  frames = np.stack(list(video.frames()))
+  alone = recognizer.predict(frames, video.keypoints, video.scores)
+  # Within the first one's box, so that the crop stays.
+  other = video.keypoints.mean(axis=2, keepdims=True) + 0 * video.keypoints
+  keypoints = np.concatenate([other, video.keypoints])
+  scores = np.concatenate([0.1 * video.scores, video.scores])
+  assert largest_difference(recognizer.predict(frames, keypoints, scores), alone) == 0
+  stronger = recognizer.predict(frames, keypoints, scores[::-1].copy())
+  assert largest_difference(stronger, alone) > 0
+
+
+def test_nobody_and_a_single_frame_are_predicted(recognizer, video):
+  frames = np.stack(list(video.frames()))[:1]
+  nobody = np.zeros((0, 1, *video.keypoints.shape[2:]), np.float32)
+  prediction = recognizer.predict(frames, nobody, nobody[..., 0])
+  assert prediction.probabilities["fused"]["action"].sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_model_of_poses_needs_no_frames(tiny_dataset, video, tmp_path):
+  recognizer = Recognizer.load(write_tiny_checkpoint(tmp_path, tiny_dataset, "pcan_pose"))
+  assert recognizer.streams == ("pose",)
+  prediction = recognizer.predict(keypoints=video.keypoints, scores=video.scores, size=video.size)
+  by_video = next(recognizer.predict_windows(video, video.windows()))
+  assert largest_difference(prediction, by_video) == 0
+  with pytest.raises(ValueError, match="size="):
+    recognizer.predict(keypoints=video.keypoints, scores=video.scores)
+  with pytest.raises(ValueError, match="data/extract_pose.py VIDEO --out FILE"):
+    recognizer.predict_video(video.path)
+
+
+def test_a_model_of_rgb_needs_no_poses(tiny_dataset, video, tmp_path):
+  recognizer = Recognizer.load(write_tiny_checkpoint(tmp_path, tiny_dataset, "posec3d_rgb"))
+  frames = np.stack(list(video.frames()))
+  whole = recognizer.predict(frames)
+  assert largest_difference(recognizer.predict_video(video.path), whole) == 0
+  assert whole.embeddings == {} and recognizer.prototypes == {}
+  cropped = recognizer.predict(frames, video.keypoints, video.scores)
+  assert largest_difference(cropped, whole) > 0
+
+
+def without(name, video):
+  arrays = {
+    "frames": np.stack(list(video.frames())),
+    "keypoints": video.keypoints,
+    "scores": video.scores,
+  }
+  return {key: value for key, value in arrays.items() if key != name}
+
+
+def test_wrong_arrays_are_named(recognizer, video):
+  frames, keypoints, scores = without(None, video).values()
+  for arrays, message in (
+    (without("frames", video), "give frames"),
+    (without("scores", video), "both keypoints and scores"),
+    ({"frames": frames}, "the model looks at poses"),
+    ({"frames": frames.astype(np.float32)} | without("frames", video), "must be uint8"),
+    ({"frames": frames[:-1]} | without("frames", video), "frames, but keypoints of"),
+    ({"keypoints": keypoints[:, :, :5]} | without("keypoints", video), r"\[M, T, 28, 2\]"),
+    ({"scores": scores[:, :-1]} | without("scores", video), "scores must be"),
+    ({"keypoints": keypoints * np.nan} | without("keypoints", video), "NaN"),
+    ({"keypoints": keypoints * 1000} | without("keypoints", video), "far more than the frame"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      recognizer.predict(**arrays)
+
+
+def test_a_video_that_shrinks_is_noticed(recognizer, video):
+  import dataclasses
+
+  longer = dataclasses.replace(video, num_frames=video.num_frames + 1)
+  windows = [Window(0, longer.num_frames, video.fps)]
+  # The poses still fit, the frames end too early.
+  with pytest.raises(ValueError, match="fewer frames than when it was opened"):
+    list(recognizer.predict_windows(longer, windows))

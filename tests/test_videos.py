@@ -1,0 +1,87 @@
+import pathlib
+
+import numpy as np
+import pytest
+
+from data.video import VideoError
+from pcan_jax.videos import Video, clip_id, find_videos
+from tests.tiny_source import write_video
+
+
+def make_video(num_frames, fps=30.0, scores=None):
+  keypoints = None if scores is None else np.zeros((*scores.shape, 2), np.float32)
+  return Video(pathlib.Path("a.mp4"), num_frames, fps, (48, 64), keypoints, scores)
+
+
+def test_an_hour_is_cut_into_windows_without_gaps():
+  windows = make_video(108_000, fps=29.97).windows(2.0, 1.5)
+  assert {window.stop - window.first for window in windows} == {60}
+  assert windows[0].first == 0 and windows[-1].stop == 108_000
+  assert all(b.first - a.first == 45 for a, b in zip(windows[:-2], windows[1:-1]))
+  assert windows[1].start_seconds == pytest.approx(45 / 29.97)
+  assert windows[-1].end_seconds == pytest.approx(108_000 / 29.97)
+
+
+def test_windows_overlap_by_half_unless_told():
+  assert [(w.first, w.stop) for w in make_video(100).windows(1.0)] == [
+    (0, 30), (15, 45), (30, 60), (45, 75), (60, 90), (70, 100),
+  ]  # fmt: skip
+  assert [w.first for w in make_video(90).windows(1.0, 1.0)] == [0, 30, 60]
+
+
+@pytest.mark.parametrize("seconds", [None, 1.0, 100.0])
+def test_a_short_video_is_one_window(seconds):
+  assert [(w.first, w.stop) for w in make_video(20).windows(seconds)] == [(0, 20)]
+
+
+def test_windows_shorter_than_a_frame_are_frames():
+  assert [(w.first, w.stop) for w in make_video(3).windows(0.001, 0.001)] == [
+    (0, 1),
+    (1, 2),
+    (2, 3),
+  ]
+
+
+@pytest.mark.parametrize(
+  ("seconds", "stride", "message"),
+  [
+    (0.0, None, "window"),
+    (1.0, -1.0, "stride"),
+    (float("nan"), None, "window"),
+    (None, 1.0, "needs"),
+  ],
+)
+def test_useless_lengths_are_refused(seconds, stride, message):
+  with pytest.raises(ValueError, match=message):
+    make_video(10).windows(seconds, stride)
+
+
+def test_windows_without_a_person_are_known():
+  scores = np.zeros((1, 60, 5), np.float32)
+  scores[0, 40] = 0.5
+  video = make_video(60, scores=scores)
+  assert [video.has_person(w) for w in video.windows(1.0, 1.0)] == [False, True]
+
+
+def test_frames_are_counted_not_believed(tmp_path):
+  path = tmp_path / "clip.one.mp4"
+  write_video(path, np.zeros((7, 48, 64, 3), np.uint8), fps=25)
+  video = Video.open(path)
+  assert (video.num_frames, video.fps, video.size) == (7, 25.0, (48, 64))
+  assert clip_id(path) == "clip.one"
+  path.write_bytes(path.read_bytes()[:400])
+  with pytest.raises(VideoError, match=r"clip\.one\.mp4"):
+    Video.open(path)
+
+
+def test_videos_of_folders_are_found_in_order(tmp_path):
+  for name in ("b/2.MP4", "b/1.mkv", "a.avi", "notes.txt", "c.mp4/x.txt"):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+  found = find_videos(tmp_path)
+  assert [p.relative_to(tmp_path).as_posix() for p in found] == ["a.avi", "b/1.mkv", "b/2.MP4"]
+  assert find_videos(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]  # named, so tried
+  with pytest.raises(FileNotFoundError, match="no video or folder"):
+    find_videos(tmp_path / "missing")
+  with pytest.raises(FileNotFoundError, match="holds no video"):
+    find_videos(tmp_path / "c.mp4")

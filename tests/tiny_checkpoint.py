@@ -1,0 +1,39 @@
+"""A checkpoint of a narrow network with random weights, written without training."""
+
+import pathlib
+
+import jax
+import numpy as np
+
+from configs import ma52
+from pcan_jax.checkpoints import Checkpoints, Description
+from pcan_jax.inference import example_inputs, preprocessing
+from pcan_jax.input_pipeline import Dataset
+from pcan_jax.pcan import build_model
+from tests.tiny_config import shrink
+
+
+def write_tiny_checkpoint(
+  workdir: pathlib.Path, dataset: Dataset, variant: str = "pcan"
+) -> pathlib.Path:
+  """Writes step 0 of a working directory; different clips get clearly different scores."""
+  config = shrink(ma52.get_config(variant))
+  config.data.path = str(dataset.builder.data_path)
+  description = Description(config, dataset.tree, dataset.layout, dataset.stored_size)
+  model = build_model(config.model, dataset.tree)
+  inputs = example_inputs(model, config.input, preprocessing(description))
+  shapes = jax.eval_shape(lambda: dict(model.init(jax.random.key(0), inputs, train=False)))
+  rng = np.random.default_rng(0)
+
+  def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    if path[-1].key in ("scale", "var"):
+      return np.ones(leaf.shape, np.float32)
+    if path[-1].key in ("bias", "mean"):
+      return np.zeros(leaf.shape, np.float32)
+    fan_in = max(np.prod(leaf.shape[:-1], dtype=int), 1)
+    return rng.normal(0, np.sqrt(2 / fan_in), leaf.shape).astype(np.float32)
+
+  variables = {"prototypes": {}} | jax.tree_util.tree_map_with_path(draw, shapes)
+  with Checkpoints(workdir / "checkpoints") as checkpoints:
+    checkpoints.save(0, variables, {"step": np.zeros((), np.int32)}, description)
+  return workdir
