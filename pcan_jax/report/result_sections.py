@@ -1,0 +1,234 @@
+"""The sections on results as a whole, on what sets the run apart, and on single clips."""
+
+from collections.abc import Sequence
+
+from pcan_jax.report import score_figures, statistics, style, tables
+from pcan_jax.report.material import Material
+from pcan_jax.report.page import Picture, Section, Table
+from pcan_jax.report.tables import Row
+from pcan_jax.results import TABLE_COLUMNS
+
+_RESAMPLING = (
+  f"{statistics.RESAMPLES:,} resamples of the clips. Clips of one person resemble each other and "
+  "training has a seed, so the real uncertainty is larger."
+)
+
+
+def results(material: Material, rows: Sequence[Row]) -> Section:
+  """The row of table 1, and how sure its figures are."""
+  run = material.run
+  drawn = statistics.bootstrap(
+    [statistics.answers(run, branch) for branch in run.branches], run.actions, run.tree
+  )
+  intervals = []
+  for branch, values in zip(run.branches, drawn):
+    cells = []
+    for metric in TABLE_COLUMNS:
+      low, high = statistics.interval(values[metric])
+      cells.append(f"{100 * low:.1f} to {100 * high:.1f}")
+    intervals.append([style.BRANCH_NAMES[branch], *cells])
+  paragraphs = ["Figures are those of table 1 of the PCAN paper (arXiv 2412.14719)."]
+  if len(material.streams) == 1:
+    paragraphs.append("The run has one stream, so there is nothing to fuse.")
+  if any(row.source == "paper" for row in rows):
+    paragraphs.append(
+      "The labels are MA-52's, so the paper's rows are given too. They are of MA-52's test split: "
+      "only a run evaluated there can be held against them."
+    )
+  return Section(
+    "results",
+    "Results",
+    paragraphs,
+    [
+      Table(
+        "Accuracy and F1 in %; also in table.md and table.tex.",
+        tables.HEADER,
+        [row.cells for row in rows],
+        text_columns=2,
+      ),
+      Table(
+        f"95 % bootstrap intervals of the run's figures in %: {_RESAMPLING}",
+        ["streams", *TABLE_COLUMNS.values()],
+        intervals,
+      ),
+    ],
+  )
+
+
+def differences(material: Material) -> Section:
+  """Differences to the baseline on the same clips."""
+  anchor, title = "differences", "Differences to the baseline"
+  run, baseline = material.run, material.baseline
+  if baseline is None:
+    return Section(anchor, title, ["No baseline was given; --baseline=WORKDIR names one."])
+  # Runs of different streams are compared as wholes.
+  branches = run.branches if run.branches == baseline.branches else ("fused",)
+  given = [statistics.answers(one, branch) for branch in branches for one in (run, baseline)]
+  drawn = statistics.bootstrap(given, run.actions, run.tree)
+  metrics, tests = [], []
+  found = {name: {} for name in TABLE_COLUMNS.values()}
+  for index, branch in enumerate(branches):
+    which = f", {style.BRANCH_NAMES[branch]}" if len(branches) > 1 else ""
+    ours, theirs = (
+      statistics.measure(one, run.actions, run.tree) for one in given[2 * index : 2 * index + 2]
+    )
+    for metric, name in TABLE_COLUMNS.items():
+      difference = ours[metric] - theirs[metric]
+      low, high = statistics.interval(drawn[2 * index][metric] - drawn[2 * index + 1][metric])
+      found[name][branch] = (difference, low, high)
+      metrics.append(
+        [
+          name + which,
+          f"{100 * ours[metric]:.2f}",
+          f"{100 * theirs[metric]:.2f}",
+          f"{100 * difference:+.2f}",
+          f"{100 * low:+.2f} to {100 * high:+.2f}",
+        ]
+      )
+    for level, true in (("action", run.actions), ("body", run.bodies)):
+      test = statistics.mcnemar(
+        run.predicted(level, branch) == true, baseline.predicted(level, branch) == true
+      )
+      p_value = f"{test.p_value:.3f}" if test.p_value >= 0.001 else f"{test.p_value:.1e}"
+      tests.append(
+        [style.LEVEL_NAMES[level] + which, str(test.only_run), str(test.only_baseline), p_value]
+      )
+  paragraphs = [_in_words(metrics[0], metrics[1], tests[0])]
+  if run.results.num_clips != baseline.results.num_clips:
+    paragraphs.append(
+      f"The comparison is not fair: scores are averaged over {run.results.num_clips} samples of "
+      f"each clip here, over {baseline.results.num_clips} in the baseline."
+    )
+  names = [style.short(name) for name in material.names]
+  header = ["", *names, "difference", "95 % interval"]
+  count = len(TABLE_COLUMNS)
+  tables_of_metrics = [
+    Table(
+      f"In %, differences in percentage points with paired 95 % bootstrap intervals: {_RESAMPLING}",
+      header,
+      metrics[:count],
+    )
+  ]
+  if len(branches) > 1:
+    tables_of_metrics.append(Table("The same of single streams", header, metrics[count:], True))
+  return Section(
+    anchor,
+    title,
+    paragraphs,
+    [
+      *tables_of_metrics,
+      Table(
+        "McNemar's exact test of top-1 predictions on the same clips, two-sided.",
+        ["", *(f"only {name} right" for name in names), "p"],
+        tests,
+      ),
+    ],
+    [
+      Picture(
+        "differences",
+        score_figures.difference_figure(found, material.names),
+        "Differences with their 95 % intervals; an interval that excludes 0 speaks against chance.",
+        f"Differences of the metrics with intervals. {paragraphs[0]}",
+      )
+    ],
+  )
+
+
+def _in_words(body: Sequence[str], action: Sequence[str], test: Sequence[str]) -> str:
+  return (
+    f"Top-1 accuracy changes by {action[3]} points for actions ({action[4]}) and by {body[3]} "
+    f"for body parts ({body[4]}). {test[1]} clips have their action recognised only by the run, "
+    f"{test[2]} only by the baseline (McNemar, p = {test[3]})."
+  )
+
+
+def ambiguous_clips(material: Material) -> Section:
+  """Predicted distributions of ambiguous clips beside their frames (figure 4)."""
+  run, baseline, tree = material.run, material.baseline, material.tree
+  pictures = []
+  for number, example in enumerate(material.examples, start=1):
+    clip = run.results.ids[example.row]
+    true = int(run.actions[example.row])
+    columns = {
+      style.BRANCH_NAMES[branch]: {
+        level: run.results.probabilities[branch][level][example.row] for level in ("action", "body")
+      }
+      for branch in run.branches
+    }
+    if baseline is not None:
+      columns["baseline"] = {
+        level: baseline.results.probabilities["fused"][level][example.row]
+        for level in ("action", "body")
+      }
+    likeliest = next(iter(columns.values()))["action"]
+    best = int(likeliest.argmax())
+    pictures.append(
+      Picture(
+        f"clip_{number}",
+        score_figures.clip_figure(tree, true, columns, material.frames.get(clip)),
+        f"{clip}: {tree.actions[true]} ({tree.bodies[tree.parents[true]]}). {example.kind}.",
+        f"Probabilities for clip {clip}. True action: {tree.actions[true]}, given "
+        f"{100 * likeliest[true]:.0f} %. Predicted: {tree.actions[best]}, "
+        f"{100 * likeliest[best]:.0f} %.",
+      )
+    )
+  paragraphs = [
+    "The most ambiguous clips of each kind: those whose two likeliest actions differ least in "
+    "probability. Bars are probabilities in %; the true class is blue, a wrong prediction "
+    "vermillion."
+  ]
+  if material.data_note:
+    paragraphs.append(f"Frames are missing. {material.data_note}")
+  return Section("clips", "Ambiguous clips", paragraphs, pictures=pictures)
+
+
+def calibration(material: Material) -> Section:
+  """How far probabilities can be trusted."""
+  run, baseline = material.run, material.baseline
+  runs = {material.names[0]: (run, style.RUN)}
+  if baseline is not None:
+    runs[material.names[1]] = (baseline, style.BASELINE)
+  levels = {
+    level: {
+      name: statistics.calibrate(one.results.probabilities["fused"][level], true)
+      for name, (one, _) in runs.items()
+    }
+    for level, true in (("action", run.actions), ("body", run.bodies))
+  }
+  rows = []
+  for branch in run.branches:
+    scores = run.results.probabilities[branch]
+    errors = [
+      statistics.calibrate(scores[level], true).error
+      for level, true in (("action", run.actions), ("body", run.bodies))
+    ]
+    rows.append([style.BRANCH_NAMES[branch], *(f"{100 * error:.1f}" for error in errors)])
+  found = levels["action"][material.names[0]]
+  mean_confidence = float(run.results.probabilities["fused"]["action"].max(axis=1).mean())
+  accuracy = float((run.predicted("action") == run.actions).mean())
+  tendency = "over" if mean_confidence > accuracy else "under"
+  picture = Picture(
+    "calibration",
+    score_figures.reliability_figure(levels, {name: colour for name, (_, colour) in runs.items()}),
+    f"Above: accuracy of predictions by their confidence, in {statistics.CALIBRATION_BINS} equally "
+    "wide bins; a dot's area grows with its clips, and the dashed line is perfect calibration. "
+    "Below: how often predictions are so confident.",
+    f"Reliability diagrams. Expected calibration error of actions {100 * found.error:.1f} %; mean "
+    f"confidence {100 * mean_confidence:.1f} %, accuracy {100 * accuracy:.1f} %.",
+  )
+  return Section(
+    "calibration",
+    "Calibration",
+    [
+      f"Actions are predicted with a mean confidence of {100 * mean_confidence:.1f} %, and "
+      f"{100 * accuracy:.1f} % are right: the run is {tendency}confident on the whole."
+    ],
+    [
+      Table(
+        "Expected calibration error in percentage points (Guo et al., ICML 2017).",
+        ["streams", "actions", "body parts"],
+        rows,
+      )
+    ],
+    [picture],
+  )

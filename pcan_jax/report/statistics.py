@@ -1,0 +1,213 @@
+"""What tables and figures are made of: accuracies per class, difficulty, calibration, differences.
+
+Arrays of N clips; accuracies are fractions.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+
+from pcan_jax.labels import LabelTree
+from pcan_jax.metrics import TOP_K, f1_scores
+from pcan_jax.report.run import Run
+
+RESAMPLES = 2000
+COVERAGE = 0.95
+CALIBRATION_BINS = 15
+
+HARD_BELOW, EASY_ABOVE = 0.5, 0.6
+DIFFICULTIES = ("hard", "medium", "easy")
+
+
+def confusion_matrix(
+  true: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], num_classes: int
+) -> Int[np.ndarray, "k k"]:
+  """Clips by true class (rows) and predicted class (columns)."""
+  pairs = np.bincount(true * num_classes + predicted, minlength=num_classes**2)
+  return pairs.reshape(num_classes, num_classes)
+
+
+def class_accuracy(confusion: Int[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:
+  """The share of every class's clips that were recognised; NaN for a class without clips."""
+  support = confusion.sum(axis=1)
+  return np.where(support > 0, np.diag(confusion) / np.maximum(support, 1), np.nan)
+
+
+def wilson_interval(
+  right: Int[np.ndarray, " k"], support: Int[np.ndarray, " k"]
+) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
+  """Wilson's 95 % interval of accuracies, good for few clips too; NaN without clips."""
+  z = stats.norm.ppf((1 + COVERAGE) / 2)
+  n = np.where(support > 0, support, np.nan)
+  centre = (right + z**2 / 2) / (n + z**2)
+  half = z / (n + z**2) * np.sqrt(right * (n - right) / n + z**2 / 4)
+  return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+
+
+def difficulty_groups(accuracy: Float[np.ndarray, " k"]) -> dict[str, Int[np.ndarray, " _"]]:
+  """Classes by how well a baseline knows them: hard below 50 %, easy above 60 % (PCAN figure 3).
+
+  Classes without clips are in no group.
+  """
+  return {
+    "hard": np.flatnonzero(accuracy < HARD_BELOW),
+    "medium": np.flatnonzero((accuracy >= HARD_BELOW) & (accuracy <= EASY_ABOVE)),
+    "easy": np.flatnonzero(accuracy > EASY_ABOVE),
+  }
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+  """How often predictions of some confidence are right.
+
+  Attributes:
+    edges: of the bins of confidence, equally wide.
+    count: predictions per bin.
+    confidence: mean confidence per bin; NaN for an empty one.
+    accuracy: share of right predictions per bin; NaN for an empty one.
+    error: expected calibration error, the mean of |accuracy - confidence| over predictions.
+  """
+
+  edges: Float[np.ndarray, " edges"]
+  count: Int[np.ndarray, " bins"]
+  confidence: Float[np.ndarray, " bins"]
+  accuracy: Float[np.ndarray, " bins"]
+  error: float
+
+
+def calibrate(probabilities: Float[np.ndarray, "n k"], true: Int[np.ndarray, " n"]) -> Calibration:
+  """Bins predictions by the probability of the predicted class.
+
+  References:
+    Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
+  """
+  confidence = probabilities.max(axis=1).astype(np.float64)
+  right = probabilities.argmax(axis=1) == true
+  edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+  # A bin includes its upper edge, so that a confidence of 1 is in the last one.
+  index = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, CALIBRATION_BINS - 1)
+  count = np.bincount(index, minlength=CALIBRATION_BINS)
+  filled = np.where(count > 0, count, np.nan)
+  mean_confidence = np.bincount(index, confidence, CALIBRATION_BINS) / filled
+  accuracy = np.bincount(index, right, CALIBRATION_BINS) / filled
+  gaps = np.abs(accuracy - mean_confidence)
+  return Calibration(
+    edges, count, mean_confidence, accuracy, float(np.nansum(gaps * count) / len(true))
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+  """What a branch said of N clips.
+
+  Attributes:
+    action, body: predicted classes.
+    top5: whether the true action is among the five likeliest.
+  """
+
+  action: Int[np.ndarray, " n"]
+  body: Int[np.ndarray, " n"]
+  top5: Bool[np.ndarray, " n"]
+
+
+def answers(run: Run, branch: str) -> Answers:
+  """The predictions of a branch of a run."""
+  scores = run.results.probabilities[branch]["action"]
+  best = np.argsort(-scores, axis=1, kind="stable")[:, :TOP_K]
+  return Answers(
+    action=run.predicted("action", branch),
+    body=run.predicted("body", branch),
+    top5=(best == run.actions[:, None]).any(axis=1),
+  )
+
+
+def measure(
+  given: Answers,
+  actions: Int[np.ndarray, " n"],
+  tree: LabelTree,
+  chosen: Int[np.ndarray, " m"] | None = None,
+) -> dict[str, float]:
+  """The metrics of the paper's table 1, of all clips or of those chosen (with repetitions)."""
+  if chosen is None:
+    chosen = np.arange(len(actions))
+  true = actions[chosen]
+  action = confusion_matrix(true, given.action[chosen], tree.num_actions)
+  body = confusion_matrix(np.asarray(tree.parents)[true], given.body[chosen], tree.num_bodies)
+  body_macro, body_micro = f1_scores(body)
+  action_macro, action_micro = f1_scores(action)
+  return {
+    "body_top1": float(np.trace(body) / len(chosen)),
+    "action_top1": float(np.trace(action) / len(chosen)),
+    "action_top5": float(given.top5[chosen].mean()),
+    "f1_body_macro": body_macro,
+    "f1_body_micro": body_micro,
+    "f1_action_macro": action_macro,
+    "f1_action_micro": action_micro,
+    "f1_mean": (body_macro + body_micro + action_macro + action_micro) / 4,
+  }
+
+
+def bootstrap(
+  given: Sequence[Answers], actions: Int[np.ndarray, " n"], tree: LabelTree, seed: int = 0
+) -> list[dict[str, Float[np.ndarray, " resamples"]]]:
+  """Metrics of clips drawn anew with replacement.
+
+  Every draw is shared by all of `given`, so that differences between them are paired.
+
+  Args:
+    given: predictions of branches or runs on the same clips.
+    actions: true actions of these.
+    tree: the labels.
+    seed: of the draws.
+
+  Returns:
+    Per entry of `given` and metric, one value per draw.
+  """
+  rng = np.random.default_rng(seed)
+  drawn = [[] for _ in given]
+  for _ in range(RESAMPLES):
+    chosen = rng.integers(len(actions), size=len(actions))
+    for found, one in zip(drawn, given):
+      found.append(measure(one, actions, tree, chosen))
+  return [
+    {metric: np.array([values[metric] for values in found]) for metric in found[0]}
+    for found in drawn
+  ]
+
+
+def interval(values: Float[np.ndarray, " resamples"]) -> tuple[float, float]:
+  """The central 95 % of resampled values."""
+  low, high = np.quantile(values, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+  return float(low), float(high)
+
+
+@dataclasses.dataclass(frozen=True)
+class McNemar:
+  """McNemar's exact test of two classifiers on the same clips.
+
+  Attributes:
+    only_run: clips that only the run got right.
+    only_baseline: clips that only the baseline got right.
+    p_value: two-sided; how likely so uneven a split is if neither is better.
+  """
+
+  only_run: int
+  only_baseline: int
+  p_value: float
+
+
+def mcnemar(run_right: Bool[np.ndarray, " n"], baseline_right: Bool[np.ndarray, " n"]) -> McNemar:
+  """Compares two classifiers by the clips on which they disagree.
+
+  References:
+    McNemar, Note on the sampling error of the difference between correlated proportions or
+    percentages, Psychometrika 1947.
+  """
+  only_run = int((run_right & ~baseline_right).sum())
+  only_baseline = int((baseline_right & ~run_right).sum())
+  disagreements = only_run + only_baseline
+  p_value = float(stats.binomtest(only_run, disagreements).pvalue) if disagreements else 1.0
+  return McNemar(only_run, only_baseline, p_value)

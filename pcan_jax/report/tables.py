@@ -1,0 +1,96 @@
+"""The rows of the paper's table 1 for a run, as Markdown, LaTeX and cells of a page."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+from pcan_jax.labels import LabelTree
+from pcan_jax.report import style
+from pcan_jax.report.run import Run
+from pcan_jax.results import TABLE_COLUMNS
+
+_MA52_TREE = pathlib.Path(__file__).parents[2] / "data" / "trees" / "ma52.csv"
+
+# In %, of MA-52's test split: body top-1, action top-1 and top-5, F1 of body parts macro and micro,
+# of actions macro and micro, and the mean of the four.
+_PAPER = {
+  "PoseConv3D": {
+    "rgb": (77.77, 56.30, 86.11, 69.87, 77.77, 35.80, 56.30, 59.93),
+    "pose": (74.60, 50.93, 84.98, 67.31, 74.60, 31.07, 50.93, 55.98),
+    "fused": (80.95, 63.52, 90.23, 74.96, 80.95, 47.20, 63.52, 66.66),
+  },
+  "PCAN": {
+    "rgb": (79.36, 60.03, 87.65, 72.37, 79.36, 43.29, 60.03, 63.76),
+    "pose": (76.99, 56.51, 87.13, 71.33, 76.99, 42.28, 56.51, 61.78),
+    "fused": (82.30, 66.74, 91.75, 77.02, 82.30, 53.83, 66.74, 69.97),
+  },
+}
+HEADER = ("method", "streams", *TABLE_COLUMNS.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A row of the table.
+
+  Attributes:
+    method: a run, or a method of the paper.
+    streams: which ones its scores are of.
+    values: in per cent, in the order of `TABLE_COLUMNS`.
+    source: "run", "baseline" or "paper".
+  """
+
+  method: str
+  streams: str
+  values: tuple[float, ...]
+  source: str
+
+  @property
+  def cells(self) -> tuple[str, ...]:
+    return (self.method, self.streams, *(f"{value:.2f}" for value in self.values))
+
+
+def is_ma52(tree: LabelTree) -> bool:
+  """Whether the labels are MA-52's, so that the paper's rows can stand beside a run's."""
+  return _MA52_TREE.is_file() and LabelTree.read_csv(_MA52_TREE) == tree
+
+
+def table_rows(run: Run, baseline: Run | None) -> list[Row]:
+  """The run's rows, the baseline's and, for MA-52's labels, those of the paper."""
+  rows = []
+  runs = {"run": run} if baseline is None else {"run": run, "baseline": baseline}
+  for source, one in runs.items():
+    for branch in one.branches:
+      metrics = one.results.metrics[branch]
+      values = tuple(100 * metrics[name] for name in TABLE_COLUMNS)
+      rows.append(Row(one.name, style.BRANCH_NAMES[branch], values, source))
+  if is_ma52(run.tree):
+    for method, of_method in _PAPER.items():
+      for branch, values in of_method.items():
+        rows.append(Row(f"{method}, MA-52 test", style.BRANCH_NAMES[branch], values, "paper"))
+  return rows
+
+
+def markdown(rows: Sequence[Row]) -> str:
+  """The table in Markdown; values are in per cent."""
+  lines = [HEADER, ["---", "---", *["---:"] * len(TABLE_COLUMNS)]]
+  lines += [[cell.replace("|", "\\|") for cell in row.cells] for row in rows]
+  return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def latex(rows: Sequence[Row]) -> str:
+  """The table in LaTeX, for the package booktabs; values are in per cent."""
+  head = " & ".join(_escape(cell) for cell in HEADER)
+  lines = [f"\\begin{{tabular}}{{ll{'r' * len(TABLE_COLUMNS)}}}", "\\toprule", f"{head} \\\\"]
+  source = None
+  for row in rows:
+    if row.source != source:
+      lines.append("\\midrule")
+      source = row.source
+    lines.append(" & ".join(_escape(cell) for cell in row.cells) + " \\\\")
+  return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def _escape(text: str) -> str:
+  replaced = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
+  replaced |= {character: f"\\{character}" for character in "&%$#_{}"}
+  return "".join(replaced.get(character, character) for character in text)
