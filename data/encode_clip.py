@@ -106,6 +106,11 @@ def crop_box(
   Raises:
     ValueError: the keypoints cannot be pixels of frames of this size; the message names the clip.
   """
+  if np.abs(keypoints).max(initial=0) > 2 * MAX_BOX_TO_FRAME * max(size):
+    raise ValueError(
+      f"{clip}: the keypoints lie far beyond the frame of {size[1]} x {size[0]}; "
+      "they must be pixels of this video"
+    )
   x0, y0, x1, y1 = (int(edge) for edge in person_box(keypoints, size))
   if max(x1 - x0, y1 - y0) > MAX_BOX_TO_FRAME * max(size):
     raise ValueError(

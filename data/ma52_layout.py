@@ -363,7 +363,13 @@ def _checked_pose(
   img_shape = entry.get("img_shape")
   if img_shape is None:
     return keypoints, scores, None
-  if np.shape(img_shape) != (2,) or not all(isinstance(n, int | np.integer) for n in img_shape):
+  if isinstance(img_shape, np.ndarray):
+    img_shape = img_shape.tolist()
+  if (
+    not isinstance(img_shape, tuple | list)
+    or len(img_shape) != 2
+    or not all(isinstance(pixels, int | np.integer) for pixels in img_shape)
+  ):
     raise ValueError("its 'img_shape' in the pose pickle is not (height, width)")
   return keypoints, scores, (int(img_shape[0]), int(img_shape[1]))
 

@@ -1,6 +1,6 @@
 """Throws damaged files at everything that reads files from outside.
 
-python -m tests.hostile_inputs --mutations 20000
+python -m tests.hostile_inputs --full
 
 Each mutation must end in an error that names the file, or in a record. How often which of them
 happened is printed; anything else, a crash, a hang or a wrong label, stops the run.
@@ -9,6 +9,7 @@ happened is printed; anything else, a crash, a hang or a wrong label, stops the 
 import argparse
 import collections
 import dataclasses
+import json
 import os
 import pathlib
 import pickle
@@ -20,9 +21,20 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from data.build import silence_libraries
+from data.clip_table import label_rows, read_rows
 from data.encode_clip import Encoding, encode_clip
 from data.ma52_layout import ClipSource, scan_split
-from pcan_jax.keypoints import LAYOUTS
+from data.pose_files import open_poses
+from pcan_jax.keypoints import LAYOUTS, KeypointLayout
+from tests.pose_writers import (
+  NUM_FRAMES,
+  SIZE,
+  coco,
+  points,
+  write_npz,
+  write_openpose,
+  write_pickle,
+)
 from tests.tiny_source import HEIGHT, TREE, WIDTH, make_clip, write_tiny_source, write_video
 
 LAYOUT = LAYOUTS["openpose-28"]
@@ -138,8 +150,66 @@ def shards(folder: pathlib.Path) -> Iterator[Target]:
   yield Target(path, examples[0].features.feature["frames"].bytes_list.value[0], read_jpeg)
 
 
-KINDS = {"pickle": pickles, "video": videos, "shard and JPEG": shards}
-SHARES = {"pickle": 0.5, "video": 0.45, "shard and JPEG": 0.05}
+def pose_files(folder: pathlib.Path) -> Iterator[Target]:
+  """Poses as they are accepted besides the pickles of source directories."""
+  body, hands, joints = points(25), points(42, 1), points(17)
+  folder = folder / "poses"
+  write_openpose(folder / "openpose" / "clip", "clip", body, hands)
+  (folder / "coco.json").write_text(json.dumps(coco("clip", joints, LAYOUTS["coco-17"].joints)))
+  results = [
+    annotation | {"image_id": "clip/0.jpg"} for annotation in coco("clip", joints)["annotations"]
+  ]
+  (folder / "results.json").write_text(json.dumps(results[:20]))
+  write_npz(folder / "poses.npz", "clip", points(28))
+  write_pickle(folder / "poses.pkl", "clip", points(28))
+  for path, opened, layout in (
+    (
+      folder / "openpose" / "clip" / "clip_000000000003_keypoints.json",
+      folder / "openpose",
+      LAYOUT,
+    ),
+    (folder / "coco.json", folder / "coco.json", LAYOUTS["coco-17"]),
+    (folder / "results.json", folder / "results.json", LAYOUTS["coco-17"]),
+    (folder / "poses.npz", folder / "poses.npz", LAYOUT),
+    (folder / "poses.pkl", folder / "poses.pkl", LAYOUT),
+  ):
+
+    def read(opened: pathlib.Path = opened, layout: KeypointLayout = layout) -> str:
+      keypoints, scores = open_poses(opened, layout).read("clip", NUM_FRAMES, SIZE)
+      assert keypoints.shape[1:] == (NUM_FRAMES, layout.num_keypoints, 2)
+      assert scores.shape == keypoints.shape[:3]
+      assert np.isfinite(keypoints).all() and np.isfinite(scores).all()
+      return "record"
+
+    yield Target(path, path.read_bytes(), read)
+
+
+def tables(folder: pathlib.Path) -> Iterator[Target]:
+  """The table of own clips."""
+  path = folder / "clips.csv"
+  names = [f"video {index} é.mp4" for index in range(20)]
+  lines = [f'"{name}",{TREE.actions[i % 6]},train,"p{i}"\n' for i, name in enumerate(names)]
+
+  def read() -> str:
+    rows, _ = read_rows(path)
+    _, actions = label_rows(rows, TREE)
+    for row, action in zip(rows, actions, strict=True):
+      assert ".." not in row.video.split("/") and not row.video.startswith("/")
+      assert action == -1 or row.label in (TREE.actions[action], str(action)), "a wrong label"
+    return "record"
+
+  yield Target(path, "".join(["video,label,split,person\n", *lines]).encode(), read)
+
+
+KINDS = {
+  "pickle": pickles,
+  "video": videos,
+  "pose file": pose_files,
+  "table": tables,
+  "shard and JPEG": shards,
+}
+SHARES = {"pickle": 0.4, "video": 0.35, "pose file": 0.15, "table": 0.05, "shard and JPEG": 0.05}
+FULL = 20_000
 
 
 def attack(
@@ -157,7 +227,7 @@ def attack(
     start = time.monotonic()
     try:
       outcome = target.read()
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
       assert str(error).strip(), f"{where}: an error without words"
       outcome = "error"
     except Exception as error:
@@ -171,15 +241,17 @@ def attack(
 def main() -> None:
   """The command line."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--mutations", type=int, default=20000, help="of all kinds together")
+  parser.add_argument("--full", action="store_true", help=f"{FULL:,} mutations instead of 2,000")
   parser.add_argument("--seed", type=int, default=0)
   arguments = parser.parse_args()
   silence_libraries()
   with tempfile.TemporaryDirectory() as folder:
     for kind, share in SHARES.items():
-      mutations = round(share * arguments.mutations)
+      mutations = round(share * (FULL if arguments.full else FULL // 10))
+      start = time.monotonic()
       outcomes = attack(kind, mutations, arguments.seed, pathlib.Path(folder))
-      print(f"{kind}: {dict(outcomes)}", flush=True)
+      seconds = time.monotonic() - start
+      print(f"{kind}: {mutations} in {seconds:.0f} s: {dict(outcomes)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -135,12 +135,13 @@ def test_poses_of_another_size_are_an_error(tmp_path):
     encode_clip(clip, Encoding(16))
 
 
-def test_keypoints_far_away_are_an_error_and_no_huge_image(tmp_path):
+@pytest.mark.parametrize(("far", "message"), [(1500, "span"), (3e7, "lie far"), (3e38, "lie far")])
+def test_keypoints_far_away_are_an_error_and_no_huge_image(tmp_path, far, message):
   clip = make_clip(tmp_path, joints((40, 30), (80, 60)))
   keypoints = clip.keypoints.copy()
-  keypoints[0, 0, 0] = 3e7
+  keypoints[0, 0, 0] = far
   clip = ClipSource("c", "train", clip.video, 0, keypoints, clip.scores, None)
-  with pytest.raises(ValueError, match=r"clip\.mp4: the keypoints span"):
+  with pytest.raises(ValueError, match=rf"clip\.mp4: the keypoints {message}"):
     encode_clip(clip, Encoding(16))
 
 

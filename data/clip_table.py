@@ -1,0 +1,222 @@
+"""Reads the table that says which videos there are and what happens in them.
+
+A CSV file in UTF-8 whose first line names the columns
+
+    video    file name below the folder of videos; its name without the suffix is the clip's id
+    label    name of the action, or `body/action`, or with a label tree the id of the action
+    body     optional: name of the body part
+    split    optional: train, val or test; labels of test are not used
+    person   optional: who is to be seen; no person ends up in two splits that are drawn
+"""
+
+import csv
+import dataclasses
+import os
+import pathlib
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+from data.ma52_layout import SPLITS, UNLABELLED, UNLABELLED_SPLIT, VIDEO_SUFFIXES
+from pcan_jax.labels import LabelTree
+
+COLUMNS = ("video", "label", "body", "split", "person")
+
+_MAX_NAME_BYTES = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One line of the table; what it leaves open is empty.
+
+  Attributes:
+    where: file and line, for messages.
+    video: path of the video below the folder of videos.
+    label: of the clip.
+    body: body part.
+    split: train, val or test.
+    person: who is to be seen.
+  """
+
+  where: str
+  video: str
+  label: str
+  body: str
+  split: str
+  person: str
+
+  @property
+  def video_name(self) -> str:
+    return self.video.rpartition("/")[2]
+
+  @property
+  def id(self) -> str:
+    return self.video_name.rpartition(".")[0]
+
+
+def read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], list[str]]:
+  """Reads the table.
+
+  Returns:
+    The rows in their order, and the columns that are not used.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: the file is not such a table, or a row is wrong; the message names the line.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f"no table of clips at {path}: expected a CSV file 'video,label'")
+  rows, seen = [], {}
+  try:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+      lines = csv.reader(file, strict=True)
+      header = [name.strip() for name in next(lines, [])]
+      _check_header(header, path)
+      for cells in lines:
+        if cells:
+          rows.append(_row(header, cells, f"{path}, line {lines.line_num}"))
+  except (UnicodeDecodeError, csv.Error) as error:
+    raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); save it as one") from error
+  if not rows:
+    raise ValueError(f"{path}: the table names no video")
+  for row in rows:
+    other = seen.setdefault(row.id, row)
+    if other is not row:
+      raise ValueError(
+        f"{row.where}: {row.video!r} has the id of {other.video!r} ({other.where}); rename one"
+      )
+  for column in ("split", "person"):
+    if column in header:
+      _check_filled(rows, column)
+  return rows, [name for name in header if name not in COLUMNS]
+
+
+def _check_header(header: Sequence[str], path: pathlib.Path) -> None:
+  if not {"video", "label"} <= set(header):
+    raise ValueError(
+      f"{path}: the first line must name the columns 'video,label', and can name "
+      f"'body', 'split' and 'person'; found {','.join(header)[:80]!r}"
+    )
+  if len(set(header)) != len(header):
+    raise ValueError(f"{path}: a column is named twice in {','.join(header)[:80]!r}")
+
+
+def _check_filled(rows: Sequence[Row], column: str) -> None:
+  for row in rows:
+    if not getattr(row, column):
+      raise ValueError(f"{row.where}: {column!r} is empty; fill it everywhere or drop the column")
+
+
+def _row(header: Sequence[str], cells: Sequence[str], where: str) -> Row:
+  if len(cells) != len(header):
+    raise ValueError(f"{where}: {len(cells)} cells in {len(header)} columns")
+  given = {name: cell.strip(" ") for name, cell in zip(header, cells) if name in COLUMNS}
+  row = Row(where, **(dict.fromkeys(COLUMNS, "") | given))
+  _check_video(row.video, where)
+  if row.split not in ("", *SPLITS):
+    raise ValueError(f"{where}: split {row.split[:40]!r}; expected one of {', '.join(SPLITS)}")
+  if not row.label and row.split != UNLABELLED_SPLIT:
+    raise ValueError(f"{where}: no label")
+  for text in (row.label, row.body):
+    if any(unicodedata.category(char) == "Cc" for char in text):
+      raise ValueError(f"{where}: the label {text[:40]!r} holds control characters")
+  return row
+
+
+def _check_video(name: str, where: str) -> None:
+  """Names of videos come from outside and become parts of paths and of lists of lines."""
+  forbidden = any(unicodedata.category(char) in ("Cc", "Zl", "Zp", "Cs") for char in name)
+  parts = name.split("/")
+  if (
+    forbidden
+    or "\\" in name
+    or '"' in name
+    or any(part != part.strip() or part.strip(". ") == "" for part in parts)
+    or any(len(part.encode()) > _MAX_NAME_BYTES for part in parts)
+  ):
+    raise ValueError(f"{where}: {name[:80]!r} is not a plain file name below the folder of videos")
+  stem, dot, suffix = parts[-1].rpartition(".")
+  if not stem.strip(". ") or dot + suffix.lower() not in VIDEO_SUFFIXES:
+    raise ValueError(f"{where}: {name[:80]!r} does not end in one of {' '.join(VIDEO_SUFFIXES)}")
+
+
+def label_rows(rows: Sequence[Row], tree: LabelTree | None) -> tuple[LabelTree, list[int]]:
+  """Finds the action of every row.
+
+  Args:
+    rows: the table.
+    tree: the label tree. None makes one of the labels, in alphabetical order, and then every row
+      must say its body part.
+
+  Returns:
+    The tree, and for every row the id of the action, -1 in the split test.
+
+  Raises:
+    ValueError: a label is not in the tree, or a tree cannot be made; the message names the line.
+  """
+  labelled = [row for row in rows if row.split != UNLABELLED_SPLIT]
+  if tree is None:
+    tree = _derive_tree(labelled)
+  actions = {row: _find_action(row, tree) for row in labelled}
+  return tree, [actions.get(row, UNLABELLED) for row in rows]
+
+
+def _derive_tree(rows: Sequence[Row]) -> LabelTree:
+  if not rows:
+    raise ValueError("all clips are in the split test, so that there are no labels; name a --tree")
+  body_of: dict[str, str] = {}
+  for row in rows:
+    body, action = _body_and_action(row)
+    if not body or not action:
+      raise ValueError(
+        f"{row.where}: the label {row.label[:40]!r} does not say which body part it belongs to; "
+        "write 'body/action', add a column 'body', or name a tree of labels with --tree"
+      )
+    if action.isdecimal():
+      raise ValueError(
+        f"{row.where}: the label {action[:40]!r} is an id, which needs a --tree; or write its name"
+      )
+    if body_of.setdefault(action, body) != body:
+      raise ValueError(
+        f"{row.where}: the action {action!r} belongs to {body!r}, above to {body_of[action]!r}; "
+        "every action needs a name of its own"
+      )
+  pairs = sorted((body, action) for action, body in body_of.items())
+  bodies = tuple(dict.fromkeys(body for body, _ in pairs))
+  return LabelTree(
+    tuple(action for _, action in pairs), bodies, tuple(bodies.index(body) for body, _ in pairs)
+  )
+
+
+def _body_and_action(row: Row) -> tuple[str, str]:
+  if row.body:
+    return row.body, row.label.removeprefix(f"{row.body}/")
+  body, _, action = row.label.rpartition("/")
+  return body.strip(), action.strip()
+
+
+def _find_action(row: Row, tree: LabelTree) -> int:
+  body, label = ("", row.label) if row.label in tree.actions else _body_and_action(row)
+  candidates = set(_actions_called(label, tree))
+  if not candidates:
+    raise ValueError(
+      f"{row.where}: the label {row.label[:40]!r} is not in the label tree, neither as a name nor "
+      f"as an id from 0 to {tree.num_actions - 1}; the first action is {tree.actions[0]!r}"
+    )
+  if len(candidates) > 1:
+    raise ValueError(f"{row.where}: {label!r} is the name of one action and the id of another one")
+  (action,) = candidates
+  parent = tree.bodies[tree.parents[action]]
+  if (row.body or body or parent) != parent:
+    raise ValueError(
+      f"{row.where}: {tree.actions[action]!r} belongs to {parent!r} in the label tree, "
+      f"not to {(row.body or body)[:40]!r}"
+    )
+  return action
+
+
+def _actions_called(label: str, tree: LabelTree) -> Iterator[int]:
+  if label in tree.actions:
+    yield tree.actions.index(label)
+  if label.isdecimal() and len(label) < 10 and int(label) < tree.num_actions:
+    yield int(label)

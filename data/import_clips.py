@@ -1,0 +1,325 @@
+"""Makes a source directory of your own clips: `python -m data.import_clips CLIPS.csv ...`.
+
+A table (`data.clip_table`), a folder of videos and poses of any accepted kind (`data.pose_files`)
+become a directory in MA-52's layout, which `data.check` and `data.build` take.
+"""
+
+import argparse
+import collections
+import csv
+import dataclasses
+import pathlib
+import pickle
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from data import ma52_layout
+from data.clip_table import Row, label_rows, read_rows
+from data.draw_split import draw_split
+from data.ma52_layout import SPLITS, UNLABELLED_SPLIT, ClipSource, Problem
+from data.parallel import map_clips
+from data.pose_files import open_poses
+from data.video import decode_video
+from pcan_jax.keypoints import LAYOUTS, KeypointLayout, get_layout
+from pcan_jax.labels import LabelTree
+
+
+class BadClipsError(ValueError):
+  """Some clips cannot be imported."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+  """What the table says, with the split drawn; videos and poses not yet opened."""
+
+  tree: LabelTree
+  clips: dict[str, list[ClipSource]]  # by split, without poses
+  notes: list[str]
+
+
+def import_clips(
+  table: pathlib.Path,
+  videos: pathlib.Path,
+  out: pathlib.Path,
+  *,
+  poses: pathlib.Path | None,
+  layout: str = "openpose-28",
+  tree: pathlib.Path | None = None,
+  copy: bool = False,
+  val_share: float = 0.2,
+  seed: int = 0,
+  jobs: int = 0,
+) -> list[str]:
+  """Writes a source directory.
+
+  Args:
+    table: CSV file, see `data.clip_table`.
+    videos: folder of the videos.
+    out: the source directory; must not exist.
+    poses: see `data.pose_files`; None gives every clip keypoints with the score 0, and then the
+      whole frame is what a network sees.
+    layout: of the keypoints, a key of `pcan_jax.keypoints.LAYOUTS` or the path of a JSON file.
+    tree: CSV file of labels, `id,action,body`; None makes a tree of the labels in the table.
+    copy: copy the videos instead of linking to them.
+    val_share: share of the clips for validation if the table has no column `split`.
+    seed: of the drawing of that share.
+    jobs: processes; 0 is one per core.
+
+  Returns:
+    What there is to know about the result, line by line.
+
+  Raises:
+    FileNotFoundError: a file or folder is missing.
+    FileExistsError: `out` exists.
+    ValueError: the table or the poses are wrong, or clips are bad; nothing is left at `out`.
+  """
+  if out.exists():
+    raise FileExistsError(f"{out} exists; delete it, or choose another directory")
+  if not videos.is_dir():
+    raise FileNotFoundError(f"no folder of videos at {videos}")
+  keypoint_layout = get_layout(layout)
+  plan = _plan(table, videos, tree, val_share, seed)
+  entries, pose_notes = _read_poses(plan, poses, keypoint_layout, out, jobs)
+  partial = out.with_name(f"{out.name}.partial")
+  if partial.exists():
+    shutil.rmtree(partial)
+  for split, clips in plan.clips.items():
+    _write_split(partial, split, clips, entries[split], copy)
+  plan.tree.write_csv(partial / "annotations" / "actions.csv")
+  for split in plan.clips:  # what a build will read
+    ma52_layout.read_split(partial, split, plan.tree, keypoint_layout)
+  partial.replace(out)
+  return [*plan.notes, *pose_notes]
+
+
+def _plan(
+  table: pathlib.Path,
+  videos: pathlib.Path,
+  tree_path: pathlib.Path | None,
+  val_share: float,
+  seed: int,
+) -> _Plan:
+  rows, unused = read_rows(table)
+  try:
+    tree, actions = label_rows(rows, LabelTree.read_csv(tree_path) if tree_path else None)
+    splits, notes = _splits(rows, actions, tree, val_share, seed)
+  except ValueError as error:
+    named = str(error).startswith((str(table), str(tree_path)))
+    raise error if named else ValueError(f"{table}: {error}") from error
+  missing = [row for row in rows if not (videos / row.video).is_file()]
+  if missing:
+    more = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
+    raise FileNotFoundError(f"{missing[0].where}: no video at {videos / missing[0].video}{more}")
+  unknown = np.zeros((0, 0, 0, 2), np.float32)
+  clips: dict[str, list[ClipSource]] = {split: [] for split in SPLITS if split in splits}
+  for row, action, split in zip(rows, actions, splits):
+    video = videos / row.video
+    clips[split].append(
+      ClipSource(row.id, split, video, action, unknown, unknown[..., 0], img_shape=None)
+    )
+  counts = ", ".join(f"{len(of_split)} {split}" for split, of_split in clips.items())
+  origin = f"from {tree_path}" if tree_path else "made of the labels in the table"
+  notes = [
+    f"{_count(len(rows), 'clip')}: {counts}",
+    *notes,
+    f"label tree: {_count(tree.num_actions, 'action')} of {_count(tree.num_bodies, 'body part')}, "
+    f"{origin}",
+  ]
+  if unused:
+    notes.append(f"columns that are not used: {', '.join(unused)}")
+  return _Plan(tree, clips, notes)
+
+
+def _count(number: int, noun: str) -> str:
+  return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _splits(
+  rows: Sequence[Row], actions: Sequence[int], tree: LabelTree, val_share: float, seed: int
+) -> tuple[list[str], list[str]]:
+  """The split of every row, and what there is to know about it."""
+  persons = [row.person for row in rows] if rows[0].person else None
+  if not rows[0].split:
+    chosen = draw_split(actions, persons, val_share, seed)
+    splits = ["val" if is_chosen else "train" for is_chosen in chosen]
+    drawn = f"split drawn with seed {seed}, about {val_share:.0%} of every action for val"
+    if persons:
+      people = sorted({person for person, is_chosen in zip(persons, chosen) if is_chosen})
+      notes = [f"{drawn}, nobody in both parts; in val: {', '.join(people)}"]
+    else:
+      notes = [
+        f"{drawn}, clip by clip; people may be in both parts, and then the scores are too good: "
+        "add a column 'person' or 'split'"
+      ]
+  else:
+    splits = [row.split for row in rows]
+    notes = [f"split from the column 'split'{_shared_persons(rows)}"]
+    unread = sum(row.split == UNLABELLED_SPLIT and bool(row.label) for row in rows)
+    if unread:
+      notes.append(
+        f"the labels of {_count(unread, 'test clip')} are not kept; clips to be scored go to val"
+      )
+  trained = {action for action, split in zip(actions, splits) if split == "train"}
+  untrained = [name for action, name in enumerate(tree.actions) if action not in trained]
+  if untrained:
+    notes.append(f"actions without a clip in train: {', '.join(untrained)}")
+  return splits, notes
+
+
+def _shared_persons(rows: Sequence[Row]) -> str:
+  splits_of: dict[str, set[str]] = collections.defaultdict(set)
+  for row in rows:
+    splits_of[row.person].add(row.split)
+  shared = sorted(person for person, splits in splits_of.items() if person and len(splits) > 1)
+  return f"; persons in more than one: {', '.join(shared)}" if shared else ""
+
+
+def _read_poses(
+  plan: _Plan, path: pathlib.Path | None, layout: KeypointLayout, out: pathlib.Path, jobs: int
+) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+  """For every split the entries of its pickle, and what there is to know about them."""
+  poses = open_poses(path, layout) if path else None
+  clips = [clip for of_split in plan.clips.values() for clip in of_split]
+  measured = map_clips(_measure, clips, jobs)
+  entries: dict[str, list[dict[str, Any]]] = {split: [] for split in plan.clips}
+  problems: list[Problem] = []
+  for clip, found in zip(clips, tqdm.tqdm(measured, "videos", len(clips), disable=None)):
+    if isinstance(found, Problem):
+      problems.append(found)
+      continue
+    num_frames, size = found
+    try:
+      if poses:
+        keypoints, scores = poses.read(clip.id, num_frames, size)
+      else:
+        keypoints = np.zeros((1, num_frames, layout.num_keypoints, 2), np.float32)
+        scores = keypoints[..., 0]
+    except (FileNotFoundError, ValueError) as error:
+      problems.append(Problem(clip.id, clip.split, str(error)))
+      continue
+    entries[clip.split].append(
+      {
+        "frame_dir": f"{clip.split}/{clip.id}",
+        "label": clip.action,
+        "total_frames": num_frames,
+        "img_shape": size,
+        "keypoint": keypoints,
+        "keypoint_score": scores,
+      }
+    )
+  _report(problems, out.with_name(f"{out.name}.bad_clips.csv"))
+  if not poses:
+    return entries, [f"no poses: keypoints of the layout {layout.name} with the score 0"]
+  empty = {clip_id: count for clip_id, count in poses.frames_without_person.items() if count}
+  total = sum(entry["total_frames"] for of_split in entries.values() for entry in of_split)
+  notes = [f"poses from {path}, layout {layout.name}"]
+  if empty:
+    worst = max(empty, key=empty.get)
+    notes.append(
+      f"nobody found in {sum(empty.values())} of {total} frames, "
+      f"in {len(empty)} of {len(clips)} clips; most in {worst!r}: {empty[worst]}"
+    )
+  return entries, notes
+
+
+def _measure(clip: ClipSource) -> tuple[int, tuple[int, int]]:
+  """Number and size (h, w) of the frames of a video."""
+  frames, _ = decode_video(clip.video)
+  sizes = [frame.shape[:2] for frame in frames]
+  return len(sizes), sizes[0]
+
+
+def _report(problems: Sequence[Problem], path: pathlib.Path) -> None:
+  if not problems:
+    path.unlink(missing_ok=True)
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with path.open("w", newline="", encoding="utf-8") as file:
+    lines = csv.writer(file)
+    lines.writerow(["split", "id", "reason"])
+    lines.writerows((problem.split, problem.id, problem.reason) for problem in problems)
+  raise BadClipsError(
+    f"{ma52_layout.describe_problems('cannot import the clips', problems)}\n"
+    f"All of them: {path}. Mend them, or take them out of the table"
+  )
+
+
+def _write_split(
+  source: pathlib.Path,
+  split: str,
+  clips: Sequence[ClipSource],
+  entries: list[dict[str, Any]],
+  copy: bool,
+) -> None:
+  folder = source / "raw_videos" / split
+  for directory in (folder, source / "pose", source / "annotations"):
+    directory.mkdir(parents=True, exist_ok=True)
+  for clip in clips:
+    place = folder / clip.video.name
+    if copy:
+      shutil.copyfile(clip.video, place)
+    else:
+      place.symlink_to(clip.video.resolve())
+  with (source / "pose" / f"own_{split}.pkl").open("wb") as file:
+    pickle.dump(entries, file, protocol=4)
+  # Labels of test are placeholders.
+  lines = (f"{clip.video.name} {max(clip.action, 0)}\n" for clip in clips)
+  (source / "annotations" / f"{split}_list_videos.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """The command line."""
+  parser = argparse.ArgumentParser(
+    prog="python -m data.import_clips",
+    description="Makes a source directory in MA-52's layout of your own videos, for data.check and "
+    "data.build. See docs/DATA.md for the table.",
+  )
+  parser.add_argument(
+    "table", type=pathlib.Path, help="CSV file: video,label and optionally body, split, person"
+  )
+  parser.add_argument("--videos", type=pathlib.Path, required=True, help="folder of the videos")
+  parser.add_argument("--out", type=pathlib.Path, required=True, help="directory to write")
+  parser.add_argument(
+    "--poses", type=pathlib.Path, help="pyskl pickle, .npz, COCO .json or folder of OpenPose"
+  )
+  parser.add_argument(
+    "--no_poses", action="store_true", help="do without, for models that see RGB only"
+  )
+  parser.add_argument(
+    "--layout",
+    default="openpose-28",
+    help=f"of the keypoints: {', '.join(LAYOUTS)}, or a JSON file (openpose-28)",
+  )
+  parser.add_argument(
+    "--tree", type=pathlib.Path, help="label tree, id,action,body (made of the labels)"
+  )
+  parser.add_argument("--copy", action="store_true", help="copy the videos instead of linking them")
+  parser.add_argument(
+    "--val_share", type=float, default=0.2, help="drawn for val without a column split (0.2)"
+  )
+  parser.add_argument("--seed", type=int, default=0, help="of that drawing (0)")
+  parser.add_argument("--jobs", type=int, default=0, help="processes (one per core)")
+  arguments = vars(parser.parse_args(argv))
+  if arguments.pop("no_poses") == bool(arguments["poses"]):
+    parser.error(
+      "give --poses, or --no_poses for a model that sees RGB only. Without poses yet? "
+      f"`uv run data/extract_pose.py {arguments['videos']} --out poses.pkl` estimates them"
+    )
+  try:
+    notes = import_clips(**arguments)
+  except (FileNotFoundError, FileExistsError, ValueError) as error:
+    sys.exit(f"error: {error}")
+  print("\n".join(notes))
+  layout = arguments["layout"]
+  option = "" if layout in LAYOUTS else f" --layout {layout}"
+  print(f"next: python -m data.check {arguments['out']}{option} --html page.html")
+  print(f"      python -m data.build {arguments['out']} DATASET{option}")
+
+
+if __name__ == "__main__":
+  main()
