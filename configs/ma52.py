@@ -73,6 +73,8 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   )
   config.data.train_split = "train"
   config.data.eval_split = "val"
+  config.data.sampling = "uniform"  # or "class_balanced", or "repeat"
+  config.data.repeat_threshold = 0.01  # "repeat" repeats actions with a smaller share of the clips
 
   config.input = ConfigDict()
   config.input.rgb_frames = 8
@@ -102,6 +104,8 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.model.dropout = 0.5
   config.model.pool_embedding = "mean"
   config.model.dtype = "float32"
+  # What the backward pass computes again to save memory: "norms", or whole "blocks".
+  config.model.remat = "none"
   config.model.rgb = ConfigDict()
   config.model.rgb.stem_features = 64
   config.model.rgb.stem_strides = (2, 2)

@@ -1,8 +1,9 @@
 """From TFRecord shards to host batches: choose the frames of a clip, decode only these, batch.
 
-A training stream is a function of (seed, step): the choice of frames depends on the seed, the
-epoch and the clip alone, whatever the number of threads, and a stream that starts at a later step
-equals the rest of one that started at 0.
+A training stream is a function of (seed, step): which clip stands at a place of the stream, and
+which of its frames are taken, depends on the seed and the place alone, whatever the number of
+threads and hosts. Records are read by their number, so that a stream can start at any step at once
+and a host reads its own clips only.
 """
 
 import dataclasses
@@ -16,15 +17,17 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from pcan_jax import records, sampling
+from pcan_jax.epochs import ClipSampling, EpochOrder, order_by_action, uniform_order
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
+from pcan_jax.shard_labels import read_actions
 
 tf.config.set_visible_devices([], "GPU")
 
 HostBatch = dict[str, np.ndarray]
+Stage = Callable[[Any], Any]
 
 _PREFETCHED_BATCHES = 4
-_SHARDS_AT_ONCE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +58,18 @@ class Dataset:
         f"it has {sorted(self.builder.info.splits)}"
       )
     return self.builder.info.splits[split].num_examples
+
+  def epoch_order(self, split: str, sampling: ClipSampling) -> EpochOrder:
+    """The order in which training takes the clips of a split; its `num_clips` make an epoch.
+
+    Raises:
+      ValueError: there is no such split, or `sampling` needs labels that it has not.
+    """
+    num_clips = self.num_clips(split)
+    if sampling.name == "uniform":
+      return uniform_order(num_clips)
+    info = self.builder.info.splits[split]
+    return order_by_action(read_actions(info.filepaths, info.shard_lengths), sampling)
 
   def max_frames(self, split: str) -> int:
     """Frames of the longest clip of a split."""
@@ -121,8 +136,8 @@ def training_batches(
   *,
   batch_size: int,
   seed: int,
+  order: EpochOrder | None = None,
   start_step: int = 0,
-  shuffle_buffer: int = 4096,
   num_hosts: int = 1,
   host: int = 0,
 ) -> Iterator[HostBatch]:
@@ -134,31 +149,42 @@ def training_batches(
     clips: what to read; `num_clips` is None.
     batch_size: clips per batch on all hosts together.
     seed: of the order of clips and the choice of frames.
+    order: as `dataset.epoch_order` returns it; None is every clip once per epoch.
     start_step: number of batches that an interrupted run has already used.
-    shuffle_buffer: clips among which the next one is drawn.
     num_hosts, host: the batches hold this host's share of the clips.
 
   Yields:
     `rgb` uint8 [b, T, S, S, 3], `keypoints` float32 [b, T', M, V, 2], `keypoint_scores`
     [b, T', M, V], `action` int32 [b].
+
+  Raises:
+    ValueError: there is no such split, or a record is damaged.
   """
-  start_clip = start_step * batch_size
-  start_epoch, offset = divmod(start_clip, dataset.num_clips(split))
-  epochs = tf.data.Dataset.range(start_epoch, np.iinfo(np.int64).max)
-
-  def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-    stored = _stored_clips(dataset, split, clips, shuffle_seed=seed + epoch)
-    chosen = stored.map(
-      lambda clip: _random_frames(clip, clips, seed, epoch), num_parallel_calls=tf.data.AUTOTUNE
-    )
-    return chosen.shuffle(shuffle_buffer, seed=seed + epoch)
-
-  stream = epochs.flat_map(one_epoch).skip(offset)
-  stream = stream.shard(num_hosts, host)
-  stream = stream.map(_decode, num_parallel_calls=tf.data.AUTOTUNE)
-  stream = stream.map(lambda clip: {k: v for k, v in clip.items() if k != "id"})
+  order = order or uniform_order(dataset.num_clips(split))
+  places = tf.data.Dataset.range(start_step * batch_size + host, np.iinfo(np.int64).max, num_hosts)
+  stream = _through(places, training_stages(dataset, split, clips, order=order, seed=seed))
   stream = stream.batch(batch_size // num_hosts, drop_remainder=True)
-  yield from _deterministic(stream).as_numpy_iterator()
+  yield from _host_batches(stream, dataset)
+
+
+def training_stages(
+  dataset: Dataset, split: str, clips: Clips, *, order: EpochOrder, seed: int
+) -> dict[str, Stage]:
+  """What is done to each clip, by name and in order, from a place in the stream to its frames."""
+  read = _reader(dataset, split)
+  parse = _parser(dataset, clips)
+
+  def choose(clip: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    chosen = _random_frames(clip, clips, seed)
+    return {name: values for name, values in chosen.items() if name != "id"}
+
+  return {
+    "order": lambda place: {"place": place, "number": order.clip_at(place, seed)},
+    "read": lambda clip: clip | {"record": read(clip["number"])},
+    "parse": lambda clip: {"place": clip["place"]} | parse(clip["record"]),
+    "choose": choose,
+    "decode": _decode,
+  }
 
 
 def evaluation_batches(
@@ -178,16 +204,28 @@ def evaluation_batches(
   Yields:
     As `training_batches`, with an axis [K] of test clips after the batch axis, and `id` bytes [b],
     `mask` float32 [b].
+
+  Raises:
+    ValueError: there is no such split, it has fewer clips than there are hosts, or a record is
+      damaged.
   """
-  stream = _stored_clips(dataset, split, clips, shuffle_seed=None).shard(num_hosts, host)
-  choose = _test_frames(clips, dataset.max_frames(split))
-  stream = stream.map(choose, num_parallel_calls=tf.data.AUTOTUNE)
-  stream = stream.map(_decode, num_parallel_calls=tf.data.AUTOTUNE)
+  num_clips = dataset.num_clips(split)
+  if num_clips < num_hosts:
+    raise ValueError(
+      f"split {split!r} has {num_clips} clips for {num_hosts} hosts; evaluate on fewer of them"
+    )
+  stages = {
+    "read": _reader(dataset, split),
+    "parse": _parser(dataset, clips),
+    "choose": _test_frames(clips, dataset.max_frames(split)),
+    "decode": _decode,
+  }
+  stream = _through(tf.data.Dataset.range(host, num_clips, num_hosts), stages)
   size = batch_size // num_hosts
-  num_batches = -(-dataset.num_clips(split) // batch_size)
+  num_batches = -(-num_clips // batch_size)
   batch = None
   count = 0
-  for batch in _deterministic(stream.batch(size)).as_numpy_iterator():
+  for batch in _host_batches(stream.batch(size), dataset):
     count += 1
     yield _fill_up(batch, size)
   for _ in range(num_batches - count):
@@ -197,38 +235,61 @@ def evaluation_batches(
 def _fill_up(batch: HostBatch, size: int) -> HostBatch:
   missing = size - len(batch["id"])
   batch["mask"] = np.ones(size - missing, np.float32)
+  if not missing:
+    return batch
   return {
     name: np.concatenate([values, np.zeros((missing, *values.shape[1:]), values.dtype)])
     for name, values in batch.items()
   }
 
 
-def _stored_clips(dataset: Dataset, split: str, clips: Clips, shuffle_seed: Any) -> tf.data.Dataset:
-  """Stored clips with their frames still encoded; the order of shards shuffled, if seeded."""
-  dataset.num_clips(split)
-  files = tf.data.Dataset.from_tensor_slices(
-    [str(path) for path in dataset.builder.info.splits[split].filepaths]
-  )
-  if shuffle_seed is not None:
-    files = files.shuffle(len(files), seed=shuffle_seed)
-  serialized = files.interleave(
-    tf.data.TFRecordDataset, cycle_length=_SHARDS_AT_ONCE if shuffle_seed is not None else 1
-  )
-  features = dataset.builder.info.features
+def _through(stream: tf.data.Dataset, stages: dict[str, Stage]) -> tf.data.Dataset:
+  """Sends elements through all stages, several at once; a single map costs least."""
+
+  def all_stages(element: Any) -> Any:
+    for stage in stages.values():
+      element = stage(element)
+    return element
+
+  return stream.map(all_stages, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _reader(dataset: Dataset, split: str) -> Stage:
+  """Reads the record of a clip by the clip's number in the split."""
+  info = dataset.builder.info.splits[split]
+  paths = tf.constant([str(path) for path in info.filepaths])
+  ends = tf.constant(np.cumsum(info.shard_lengths), tf.int64)
+  starts = tf.concat([[0], ends[:-1]], axis=0)
+
+  def read(number: tf.Tensor) -> tf.Tensor:
+    shard = tf.searchsorted(ends, number[None], side="right")[0]
+    # Without a buffer, records that are skipped are not read, only their lengths.
+    shard_records = tf.data.TFRecordDataset(paths[shard], buffer_size=0)
+    return shard_records.skip(number - starts[shard]).take(1).get_single_element()
+
+  return read
+
+
+class _StillEncoded(tfds.decode.SkipDecoding):
+  """Hands out all frames of a clip as they are stored, in one piece instead of one by one."""
+
+  def decode_batch_example(self, example_data: tf.Tensor) -> tf.Tensor:
+    return example_data
+
+
+def _parser(dataset: Dataset, clips: Clips) -> Stage:
+  """Turns a record into the fields that are needed, its frames still encoded."""
   wanted = {"id", "action", "num_frames"}
   if clips.rgb_frames:
     wanted |= {"frames"}
   if clips.pose_frames:
     wanted |= {"keypoints", "keypoint_scores"}
-  decoders = tfds.decode.PartialDecoding(
+  decoding = tfds.decode.PartialDecoding(
     dict.fromkeys(wanted, True),
-    decoders={"frames": tfds.decode.SkipDecoding()} if clips.rgb_frames else None,
+    decoders={"frames": _StillEncoded()} if clips.rgb_frames else None,
   )
-  partial = decoders.extract_features(features)
-  return serialized.map(
-    lambda example: partial.deserialize_example(example, decoders=decoders.decoders),
-    num_parallel_calls=tf.data.AUTOTUNE,
-  )
+  partial = decoding.extract_features(dataset.builder.info.features)
+  return lambda record: partial.deserialize_example(record, decoders=decoding.decoders)
 
 
 def _choose_frames(
@@ -237,7 +298,10 @@ def _choose_frames(
   """Keeps the frames that either stream was given, [length] or [clips, length], and no others."""
   chosen = {"id": clip["id"], "action": tf.cast(clip["action"], tf.int32)}
   if "rgb" in indices:
-    chosen["rgb"] = tf.gather(clip["frames"], indices["rgb"])
+    # Test clips have frames in common; each is to be decoded once.
+    frames, which = tf.unique(tf.reshape(indices["rgb"], [-1]))
+    chosen["jpegs"] = tf.gather(clip["frames"], frames)
+    chosen["rgb"] = tf.reshape(which, tf.shape(indices["rgb"]))
   if "pose" in indices:
     keypoints, scores = _strongest_persons(
       clip["keypoints"], clip["keypoint_scores"], clips.max_persons
@@ -247,15 +311,13 @@ def _choose_frames(
   return chosen
 
 
-def _random_frames(
-  clip: dict[str, tf.Tensor], clips: Clips, seed: int, epoch: tf.Tensor
-) -> dict[str, tf.Tensor]:
-  """Draws frames for each stream, by the seed, the epoch and the clip's id."""
-  id_hash = tf.strings.to_hash_bucket_fast(clip["id"], np.iinfo(np.int32).max)
-  fold_in = tf.random.experimental.stateless_fold_in
+def _random_frames(clip: dict[str, tf.Tensor], clips: Clips, seed: int) -> dict[str, tf.Tensor]:
+  """Draws frames for each stream, by the seed and the clip's place."""
   indices = {}
   for number, (stream, length) in enumerate(clips.lengths.items()):
-    stream_seed = fold_in(fold_in(tf.constant([seed, number], tf.int64), epoch), id_hash)
+    stream_seed = tf.random.experimental.stateless_fold_in(
+      tf.constant([seed, number], tf.int64), clip["place"]
+    )
     indices[stream] = sampling.training_clip(clip["num_frames"], length, stream_seed)
   return _choose_frames(clip, clips, indices)
 
@@ -288,19 +350,34 @@ def _strongest_persons(
 
 
 def _decode(clip: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+  """Replaces `jpegs` and, in `rgb`, the number of the one that stands at each place."""
   if "rgb" not in clip:
     return clip
-  encoded = clip["rgb"]
+  decoded = clip | {}
   frames = tf.map_fn(
     lambda jpeg: tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE"),
-    tf.reshape(encoded, [-1]),
+    decoded.pop("jpegs"),
     fn_output_signature=tf.uint8,
   )
-  shape = tf.shape(frames)
-  return clip | {"rgb": tf.reshape(frames, tf.concat([tf.shape(encoded), shape[1:]], axis=0))}
+  return decoded | {"rgb": tf.gather(frames, clip["rgb"])}
 
 
-def _deterministic(stream: tf.data.Dataset) -> tf.data.Dataset:
-  options = tf.data.Options()
-  options.deterministic = True
-  return stream.prefetch(_PREFETCHED_BATCHES).with_options(options)
+def _host_batches(stream: tf.data.Dataset, dataset: Dataset) -> Iterator[HostBatch]:
+  """Works some batches ahead, and names the data set if one of its records is damaged."""
+  batches = stream.prefetch(_PREFETCHED_BATCHES).as_numpy_iterator()
+  while True:
+    try:
+      batch = next(batches)
+    except StopIteration:
+      return
+    except (
+      tf.errors.DataLossError,
+      tf.errors.InvalidArgumentError,
+      tf.errors.NotFoundError,
+    ) as error:
+      where = dataset.builder.data_path
+      raise ValueError(
+        f"a record of {where} cannot be read; `python -m data.check {where}` names it, and "
+        f"building the data set again mends it ({error.message})"
+      ) from error
+    yield batch

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from pcan_jax import evaluate, inference, input_pipeline, warm_start
 from pcan_jax.checkpoints import Checkpoints, Description
+from pcan_jax.epochs import ClipSampling, EpochOrder
 from pcan_jax.input_pipeline import Dataset
 from pcan_jax.pcan import PCAN, build_model
 from pcan_jax.progress import Progress
@@ -35,7 +36,7 @@ class Run:
     dataset: to train and to evaluate on.
     model: the network.
     mesh: the devices.
-    num_clips: clips of an epoch.
+    order: of the clips of an epoch.
     total_steps: of the whole schedule.
     schedule: the learning rate by step.
   """
@@ -44,7 +45,7 @@ class Run:
   dataset: Dataset
   model: PCAN
   mesh: Mesh
-  num_clips: int
+  order: EpochOrder
   total_steps: int
   schedule: optax.Schedule
 
@@ -55,6 +56,11 @@ class Run:
   @property
   def batch_size(self) -> int:
     return self.config.optimizer.batch_size
+
+  @property
+  def num_clips(self) -> int:
+    """Clips per epoch."""
+    return self.order.num_clips
 
   @property
   def steps_per_epoch(self) -> float:
@@ -68,6 +74,7 @@ class Run:
       evaluate.clips(self.config, num_clips=None),
       batch_size=self.batch_size,
       seed=self.config.seed,
+      order=self.order,
       start_step=start_step,
       num_hosts=jax.process_count(),
       host=jax.process_index(),
@@ -86,7 +93,8 @@ class Run:
       + " prototypes",
       "parameters": f"{parameter_overview.count_parameters(state.params):,}",
       "precision": f"{config.model.dtype} network, float32 parameters and losses",
-      "data": f"{self.dataset.builder.data_path}, {self.num_clips:,} clips per epoch",
+      "data": f"{self.dataset.builder.data_path}, {self.num_clips:,} clips per epoch, "
+      f"{config.data.sampling} sampling",
       "batch": f"{self.batch_size} clips, {self.batch_size // self.mesh.size} per device",
       "learning rate": f"{rate / config.optimizer.learning_rate_batch_size:.4g} "
       f"({config.optimizer.learning_rate:.4g} for {config.optimizer.learning_rate_batch_size}), "
@@ -114,14 +122,15 @@ def prepare(config: ConfigDict) -> Run:
       f"optimizer.batch_size={batch_size} does not divide among {mesh.size} devices; "
       f"use a multiple of {mesh.size}"
     )
-  num_clips = dataset.num_clips(config.data.train_split)
-  steps_per_epoch = num_clips / batch_size
+  sampling = ClipSampling(config.data.sampling, config.data.repeat_threshold)
+  order = dataset.epoch_order(config.data.train_split, sampling)
+  steps_per_epoch = order.num_clips / batch_size
   return Run(
     description=Description(config, dataset.tree, dataset.layout, dataset.stored_size),
     dataset=dataset,
     model=build_model(config.model, dataset.tree),
     mesh=mesh,
-    num_clips=num_clips,
+    order=order,
     total_steps=round(config.optimizer.epochs * steps_per_epoch),
     schedule=learning_rate(config.optimizer, batch_size, steps_per_epoch),
   )

@@ -1,0 +1,170 @@
+"""How fast the host turns shards into batches, and where its time goes.
+
+  python -m benchmarks.input                            made-up clips of MA-52's shape, one core
+  python -m benchmarks.input --data datasets/ma52 --cores 8
+  python -m benchmarks.input --data runs/demo/dataset --train configs/demo.py
+
+The made-up clips go through the real writer: videos and poses in a source directory, then
+`data.build`. The last command trains, and measures how long training waits for its batches.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import pathlib
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ml_collections import ConfigDict
+
+from benchmarks import timing
+from data.build import build, silence_libraries
+
+if TYPE_CHECKING:
+  from pcan_jax.input_pipeline import Dataset
+
+_RATES = ("clips/s", "clips/s per core", "clips per CPU second")
+
+
+@contextlib.contextmanager
+def shards(data: pathlib.Path | None, num_clips: int, side: int = 256) -> Iterator["Dataset"]:
+  """Opens a data set, or one of made-up clips that is deleted afterwards."""
+  # What brings TensorFlow along is imported where it is used, after it has been silenced.
+  from benchmarks.textured_clips import write_source
+  from pcan_jax import input_pipeline
+
+  if data is not None:
+    yield input_pipeline.open_dataset(data)
+    return
+  with tempfile.TemporaryDirectory() as directory:
+    folder = pathlib.Path(directory)
+    write_source(folder / "source", num_clips, side)
+    built = build(folder / "source", folder / "dataset", side=side, jobs=1)
+    yield input_pipeline.open_dataset(built)
+
+
+def report_pipeline(
+  dataset: "Dataset", *, cores: int, batch_size: int, clips_per_repeat: int, repeats: int
+) -> None:
+  """Measures training and evaluation batches, and prints two tables and a line of JSON."""
+  from benchmarks import input_costs
+
+  num_clips = dataset.num_clips(input_costs.SPLIT)
+  kilobytes = dataset.builder.info.splits[input_costs.SPLIT].num_bytes / num_clips / 1e3
+  calls = max(clips_per_repeat // batch_size, 1)
+  stages, training = input_costs.stage_costs(dataset, batch_size, calls, repeats)
+  testing = input_costs.evaluation_cost(dataset, max(batch_size // 8, 1), calls, repeats)
+  print(
+    f"{num_clips} clips of {kilobytes:.0f} kB, frames of {dataset.stored_size} px, "
+    f"on {cores} core(s)\n"
+  )
+  timing.print_table(
+    ["stage", "CPU ms per clip", "share in %"],
+    [
+      [name, value, 100 * value / training.cpu]
+      for name, value in (stages | {"all": training.cpu}).items()
+    ],
+  )
+  print()
+  rates = {
+    name: [1e3 / cost.clock, 1e3 / cost.clock / cores, 1e3 / cost.cpu]
+    for name, cost in (("training", training), ("evaluation", testing))
+  }
+  timing.print_table(["", *_RATES], [[name, *values] for name, values in rates.items()])
+  timing.print_json(
+    {
+      "benchmark": "input",
+      "environment": timing.environment(),
+      "clips": num_clips,
+      "kilobytes_per_clip": kilobytes,
+      "side": dataset.stored_size,
+      "cores": cores,
+      "stages_ms": stages,
+    }
+    | {name: dict(zip(_RATES, values)) for name, values in rates.items()}
+  )
+
+
+def report_training(config: ConfigDict, steps: int) -> None:
+  """Measures how long training waits for its batches, and prints a table and a line of JSON."""
+  from benchmarks.input_costs import training_wait
+
+  result = training_wait(config, steps)
+  timing.print_table(
+    ["steps", "ms per step", "ms without input", "loop blocked in %"],
+    [[result["steps"], result["fed"], result["not_fed"], 100 * result["blocked"]]],
+  )
+  timing.print_json({"benchmark": "input_wait", "environment": timing.environment()} | result)
+
+
+def load_config(name: str) -> ConfigDict:
+  """Loads `FILE.py` or `FILE.py:VARIANT`."""
+  path, _, variant = name.partition(":")
+  spec = importlib.util.spec_from_file_location("benchmark_config", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(*([variant] if variant else []))
+
+
+def keep_to_cores(cores: int) -> int:
+  """Confines this process to some of its cores; returns how many it has.
+
+  Raises:
+    ValueError: it cannot have so many.
+  """
+  if not hasattr(os, "sched_setaffinity"):
+    if cores:
+      raise ValueError("this system cannot confine a process to cores; use --cores 0")
+    return os.cpu_count()
+  available = sorted(os.sched_getaffinity(0))
+  if not 0 <= cores <= len(available):
+    raise ValueError(f"--cores is {cores}, but there are {len(available)}")
+  if cores:
+    os.sched_setaffinity(0, available[:cores])
+  return cores or len(available)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """The command line."""
+  parser = argparse.ArgumentParser(
+    prog="python -m benchmarks.input",
+    description="Measures the host's input pipeline: clips/s per core, and where the time goes.",
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+  )
+  parser.add_argument("--data", type=pathlib.Path, help="a data set; without it, made-up clips")
+  parser.add_argument("--clips", type=int, default=96, help="how many are made up")
+  parser.add_argument("--side", type=int, default=256, help="of their frames in pixels")
+  parser.add_argument("--cores", type=int, default=1, help="to use; 0 is all")
+  parser.add_argument("--batch_size", type=int, default=16, help="clips per batch")
+  parser.add_argument("--clips_per_repeat", type=int, default=128, help="clips that are timed")
+  parser.add_argument("--repeats", type=int, default=5, help="of which the median is taken")
+  parser.add_argument(
+    "--train", help="a config, FILE.py[:VARIANT]: train with --data, measure how long it waits"
+  )
+  parser.add_argument("--steps", type=int, default=200, help="of training with --train")
+  arguments = parser.parse_args(argv)
+  silence_libraries()
+  try:
+    if arguments.train:
+      config = load_config(arguments.train)
+      config.data.path = str(arguments.data or config.data.path)
+      report_training(config, arguments.steps)
+      return
+    cores = keep_to_cores(arguments.cores)
+    with shards(arguments.data, arguments.clips, arguments.side) as dataset:
+      report_pipeline(
+        dataset,
+        cores=cores,
+        batch_size=arguments.batch_size,
+        clips_per_repeat=arguments.clips_per_repeat,
+        repeats=arguments.repeats,
+      )
+  except (FileNotFoundError, ValueError) as error:
+    sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,136 @@
+"""What the input pipeline costs, stage by stage, and how long a training run waits for it."""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from benchmarks import timing
+from pcan_jax import input_pipeline
+from pcan_jax.epochs import uniform_order
+from pcan_jax.input_pipeline import Clips, Dataset
+from pcan_jax.train import prepare
+from pcan_jax.train_step import compile_step
+
+SPLIT = "train"
+TRAINING = Clips(rgb_frames=8, pose_frames=32, num_clips=None, max_persons=1)
+EVALUATION = Clips(rgb_frames=8, pose_frames=32, num_clips=10, max_persons=1)
+
+_STEPS_PER_TURN = 25
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """What a clip costs, in milliseconds: by the clock, and of all processors together."""
+
+  clock: float
+  cpu: float
+
+
+def cost(iterator: Iterator[Any], calls: int, clips_per_call: int, repeats: int) -> Cost:
+  """The median cost over `repeats` times `calls` elements of an iterator."""
+  cpu = []
+
+  def some_calls() -> None:
+    start = time.process_time()
+    for _ in itertools.islice(iterator, calls):
+      pass
+    cpu.append(time.process_time() - start)
+
+  clock = timing.measure(some_calls, repeats=repeats, warmup=1).median
+  per_clip = 1e3 / (calls * clips_per_call)
+  return Cost(clock * per_clip, timing.Timing.of(cpu[1:]).median * per_clip)
+
+
+def stage_costs(
+  dataset: Dataset, batch_size: int, calls: int, repeats: int
+) -> tuple[dict[str, float], Cost]:
+  """CPU milliseconds per training clip of each stage, and the cost of the whole pipeline.
+
+  Each is the cost of the pipeline that ends with the stage, less that of the one before.
+  """
+  order = uniform_order(dataset.num_clips(SPLIT))
+  stages = input_pipeline.training_stages(dataset, SPLIT, TRAINING, order=order, seed=0)
+  costs, before = {}, 0.0
+  for end, name in enumerate(stages, start=1):
+    iterator = _ending_with(list(stages.values())[:end], batch_size)
+    until = cost(iterator, calls, batch_size, repeats).cpu
+    costs[name], before = until - before, until
+  whole = cost(
+    input_pipeline.training_batches(dataset, SPLIT, TRAINING, batch_size=batch_size, seed=0),
+    calls,
+    batch_size,
+    repeats,
+  )
+  return costs | {"batch": whole.cpu - before}, whole
+
+
+def _ending_with(stages: Sequence[input_pipeline.Stage], batch_size: int) -> Iterator[np.ndarray]:
+  """Batches of one number per clip, for which all that the last stage puts out is computed."""
+
+  def run(element: Any) -> tf.Tensor:
+    for stage in stages:
+      element = stage(element)
+    return tf.add_n([_touch(values) for values in tf.nest.flatten(element)])
+
+  places = tf.data.Dataset.range(np.iinfo(np.int64).max)
+  stream = places.map(run, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+  return stream.batch(batch_size).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
+
+
+def _touch(values: tf.Tensor) -> tf.Tensor:
+  """A number that TensorFlow can only know after it has computed the values."""
+  if values.dtype == tf.string:
+    return tf.reduce_sum(tf.strings.length(values))
+  return tf.cast(tf.reshape(values, [-1])[0], tf.int32)
+
+
+def evaluation_cost(dataset: Dataset, batch_size: int, calls: int, repeats: int) -> Cost:
+  """Cost of a test clip, of which a video has ten."""
+  batches = itertools.chain.from_iterable(
+    input_pipeline.evaluation_batches(dataset, SPLIT, EVALUATION, batch_size=batch_size)
+    for _ in itertools.count()
+  )
+  return cost(batches, calls, batch_size * EVALUATION.num_clips, repeats)
+
+
+def training_wait(config: ConfigDict, steps: int) -> dict[str, float]:
+  """Trains for some steps, in turns with as many on one batch that is already on the device.
+
+  Returns:
+    `steps` of either kind; the milliseconds of one, `fed` by the pipeline and `not_fed`; and
+    `blocked`, the share of the fed steps' time for which the loop stood still until the next batch
+    was there. The device may have been at work all the same.
+  """
+  run = prepare(config)
+  state, step_fn = compile_step(run.model, run.description, run.schedule, run.mesh)
+  batches = run.batches()
+  batch = next(batches)
+  state, _ = jax.block_until_ready(step_fn(state, batch))
+  fed, not_fed, blocked = [], [], 0.0
+  for _ in range(max(steps // _STEPS_PER_TURN, 1)):
+    start = time.perf_counter()
+    for _ in range(_STEPS_PER_TURN):
+      state, _ = step_fn(state, batch)
+    jax.block_until_ready(state)
+    middle = time.perf_counter()
+    for _ in range(_STEPS_PER_TURN):
+      asked = time.perf_counter()
+      batch = next(batches)
+      blocked += time.perf_counter() - asked
+      state, _ = step_fn(state, batch)
+    jax.block_until_ready(state)
+    not_fed.append(middle - start)
+    fed.append(time.perf_counter() - middle)
+  return {
+    "steps": _STEPS_PER_TURN * len(fed),
+    "fed": 1e3 * timing.Timing.of(fed).median / _STEPS_PER_TURN,
+    "not_fed": 1e3 * timing.Timing.of(not_fed).median / _STEPS_PER_TURN,
+    "blocked": blocked / sum(fed),
+  }

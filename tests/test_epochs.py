@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pcan_jax.epochs import SAMPLINGS, ClipSampling, order_by_action, uniform_order
+
+# A long tail with a gap: nobody performs action 2.
+COUNTS = {0: 60, 1: 20, 3: 5, 4: 1}
+ACTIONS = np.random.default_rng(0).permutation(np.repeat(list(COUNTS), list(COUNTS.values())))
+
+
+def epochs(order, count, seed=0):
+  """Clips of the first epochs [count, clips]."""
+  places = tf.data.Dataset.range(count * order.num_clips)
+  clips = list(places.map(lambda place: order.clip_at(place, seed)).as_numpy_iterator())
+  return np.array(clips).reshape(count, order.num_clips)
+
+
+def uses(clips):
+  return np.bincount(ACTIONS[clips.ravel()], minlength=5)
+
+
+def test_uniform_takes_every_clip_once_per_epoch():
+  order = uniform_order(86)
+  clips = epochs(order, 3)
+  np.testing.assert_array_equal(np.sort(clips, axis=1), np.tile(np.arange(86), (3, 1)))
+  # Neither as stored nor twice the same: of 86 clips about one stays where it is.
+  assert (clips[0] == np.arange(86)).sum() < 10
+  assert (clips[0] == clips[1]).sum() < 10
+  assert abs(np.corrcoef(clips[0], clips[1])[0, 1]) < 0.4
+
+
+def test_class_balanced_takes_every_class_equally_often():
+  order = order_by_action(ACTIONS, ClipSampling("class_balanced"))
+  assert order.num_clips == 86
+  clips = epochs(order, 3)
+  assert sorted(uses(clips[0])) == [0, 21, 21, 22, 22]
+  # Frequent classes: 3 * 22 places show all 60 clips. Rare ones: all equally often, up to one.
+  for action, count in COUNTS.items():
+    of_class = np.bincount(clips.ravel(), minlength=86)[ACTIONS == action]
+    assert of_class.max() - of_class.min() <= 1, count
+
+
+def test_repeat_follows_the_formula_of_lvis():
+  """r = max(1, sqrt(t / f)), by hand for t = 0.2."""
+  order = order_by_action(ACTIONS, ClipSampling("repeat", 0.2))
+  # f = 60/86, 20/86, 5/86, 1/86; r = 1, 1, 1.85472, 4.14729
+  assert order.places.tolist() == [60, 20, 9, 4]
+  assert uses(epochs(order, 1)).tolist() == [60, 20, 0, 9, 4]
+  assert order.num_clips == 93
+
+
+def test_repeat_below_the_threshold_is_uniform():
+  order = order_by_action(ACTIONS, ClipSampling("repeat", 0.0))
+  np.testing.assert_array_equal(np.sort(epochs(order, 1)[0]), np.arange(86))
+
+
+@pytest.mark.parametrize("name", SAMPLINGS)
+def test_order_depends_on_the_seed(name):
+  order = order_by_action(ACTIONS, ClipSampling(name, 0.1))
+  np.testing.assert_array_equal(epochs(order, 1), epochs(order, 1))
+  assert not np.array_equal(epochs(order, 1), epochs(order, 1, seed=1))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_few_clips_are_all_taken(size):
+  clips = epochs(uniform_order(size), 2)
+  np.testing.assert_array_equal(np.sort(clips, axis=1), np.tile(np.arange(size), (2, 1)))
+
+
+def test_unlabelled_clips_cannot_be_balanced():
+  with pytest.raises(ValueError, match="2 of 3 clips have no label"):
+    order_by_action(np.array([-1, 0, -1]), ClipSampling("repeat"))
+
+
+def test_bad_values_are_named():
+  with pytest.raises(ValueError, match="data.sampling must be one of uniform.*not 'balanced'"):
+    ClipSampling("balanced")
+  with pytest.raises(ValueError, match="data.repeat_threshold must be 0 to 1, not 2"):
+    ClipSampling("repeat", 2.0)
