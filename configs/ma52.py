@@ -155,7 +155,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
 
   config.eval = ConfigDict()
   config.eval.every_epochs = 5.0
-  config.eval.batch_size = 16
+  config.eval.batch_size = 20  # clips at once, whatever their number per video
   config.eval.num_clips = 10
   config.eval.gamma = ConfigDict({"rgb": 1.0, "pose": 5.0})
 

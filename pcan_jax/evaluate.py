@@ -55,7 +55,7 @@ class Evaluator:
     mesh = data_mesh()
     self._replicated = NamedSharding(mesh, PartitionSpec())
     self._sharded = NamedSharding(mesh, PartitionSpec("data"))
-    self._batch_size = -(-self._config.eval.batch_size // mesh.size) * mesh.size
+    self._num_devices = mesh.size
     self._step = jax.jit(
       functools.partial(
         predict_step,
@@ -78,15 +78,18 @@ class Evaluator:
       num_clips: test clips per video.
       max_batches: stop after so many; by default every video is evaluated.
     """
+    # As many videos as make the clips that the config takes at once, and at least one per device.
+    videos = max(self._config.eval.batch_size // num_clips, 1)
+    batch_size = -(-videos // self._num_devices) * self._num_devices
     batches = input_pipeline.evaluation_batches(
       self._dataset,
       split,
       clips(self._config, num_clips),
-      batch_size=self._batch_size,
+      batch_size=batch_size,
       num_hosts=jax.process_count(),
       host=jax.process_index(),
     )
-    total = -(-self._dataset.num_clips(split) // self._batch_size)
+    total = -(-self._dataset.num_clips(split) // batch_size)
     progress = tqdm(
       itertools.islice(batches, max_batches),
       total=total,
