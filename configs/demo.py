@@ -37,7 +37,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.model.pose.widths = (16, 32, 64)
 
   config.optimizer.batch_size = 16
-  config.optimizer.epochs = 12.0
+  config.optimizer.epochs = 16.0
   config.optimizer.learning_rate = 0.1
   config.optimizer.learning_rate_batch_size = 16
   config.optimizer.warmup_epochs = 0.5

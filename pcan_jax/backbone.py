@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pcan_jax import conv
+from pcan_jax.norm import BatchNorm
 from pcan_jax.pathway import EXPANSION, Pathway, PathwayConfig
 
 FUSIONS = ("late", "lateral", "lateral_attention")
@@ -123,8 +124,7 @@ class UpsampleNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t2 h w d"]:
     x = conv.ConvTranspose3D(self.features, self.stride, dtype=self.dtype, name="conv")(x)
-    x = conv.BatchNorm(use_running_average=not train, dtype=self.dtype, name="bn")(x)
-    return jax.nn.relu(x)
+    return BatchNorm(relu=True, name="bn")(x, train)
 
 
 class Backbone(nn.Module):
@@ -141,6 +141,7 @@ class Backbone(nn.Module):
     lateral_stride: pose frames per RGB frame.
     dtype: what to compute in; parameters and statistics are float32.
     form: see `conv.convolve`.
+    remat: see `pathway.rematerialized`.
 
   Raises:
     ValueError: no stream, an unknown fusion, or inputs whose sizes the fusion cannot join.
@@ -152,6 +153,7 @@ class Backbone(nn.Module):
   lateral_stride: int = 4
   dtype: DTypeLike = jnp.float32
   form: str = "folded"
+  remat: str = "none"
 
   def setup(self) -> None:
     if self.rgb is None and self.pose is None:
@@ -160,9 +162,9 @@ class Backbone(nn.Module):
       raise ValueError(f"fusion {self.fusion!r} is not one of {FUSIONS}")
     form = {"dtype": self.dtype, "form": self.form}
     if self.rgb is not None:
-      self.rgb_path = Pathway(self.rgb, **form)
+      self.rgb_path = Pathway(self.rgb, remat=self.remat, **form)
     if self.pose is not None:
-      self.pose_path = Pathway(self.pose, **form)
+      self.pose_path = Pathway(self.pose, remat=self.remat, **form)
     self.places = ()
     if self.rgb is None or self.pose is None or self.fusion == "late":
       return

@@ -1,4 +1,4 @@
-"""3D convolution in the form the backend runs fastest, temporal upsampling and BatchNorm.
+"""3D convolution in the form the backend runs fastest, and temporal upsampling.
 
 Every convolution of a SlowOnly network has a kernel that is 1 x k x k, k x 1 x 1 or 1 x 1 x 1.
 Such a convolution is a 2D one over frames or over (time, pixels), or a matrix product, and both
@@ -12,17 +12,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from pcan_jax.norm import BatchNorm
+
 FORMS = ("folded", "direct")
+
+# What leaves a convolution, by the name that rematerialisation knows it by.
+OUTPUT = "convolution"
 
 # He's initialisation by the fan out, as MMAction2 starts its convolutions.
 kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-# PyTorch's momentum 0.1 is 0.9 here. The statistics are float32 whatever the compute dtype, and
-# no axis_name: under jit over a sharded batch they are global already.
-BatchNorm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
 
 
 def convolve(
@@ -55,8 +57,7 @@ def convolve(
     x = x[:, :: strides[0]]
     return _pointwise(x, kernel, strides) if kh == kw == 1 else _per_frame(x, kernel, strides)
   if form == "folded" and kh == kw == 1:
-    x = x[:, :, :: strides[1], :: strides[2]]
-    return _per_pixel(x, kernel) if strides[0] == 1 else _per_pixel_strided(x, kernel, strides)
+    return _per_pixel(x[:, :, :: strides[1], :: strides[2]], kernel, strides[0])
   return lax.conv_general_dilated(
     x,
     kernel,
@@ -72,11 +73,13 @@ def _matmul(x: Float[Array, "*batch c"], weights: Float[Array, "c d"]) -> Float[
   return y.reshape(*x.shape[:-1], weights.shape[-1])
 
 
-def _shift_time(x: Float[Array, "n t *rest"], by: int) -> Float[Array, "n t *rest"]:
-  """Moves frames `by` places later (earlier if negative); zeros come in at the end left behind."""
+def _shift(x: Float[Array, "*shape"], axis: int, by: int) -> Float[Array, "*shape"]:
+  """Moves what lies along an axis up by some places, or down; zeros come in at the end left."""
   if by == 0:
     return x
-  return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (by, -by, 0)] + [(0, 0, 0)] * (x.ndim - 2))
+  padding = [(0, 0, 0)] * x.ndim
+  padding[axis] = (by, -by, 0)
+  return lax.pad(x, jnp.zeros((), x.dtype), padding)
 
 
 def _pointwise(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
@@ -86,41 +89,110 @@ def _pointwise(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
 def _per_frame(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
   """1 x k x k: a 2D convolution of n * t frames."""
   n, t, *frame = x.shape
-  y = lax.conv_general_dilated(
-    x.reshape(n * t, *frame),
-    kernel[0],
-    strides[1:],
-    [((extent - 1) // 2,) * 2 for extent in kernel.shape[1:3]],
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )
+  y = _convolve_frames(x.reshape(n * t, *frame), kernel[0], strides[1:])
   return y.reshape(n, t, *y.shape[1:])
 
 
-def _per_pixel(x: Array, kernel: Array) -> Array:
-  """K x 1 x 1: one product for all taps, whose results are then shifted along time and added.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve_frames(
+  x: Float[Array, "n h w c"], kernel: Float[Array, "kh kw c d"], strides: tuple[int, int]
+) -> Float[Array, "n h2 w2 d"]:
+  """A 2D convolution with symmetric padding; its gradient takes the form the backend likes."""
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    strides,
+    [((extent - 1) // 2,) * 2 for extent in kernel.shape[:2]],
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+
+
+def _convolve_frames_forward(
+  x: Array, kernel: Array, strides: tuple[int, int]
+) -> tuple[Array, tuple[Array, Array]]:
+  return _convolve_frames(x, kernel, strides), (x, kernel)
+
+
+def _convolve_frames_backward(
+  strides: tuple[int, int], kept: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+  x, kernel = kept
+  convolve_frames = functools.partial(_convolve_frames.fun, strides=strides)
+  _, to_input = jax.vjp(lambda x: convolve_frames(x, kernel), x)
+  _, to_kernel = jax.vjp(lambda kernel: convolve_frames(x, kernel), kernel)
+  return *to_input(gradient), lax.platform_dependent(
+    x,
+    gradient,
+    cpu=functools.partial(kernel_gradient_by_products, kernel.shape[:2], strides),
+    default=lambda x, gradient: to_kernel(gradient)[0],
+  )
+
+
+_convolve_frames.defvjp(_convolve_frames_forward, _convolve_frames_backward)
+
+
+def kernel_gradient_by_products(
+  extents: tuple[int, int],
+  strides: tuple[int, int],
+  x: Float[Array, "n h w c"],
+  gradient: Float[Array, "n h2 w2 d"],
+) -> Float[Array, "kh kw c d"]:
+  """The gradient of a 2D convolution's kernel as matrix products.
+
+  XLA on CPU would transpose input and gradient whole and convolve one with the other. Products of
+  pixels that lie side by side, each next to the shifts of itself that the kernel spans, need
+  neither.
+
+  Args:
+    extents: of the kernel, both odd.
+    strides: of the convolution.
+    x: its input.
+    gradient: that of its output.
+  """
+  (kh, kw), c, d = extents, x.shape[-1], gradient.shape[-1]
+  # Or else what makes them would be computed again for every shift.
+  x, gradient = lax.optimization_barrier((x, gradient))
+  if strides == (1, 1):
+    # The input shifted along its width, the gradient along its height: one product has all taps.
+    columns = jnp.concatenate([_shift(x, 2, kw // 2 - tap) for tap in range(kw)], axis=-1)
+    rows = jnp.concatenate([_shift(gradient, 1, tap - kh // 2) for tap in range(kh)], axis=-1)
+    products = columns.reshape(-1, kw * c).T @ rows.reshape(-1, kh * d)
+    return products.reshape(kw, c, kh, d).transpose(2, 0, 1, 3)
+  n, h, w, _ = gradient.shape
+  padded = jnp.pad(x, [(0, 0), (kh // 2,) * 2, (kw // 2,) * 2, (0, 0)])
+
+  def every(x: Array, axis: int, start: int, count: int) -> Array:
+    stride = strides[axis - 1]
+    return lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis)
+
+  columns = jnp.concatenate([every(padded, 2, tap, w) for tap in range(kw)], axis=-1)
+  gradient = gradient.reshape(-1, d)
+  products = [every(columns, 1, tap, h).reshape(-1, kw * c).T @ gradient for tap in range(kh)]
+  return jnp.stack(products).reshape(kh, kw, c, d)
+
+
+def _per_pixel(x: Array, kernel: Array, stride: int) -> Array:
+  """K x 1 x 1: one product for all taps that meet a frame, whose results are shifted and added.
+
+  Output frame m is the sum over taps k of x[stride * m + k - p] @ kernel[k], p = (K - 1) / 2. Of
+  every `stride` input frames the first meets the taps with k - p divisible by the stride, the
+  second those one further, and so on; a tap whose quotient is q adds to the output q frames before.
 
   A 2D convolution over (t, h * w) is as fast forward, but XLA on CPU takes two to four times longer
   for the gradient of its weights.
   """
   taps, _, _, c, d = kernel.shape
-  products = _matmul(x, jnp.moveaxis(kernel[:, 0, 0], 0, 1).reshape(c, taps * d))
-  return sum(
-    _shift_time(products[..., tap * d : (tap + 1) * d], (taps - 1) // 2 - tap)
-    for tap in range(taps)
-  )
-
-
-def _per_pixel_strided(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
-  """K x 1 x 1: a 2D convolution of n images of t x (h * w)."""
-  n, t, h, w, c = x.shape
-  y = lax.conv_general_dilated(
-    x.reshape(n, t, h * w, c),
-    kernel[:, 0],
-    (strides[0], 1),
-    [((kernel.shape[0] - 1) // 2,) * 2, (0, 0)],
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )
-  return y.reshape(n, -1, h, w, y.shape[-1])
+  if x.shape[1] % stride:
+    x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % stride)] + [(0, 0)] * 3)
+  total = 0.0
+  for place in range(stride):
+    met = [tap for tap in range(taps) if (tap - taps // 2) % stride == place]
+    weights = jnp.moveaxis(kernel[jnp.array(met), 0, 0], 0, 1).reshape(c, len(met) * d)
+    products = _matmul(x[:, place::stride], weights)
+    for number, tap in enumerate(met):
+      product = products[..., number * d : (number + 1) * d]
+      total += _shift(product, 1, -((tap - taps // 2) // stride))
+  return total
 
 
 def upsample_time(
@@ -150,7 +222,7 @@ def upsample_time(
   products = products.reshape(n, t, h, w, 2 * stride - 1, d)
   y = products[..., stride - 1 :, :]
   if stride > 1:
-    from_next = _shift_time(products[..., : stride - 1, :], -1)
+    from_next = _shift(products[..., : stride - 1, :], 1, -1)
     y += jnp.pad(from_next, [(0, 0)] * 4 + [(1, 0), (0, 0)])
   return jnp.moveaxis(y, 4, 2).reshape(n, t * stride, h, w, d)
 
@@ -182,6 +254,7 @@ class Conv3D(nn.Module):
     shape = (*self.kernel, x.shape[-1], self.features)
     weights = self.param("kernel", kernel_init, shape, jnp.float32)
     y = convolve(x.astype(self.dtype), weights.astype(self.dtype), self.strides, self.form)
+    y = checkpoint_name(y, OUTPUT)
     if self.use_bias:
       y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
     return y
@@ -269,10 +342,7 @@ class ConvNorm(nn.Module):
     x = Conv3D(
       self.features, self.kernel, self.strides, dtype=self.dtype, form=self.form, name="conv"
     )(x)
-    x = BatchNorm(
-      use_running_average=not train, dtype=self.dtype, scale_init=self.scale_init, name="bn"
-    )(x)
-    return jax.nn.relu(x) if self.relu else x
+    return BatchNorm(self.relu, self.scale_init, name="bn")(x, train)
 
 
 def max_pool_spatial(x: Float[Array, "n t h w c"], stride: int) -> Float[Array, "n t h2 w2 c"]:

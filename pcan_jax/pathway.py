@@ -6,6 +6,7 @@ The topology is that of PoseConv3D and RGBPoseConv3D (Duan et al., CVPR 2022, ar
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -16,6 +17,8 @@ from jaxtyping import Array, Float
 from pcan_jax import conv
 
 EXPANSION = 4  # output channels of a bottleneck block per channel of its width
+
+REMAT = ("none", "norms", "blocks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +91,27 @@ POSE_PATHWAY = PathwayConfig(
 )
 
 
+def rematerialized(target: Callable[..., Any], remat: str) -> Callable[..., Any]:
+  """A module class, or a method of one, called as (x, train), that keeps less for the backward.
+
+  Args:
+    target: the class or method.
+    remat: "none" keeps all that the gradient needs. "norms" keeps what leaves the convolutions and
+      computes BatchNorm, ReLU and pooling again: about half the memory for little time. "blocks"
+      keeps the input and computes everything again: the least memory, for one more forward pass.
+
+  Raises:
+    ValueError: `remat` is none of these.
+  """
+  if remat not in REMAT:
+    raise ValueError(f"model.remat must be one of {REMAT}, not {remat!r}")
+  if remat == "none":
+    return target
+  keep = jax.checkpoint_policies
+  policy = keep.save_only_these_names(conv.OUTPUT) if remat == "norms" else keep.nothing_saveable
+  return nn.remat(target, static_argnums=(2,), policy=policy)
+
+
 class Bottleneck(nn.Module):
   """k x 1 x 1, 1 x 3 x 3 (which carries the stride) and 1 x 1 x 1, added to the input."""
 
@@ -119,11 +143,13 @@ class Stage(nn.Module):
   temporal_kernel: int
   spatial_stride: int
   conv_norm: Callable[..., conv.ConvNorm]
+  remat: str = "none"
 
   @nn.compact
   def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t h2 w2 d"]:
+    bottleneck = rematerialized(Bottleneck, self.remat)
     for block in range(self.blocks):
-      x = Bottleneck(
+      x = bottleneck(
         self.width,
         self.temporal_kernel,
         self.spatial_stride if block == 0 else 1,
@@ -143,11 +169,13 @@ class Pathway(nn.Module):
     config: the pathway's shape.
     dtype: what to compute in; parameters and statistics are float32.
     form: see `conv.convolve`.
+    remat: see `rematerialized`.
   """
 
   config: PathwayConfig
   dtype: DTypeLike = jnp.float32
   form: str = "folded"
+  remat: str = "none"
 
   def setup(self) -> None:
     config = self.config
@@ -156,10 +184,14 @@ class Pathway(nn.Module):
     for number, (blocks, width, temporal_kernel, stride) in enumerate(
       zip(config.blocks, config.widths, config.temporal_kernels, config.spatial_strides), start=1
     ):
-      setattr(self, f"layer{number}", Stage(blocks, width, temporal_kernel, stride, conv_norm))
+      stage = Stage(blocks, width, temporal_kernel, stride, conv_norm, self.remat)
+      setattr(self, f"layer{number}", stage)
 
   def stem(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t h2 w2 d"]:
     """The first convolution and, if configured, the max-pool."""
+    return rematerialized(Pathway._stem, self.remat)(self, x, train)
+
+  def _stem(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t h2 w2 d"]:
     x = self.conv1(x, train)
     self.sow("intermediates", "stem", x)
     if self.config.stem_pool:

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from pcan_jax.backbone import Backbone
 from pcan_jax.labels import LabelTree
-from pcan_jax.pathway import PathwayConfig
+from pcan_jax.pathway import REMAT, PathwayConfig
 
 STREAMS = ("rgb", "pose")
 
@@ -70,6 +70,7 @@ class PCAN(nn.Module):
     lateral_stride: pose frames per RGB frame.
     action_embedding, body_embedding, dropout, pool_embedding: see `Head`.
     dtype: precision of the backbone's arithmetic; parameters and heads stay float32.
+    remat: what the backward pass computes again, see `pathway.rematerialized`.
   """
 
   tree: LabelTree
@@ -82,6 +83,7 @@ class PCAN(nn.Module):
   dropout: float = 0.5
   pool_embedding: str = "mean"
   dtype: DTypeLike = jnp.float32
+  remat: str = "none"
 
   @property
   def streams(self) -> tuple[str, ...]:
@@ -98,6 +100,7 @@ class PCAN(nn.Module):
       fusion=self.fusion,
       lateral_stride=self.lateral_stride,
       dtype=self.dtype,
+      remat=self.remat,
     )
     self.heads = {
       stream: Head(
@@ -150,6 +153,9 @@ def build_model(config: ConfigDict, tree: LabelTree) -> PCAN:
     raise ValueError(f"model.pool_embedding must be mean or max, not {config.pool_embedding!r}")
   if config.dtype not in ("float32", "bfloat16"):
     raise ValueError(f"model.dtype must be float32 or bfloat16, not {config.dtype!r}")
+  remat = config.get("remat", "none")  # older checkpoints do not name it
+  if remat not in REMAT:
+    raise ValueError(f"model.remat must be one of {REMAT}, not {remat!r}")
   pathways = {
     stream: PathwayConfig(
       **{key: tuple(v) if isinstance(v, list | tuple) else v for key, v in config[stream].items()}
@@ -168,4 +174,5 @@ def build_model(config: ConfigDict, tree: LabelTree) -> PCAN:
     dropout=config.dropout,
     pool_embedding=config.pool_embedding,
     dtype=jnp.dtype(config.dtype),
+    remat=remat,
   )

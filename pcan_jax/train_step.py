@@ -165,17 +165,20 @@ def train_step(
   return state, {name: metrics.Average.from_model_output(value) for name, value in terms.items()}
 
 
-def compile_step(
+def jitted(
   model: PCAN, description: Description, schedule: optax.Schedule, mesh: Mesh
-) -> tuple[TrainState, Callable[[TrainState, Batch], tuple[TrainState, Terms]]]:
-  """A fresh state on all devices, and the step for batches that are sharded over them."""
+) -> tuple[Callable[[], TrainState], Callable[[TrainState, Batch], tuple[TrainState, Terms]]]:
+  """What makes a fresh state on all devices, and the step for batches sharded over them."""
   config = description.config
   optimizer = build_optimizer(config.optimizer, schedule)
   preprocessing = inference.preprocessing(description, Augmentation(**config.augmentation))
   replicated = NamedSharding(mesh, PartitionSpec())
-  init_fn = functools.partial(init_state, model, optimizer, seed=config.seed)
-  inputs = inference.example_inputs(model, config.input, preprocessing)
-  step_fn = functools.partial(
+
+  def init() -> TrainState:
+    inputs = inference.example_inputs(model, config.input, preprocessing)
+    return init_state(model, optimizer, inputs, seed=config.seed)
+
+  step = functools.partial(
     train_step,
     model=model,
     optimizer=optimizer,
@@ -183,9 +186,17 @@ def compile_step(
     preprocessing=preprocessing,
     seed=config.seed,
   )
-  return jax.jit(init_fn, out_shardings=replicated)(inputs), jax.jit(
-    step_fn,
+  return jax.jit(init, out_shardings=replicated), jax.jit(
+    step,
     in_shardings=(replicated, NamedSharding(mesh, PartitionSpec("data"))),
     out_shardings=replicated,
     donate_argnums=0,
   )
+
+
+def compile_step(
+  model: PCAN, description: Description, schedule: optax.Schedule, mesh: Mesh
+) -> tuple[TrainState, Callable[[TrainState, Batch], tuple[TrainState, Terms]]]:
+  """A fresh state on all devices, and the step for batches that are sharded over them."""
+  init, step = jitted(model, description, schedule, mesh)
+  return init(), step
