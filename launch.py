@@ -69,7 +69,7 @@ def _train() -> None:
   from pcan_jax import preflight, train
 
   if _CONFIG.value is None:
-    raise app.UsageError("--mode=train needs --config")
+    raise app.UsageError("--mode=train needs --config and --workdir")
   if _DRY_RUN.value or _OVERFIT_BATCH.value:
     check = preflight.dry_run if _DRY_RUN.value else preflight.overfit_batch
     check(_CONFIG.value)
