@@ -1,4 +1,7 @@
-"""What all benchmarks share: repeated timing, the machine they ran on, and how they print."""
+"""What all benchmarks share: repeated timing, the machine they ran on, and how they print.
+
+JAX is imported late: what it reads of the environment can be set after this module is imported.
+"""
 
 import dataclasses
 import datetime
@@ -53,8 +56,34 @@ def measure_interleaved(
   return {name: Timing.of(values) for name, values in seconds.items()}
 
 
+def matmul_peak(dtype: str) -> float:
+  """Operations per second of the first device on a large matrix product of random numbers.
+
+  Args:
+    dtype: of factors and product, as JAX names it.
+  """
+  import jax
+  import jax.numpy as jnp
+
+  # An accelerator is done with a small one before the clock ticks.
+  size, products = (2048, 4) if jax.default_backend() == "cpu" else (8192, 20)
+  factors = [
+    jax.random.normal(jax.random.key(seed), (size, size), jnp.float32).astype(dtype)
+    for seed in range(2)
+  ]
+  multiply = jax.jit(jnp.matmul)
+
+  def run() -> None:
+    jax.block_until_ready([multiply(*factors) for _ in range(products)])
+
+  return 2 * size**3 * products / measure(run, repeats=5, warmup=2).minimum
+
+
 def environment() -> dict[str, str | int]:
   """The machine and the versions that figures depend on."""
+  import jax
+
+  device = jax.devices()[0]
   versions = {}
   for package in PACKAGES:
     try:
@@ -63,6 +92,7 @@ def environment() -> dict[str, str | int]:
       continue
   return {
     "date": datetime.date.today().isoformat(),
+    "device": f"{jax.device_count()} x {device.device_kind}",
     "cpu": _cpu_model(),
     "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     "python": platform.python_version(),

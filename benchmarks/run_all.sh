@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Runs every benchmark and keeps what each prints in DIR/NAME.txt:
+#
+#   benchmarks/run_all.sh [--out DIR] [--wheels DIR] [--python PYTHON]
+#
+# benchmarks.step, .memory and .scaling need jax, flax, optax and orbax-checkpoint, .torch_peer also
+# PyTorch, .input TensorFlow and the rest of requirements.txt; what cannot run is named and left out.
+# All need some packages of pure Python besides. For a machine without a network, fetch them on
+# another one and bring them along for --wheels:
+#
+#   pip download --no-deps --platform any --only-binary=:all: --dest wheels \
+#     absl-py clu etils jaxtyping ml-collections wadler-lindig wrapt
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+out=runs/benchmarks
+wheels=
+python=python3
+while (($#)); do
+  case $1 in
+    --out) out=$2 ;;
+    --wheels) wheels=$2 ;;
+    --python) python=$2 ;;
+    *) echo "error: unknown argument $1" >&2 && exit 2 ;;
+  esac
+  shift 2
+done
+mkdir -p "$out"
+
+if [[ $wheels ]]; then
+  "$python" -m pip install --quiet --no-index --no-deps --upgrade --target "$out/site" "$wheels"/*.whl
+  export PYTHONPATH="$out/site${PYTHONPATH:+:$PYTHONPATH}"
+fi
+# As `make demo` does: on CPUs, memory that a step frees is kept for the next one.
+export GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000:glibc.malloc.top_pad=500000000
+
+failed=()
+skipped=()
+run() { # NAME MODULE_IT_NEEDS COMMAND...
+  local name=$1 needed=$2
+  shift 2
+  if ! "$python" -c "import importlib.util, sys; sys.exit(not importlib.util.find_spec('$needed'))"; then
+    skipped+=("$name (no $needed)")
+    return
+  fi
+  echo "== $name: python -m $*"
+  "$python" -m "$@" 2>"$out/$name.log" | tee "$out/$name.txt" ||
+    { failed+=("$name (see $out/$name.log)") && tail -n 3 "$out/$name.log" >&2; }
+}
+
+on_gpu=$("$python" -c "import jax; print(int(jax.default_backend() != 'cpu'))")
+if ((on_gpu)); then
+  run step jax benchmarks.step
+  run remat jax benchmarks.step --configs configs/ma52.py --kinds training --dtypes bfloat16 \
+    --batches 32 --remat none norms blocks --overhead_batch 0
+  run torch_float32 torch benchmarks.torch_peer --batch 32
+  run torch_bfloat16 torch benchmarks.torch_peer --batch 64 --dtype bfloat16
+else
+  run step jax benchmarks.step --dtypes float32 --batches 2 4
+  run step_bfloat16 jax benchmarks.step --dtypes bfloat16 --batches 2 --overhead_batch 0
+  run remat jax benchmarks.step --configs configs/ma52.py --kinds training --dtypes float32 \
+    --batches 2 --remat none norms blocks --overhead_batch 0
+  run torch_float32 torch benchmarks.torch_peer --batch 2
+fi
+run memory jax benchmarks.memory
+run scaling jax benchmarks.scaling
+run input tensorflow benchmarks.input
+
+((${#skipped[@]})) && printf 'left out: %s\n' "${skipped[@]}"
+((${#failed[@]})) && printf 'failed: %s\n' "${failed[@]}" >&2 && exit 1
+echo "all figures are in $out"

@@ -1,0 +1,158 @@
+"""What a training step on several devices exchanges, that it computes the same, and what follows.
+
+  python -m benchmarks.scaling                         on 1, 2, 4 and 8 simulated devices
+  python -m benchmarks.scaling --topology v5e:2x4      what the compiler for real TPUs makes of it
+
+Simulated devices share the cores of this machine, so that their speed says nothing. What can be
+known without a cluster: the collectives of the compiled step (first table, full size), whether all
+device counts compute the same (second, `--small_config`), and, with the model of
+`collectives.Cluster` and an assumed speed of one device, the efficiency of many (third).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import topologies
+
+from benchmarks import collectives, timing, workload
+from benchmarks.collectives import Cluster, Collective
+
+PREDICTED = (1, 8, 64, 512)
+
+
+def exchanged(config: str, devices: list[jax.Device]) -> tuple[list[Collective], int]:
+  """Collectives of a training step, and the number of the parameters.
+
+  The step has one clip per device; more clips exchange no more.
+  """
+  mesh = workload.data_mesh(devices)
+  program = workload.lower(workload.load_config(config), "training", len(devices), mesh)
+  found = collectives.find(program.compile().compiled.as_text())
+  return found, program.num_parameters
+
+
+def compare(config: str, counts: Sequence[int], batch: int) -> list[dict[str, Any]]:
+  """Takes the same step on each number of devices and compares with the first number.
+
+  The difference of the parameters is relative: the norm of the difference over the norm of what
+  the step changed.
+  """
+  rows, wanted = [], None
+  for count in counts:
+    mesh = workload.data_mesh(jax.devices()[:count])
+    program = workload.lower(workload.load_config(config), "training", batch, mesh)
+    step = program.compile()
+    before = _vector(program.make_arguments()[0].params)
+    state, terms = step()
+    change = _vector(state.params) - before
+    wanted = change if wanted is None else wanted
+    found = collectives.find(step.compiled.as_text())
+    rows.append(
+      {
+        "devices": count,
+        "collectives": len(found),
+        "MB": sum(one.num_bytes for one in found) / 1e6,
+        "loss": round(float(terms["loss"].compute()), 5),
+        "gradient norm": round(float(terms["gradient_norm"].compute()), 4),
+        "difference of the change": float(np.linalg.norm(change - wanted) / np.linalg.norm(wanted)),
+      }
+    )
+  return rows
+
+
+def _vector(tree: Any) -> np.ndarray:
+  return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(jax.device_get(tree))])
+
+
+def predict(
+  found: list[Collective], cluster: Cluster, rate: float, clips_per_device: Sequence[int]
+) -> list[dict[str, float]]:
+  """Clips per second of many devices, if each alone would do `rate` of them."""
+  rows = []
+  for clips in clips_per_device:
+    alone = clips / rate
+    for devices in PREDICTED:
+      exchange = cluster.seconds(found, devices)
+      rows.append(
+        {
+          "clips per device": clips,
+          "devices": devices,
+          "ms computing": 1e3 * alone,
+          "ms exchanging": 1e3 * exchange,
+          "clips/s": devices * clips / (alone + exchange),
+          "efficiency %": 100 * alone / (alone + exchange),
+        }
+      )
+  return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """The command line."""
+  arguments = parse(argv)
+  jax.config.update("jax_platforms", "cpu")
+  jax.config.update("jax_num_cpu_devices", max(arguments.devices))
+  try:
+    if arguments.topology:
+      topology = topologies.get_topology_desc(arguments.topology, platform="tpu")
+      devices = list(topology.devices)
+    else:
+      devices = jax.devices()
+    found, parameters = exchanged(arguments.config, devices)
+    same = compare(arguments.small_config, arguments.devices, arguments.batch)
+  except (FileNotFoundError, ValueError) as error:
+    sys.exit(f"error: {error}")
+  kinds = collectives.by_kind(found)
+  predicted = predict(found, Cluster(), arguments.rate, arguments.clips_per_device)
+  print(
+    f"{arguments.config}, {parameters:,} parameters, on {len(devices)} x "
+    f"{devices[0].device_kind}, per step and device\n"
+  )
+  timing.print_table(
+    ["collective", "number", "MB"], [[kind, n, size / 1e6] for kind, (n, size) in kinds.items()]
+  )
+  print(f"\n{arguments.small_config}, one step on the same {arguments.batch} clips\n")
+  timing.print_table(list(same[0]), [list(row.values()) for row in same])
+  print(f"\npredicted for {arguments.rate:g} clips/s on one device and {Cluster()}\n")
+  timing.print_table(list(predicted[0]), [list(row.values()) for row in predicted])
+  timing.print_json(
+    {
+      "benchmark": "scaling",
+      "environment": timing.environment(),
+      "compiled_for": f"{len(devices)} x {devices[0].device_kind}",
+      "parameters": parameters,
+      "collectives": kinds,
+      "equality": same,
+      "predicted": predicted,
+    }
+  )
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+  """The arguments."""
+  parser = argparse.ArgumentParser(
+    prog="python -m benchmarks.scaling",
+    description="Counts what a sharded training step exchanges, and predicts its speed.",
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+  )
+  parser.add_argument("--config", default="configs/ma52.py", help="compiled, not run")
+  parser.add_argument("--small_config", default="configs/demo.py", help="run on every device count")
+  parser.add_argument("--devices", nargs="+", type=int, default=[1, 2, 4, 8], help="simulated")
+  parser.add_argument("--batch", type=int, default=16, help="clips, over all devices")
+  parser.add_argument("--topology", help="of TPUs to compile for, as v5e:2x4 (needs libtpu)")
+  parser.add_argument("--rate", type=float, default=600.0, help="clips/s of one device, assumed")
+  parser.add_argument(
+    "--clips_per_device", nargs="+", type=int, default=[32, 4], help="of the prediction"
+  )
+  arguments = parser.parse_args(argv)
+  for count in arguments.devices:
+    if arguments.batch % count:
+      parser.error(f"--batch {arguments.batch} does not divide among {count} devices")
+  return arguments
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,270 @@
+"""The network: two SlowOnly pathways with lateral connections, and a head per stream.
+
+Tensors are [batch, channels, time, height, width].
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pcan_jax.backbone import LATERAL_RATIO, exchange_places
+from pcan_jax.pathway import EXPANSION, PathwayConfig
+from pcan_jax.pcan import PCAN, STREAMS
+
+
+def conv3d(
+  in_channels: int,
+  out_channels: int,
+  kernel: tuple[int, int, int],
+  strides: tuple[int, int, int] = (1, 1, 1),
+) -> nn.Conv3d:
+  """A convolution without bias, padded by (k - 1) // 2."""
+  padding = tuple((extent - 1) // 2 for extent in kernel)
+  return nn.Conv3d(in_channels, out_channels, kernel, strides, padding, bias=False)
+
+
+class ConvNorm(nn.Module):
+  """Convolution, BatchNorm and, if asked for, ReLU."""
+
+  def __init__(
+    self,
+    in_channels: int,
+    out_channels: int,
+    kernel: tuple[int, int, int],
+    strides: tuple[int, int, int] = (1, 1, 1),
+    relu: bool = True,
+  ) -> None:
+    super().__init__()
+    self.conv = conv3d(in_channels, out_channels, kernel, strides)
+    self.bn = nn.BatchNorm3d(out_channels)
+    self.relu = relu
+
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
+    x = self.bn(self.conv(x))
+    return functional.relu(x, inplace=True) if self.relu else x
+
+
+class Bottleneck(nn.Module):
+  """k x 1 x 1, 1 x 3 x 3 with the stride, 1 x 1 x 1, added to the input."""
+
+  def __init__(self, in_channels: int, width: int, temporal_kernel: int, stride: int) -> None:
+    super().__init__()
+    out_channels, strides = EXPANSION * width, (1, stride, stride)
+    self.conv1 = ConvNorm(in_channels, width, (temporal_kernel, 1, 1))
+    self.conv2 = ConvNorm(width, width, (1, 3, 3), strides)
+    self.conv3 = ConvNorm(width, out_channels, (1, 1, 1), relu=False)
+    self.downsample = None
+    if stride > 1 or in_channels != out_channels:
+      self.downsample = ConvNorm(in_channels, out_channels, (1, 1, 1), strides, relu=False)
+
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
+    shortcut = x if self.downsample is None else self.downsample(x)
+    return functional.relu(self.conv3(self.conv2(self.conv1(x))).add_(shortcut), inplace=True)
+
+
+class Pathway(nn.Module):
+  """A stem and stages of bottleneck blocks.
+
+  Args:
+    config: the pathway's shape.
+    in_channels: of the input.
+    lateral_channels: by number of a stage, what is concatenated to its output.
+  """
+
+  def __init__(
+    self, config: PathwayConfig, in_channels: int, lateral_channels: dict[int, int]
+  ) -> None:
+    super().__init__()
+    channels = config.stem_features
+    self.conv1 = ConvNorm(in_channels, channels, (1, 7, 7), (1, *config.stem_strides))
+    self.pool_stride = config.stem_pool_stride if config.stem_pool else None
+    self.num_stages = config.num_stages
+    for number, (blocks, width, temporal_kernel, stride) in enumerate(
+      zip(config.blocks, config.widths, config.temporal_kernels, config.spatial_strides), start=1
+    ):
+      stage = nn.Sequential()
+      for block in range(blocks):
+        stage.append(Bottleneck(channels, width, temporal_kernel, stride if block == 0 else 1))
+        channels = EXPANSION * width
+      self.add_module(f"layer{number}", stage)
+      channels += lateral_channels.get(number, 0)
+
+  def stem(self, x: torch.Tensor) -> torch.Tensor:
+    x = self.conv1(x)
+    if self.pool_stride is None:
+      return x
+    return functional.max_pool3d(x, (1, 3, 3), (1, self.pool_stride, self.pool_stride), (0, 1, 1))
+
+  def stages(self, x: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    """Runs stages `first` to `last`, counted from 1."""
+    for number in range(first, last + 1):
+      x = self.get_submodule(f"layer{number}")(x)
+    return x
+
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
+    return self.stages(self.stem(x), 1, self.num_stages)
+
+
+class PoseToRGB(nn.Module):
+  """Brings pose features to the RGB stream's frames."""
+
+  def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    super().__init__()
+    self.conv = conv3d(in_channels, out_channels, (2 * stride - 1, 1, 1), (stride, 1, 1))
+
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
+    return self.conv(x)
+
+
+class RGBToPose(nn.Module):
+  """Brings RGB features to the pose stream's frames."""
+
+  def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    super().__init__()
+    self.conv = nn.ConvTranspose3d(
+      in_channels,
+      out_channels,
+      (2 * stride - 1, 1, 1),
+      (stride, 1, 1),
+      padding=(stride - 1, 0, 0),
+      output_padding=(stride - 1, 0, 0),
+      bias=False,
+    )
+    self.bn = nn.BatchNorm3d(out_channels)
+
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
+    return functional.relu(self.bn(self.conv(x)), inplace=True)
+
+
+class Backbone(nn.Module):
+  """Two pathways that exchange features after every pose stage but the last."""
+
+  def __init__(
+    self, rgb: PathwayConfig, pose: PathwayConfig, keypoints: int, lateral_stride: int
+  ) -> None:
+    super().__init__()
+    self.places = exchange_places(rgb.num_stages, pose.num_stages)
+    rgb_channels = {r: EXPANSION * rgb.widths[r - 1] for r, _ in self.places}
+    pose_channels = {p: EXPANSION * pose.widths[p - 1] for _, p in self.places}
+    to_rgb = {r: channels // LATERAL_RATIO for r, channels in rgb_channels.items()}
+    to_pose = {p: channels // LATERAL_RATIO for p, channels in pose_channels.items()}
+    self.rgb_path = Pathway(rgb, 3, to_rgb)
+    self.pose_path = Pathway(pose, keypoints, to_pose)
+    for r, p in self.places:
+      self.rgb_path.add_module(
+        f"layer{r}_lateral", PoseToRGB(pose_channels[p], to_rgb[r], lateral_stride)
+      )
+      self.pose_path.add_module(
+        f"layer{p}_lateral", RGBToPose(rgb_channels[r], to_pose[p], lateral_stride)
+      )
+
+  def forward(self, rgb: torch.Tensor, heatmaps: torch.Tensor) -> dict[str, torch.Tensor]:
+    rgb, pose = self.rgb_path.stem(rgb), self.pose_path.stem(heatmaps)
+    rgb_done, pose_done = 0, 0
+    for r, p in self.places:
+      rgb = self.rgb_path.stages(rgb, rgb_done + 1, r)
+      pose = self.pose_path.stages(pose, pose_done + 1, p)
+      to_rgb = self.rgb_path.get_submodule(f"layer{r}_lateral")(pose)
+      to_pose = self.pose_path.get_submodule(f"layer{p}_lateral")(rgb)
+      rgb, pose = torch.cat([rgb, to_rgb], dim=1), torch.cat([pose, to_pose], dim=1)
+      rgb_done, pose_done = r, p
+    return {
+      "rgb": self.rgb_path.stages(rgb, rgb_done + 1, self.rgb_path.num_stages),
+      "pose": self.pose_path.stages(pose, pose_done + 1, self.pose_path.num_stages),
+    }
+
+
+class Embedding(nn.Module):
+  """An embedding and the prototypes in its space: `avg_f` [D, K], not trained."""
+
+  def __init__(self, features: int, size: int, num_classes: int) -> None:
+    super().__init__()
+    self.spatio_cl_net = nn.Module()
+    self.spatio_cl_net.cl_fc = nn.Linear(features, size)
+    self.spatio_cl_net.register_buffer("avg_f", torch.randn(size, num_classes))
+
+  @property
+  def prototypes(self) -> torch.Tensor:
+    """[K, D], a view of the buffer."""
+    return self.spatio_cl_net.avg_f.T
+
+  def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+    return self.spatio_cl_net.cl_fc(pooled)
+
+
+def check(model: PCAN) -> None:
+  """Raises ValueError for a variant of the network that has no counterpart here."""
+  if model.streams != STREAMS or model.fusion != "lateral" or not model.has_prototypes:
+    raise ValueError(
+      "the PyTorch network has both streams, lateral connections and prototypes; this config has "
+      f"streams {model.streams}, fusion {model.fusion!r} and "
+      + ("prototypes" if model.has_prototypes else "no prototypes")
+    )
+  if model.pool_embedding != "mean":
+    raise ValueError(
+      f"the PyTorch network has model.pool_embedding='mean' only, not {model.pool_embedding!r}"
+    )
+
+
+class PCANNet(nn.Module):
+  """PyTorch's counterpart of `pcan_jax.pcan.PCAN`, with fresh weights of PyTorch's own.
+
+  Args:
+    model: the network to be like.
+    keypoints: channels of the heatmaps.
+
+  Raises:
+    ValueError: see `check`.
+  """
+
+  def __init__(self, model: PCAN, keypoints: int) -> None:
+    super().__init__()
+    check(model)
+    self.backbone = Backbone(model.rgb, model.pose, keypoints, model.lateral_stride)
+    self.dropout = model.dropout
+    self.cls_head = nn.ModuleDict()
+    num_actions, num_bodies = model.tree.num_actions, model.tree.num_bodies
+    for stream in STREAMS:
+      features = getattr(model, stream).features
+      self.cls_head.update(
+        {
+          f"fc_{stream}": nn.Linear(features, num_actions),
+          f"fc_{stream}_coarse": nn.Linear(features, num_bodies),
+          f"fr_{stream}": Embedding(features, model.action_embedding, num_actions),
+          f"fr_coarse_{stream}": Embedding(features, model.body_embedding, num_bodies),
+        }
+      )
+
+  def prototypes(self, stream: str) -> dict[str, torch.Tensor]:
+    """Of a stream, per level [K, D]; views of the buffers."""
+    return {
+      "action": self.cls_head[f"fr_{stream}"].prototypes,
+      "body": self.cls_head[f"fr_coarse_{stream}"].prototypes,
+    }
+
+  def forward(
+    self, rgb: torch.Tensor, heatmaps: torch.Tensor, dtype: torch.dtype = torch.float32
+  ) -> dict[str, dict[str, torch.Tensor]]:
+    """Classifies and embeds a batch.
+
+    Args:
+      rgb: [N, 3, T, H, W], normalised.
+      heatmaps: [N, V, T', h, w].
+      dtype: what the backbone computes in; below float32 by autocast.
+
+    Returns:
+      Per stream `action_logits`, `body_logits`, `action_embedding` and `body_embedding`, float32.
+    """
+    with torch.autocast(rgb.device.type, dtype, enabled=dtype != torch.float32):
+      features = self.backbone(rgb, heatmaps)
+    return {stream: self._classify(stream, x.float()) for stream, x in features.items()}
+
+  def _classify(self, stream: str, features: torch.Tensor) -> dict[str, torch.Tensor]:
+    pooled = features.mean(dim=(2, 3, 4))
+    dropped = functional.dropout(pooled, self.dropout, self.training)
+    return {
+      "action_logits": self.cls_head[f"fc_{stream}"](dropped),
+      "body_logits": self.cls_head[f"fc_{stream}_coarse"](dropped),
+      "action_embedding": self.cls_head[f"fr_{stream}"](pooled),
+      "body_embedding": self.cls_head[f"fr_coarse_{stream}"](pooled),
+    }

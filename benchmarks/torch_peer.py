@@ -1,0 +1,344 @@
+"""Our steps against the same network, losses and preprocessing in plain PyTorch, in one run.
+
+  python -m benchmarks.torch_peer
+  python -m benchmarks.torch_peer --config=configs/demo.py --batch=16
+  python -m benchmarks.torch_peer --batch=64 --dtype=bfloat16       on a GPU
+
+Both sides get the same stored clips (uint8 frames and keypoints, on the device already) and all
+cores. Before their steps are timed, in turns, it is checked that both make the same of the same
+weights. Ours also reports accuracies, sizes of sets and the norm of the gradient.
+"""
+
+import argparse
+import dataclasses
+import functools
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+# On a GPU, JAX would take most of the memory at once and leave PyTorch too little.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from ml_collections import ConfigDict  # noqa: E402
+
+from benchmarks import timing, workload  # noqa: E402
+from benchmarks.torch_pcan import losses as torch_losses  # noqa: E402
+from benchmarks.torch_pcan import network, steps  # noqa: E402
+from benchmarks.torch_pcan import preprocess as torch_preprocess  # noqa: E402
+from benchmarks.torch_pcan.steps import Form  # noqa: E402
+from pcan_jax import inference, losses  # noqa: E402
+from pcan_jax.checkpoints import Description  # noqa: E402
+from pcan_jax.pcan import PCAN, build_model  # noqa: E402
+from pcan_jax.preprocess import Augmentation, Preprocessing, preprocess  # noqa: E402
+from pcan_jax.torch_weights import to_state_dict  # noqa: E402
+
+# How far outputs may differ, relative to the largest, and the loss, relative to itself.
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+
+Batch = dict[str, np.ndarray]
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+  """What PyTorch computes with.
+
+  Attributes:
+    config: of the network, its losses and its optimizer.
+    model: our network, which PyTorch's is like.
+    train_sizes, test_sizes: preprocessing in training, with its augmentation, and in evaluation.
+    device: PyTorch's.
+  """
+
+  config: ConfigDict
+  model: PCAN
+  train_sizes: Preprocessing
+  test_sizes: Preprocessing
+  device: torch.device
+
+  @classmethod
+  def of(cls, config: ConfigDict, stored_size: int, device: torch.device) -> "Peer":
+    description = Description(config, workload.TREE, workload.LAYOUT, stored_size)
+    return cls(
+      config,
+      build_model(config.model, workload.TREE),
+      inference.preprocessing(description, Augmentation(**config.augmentation)),
+      inference.preprocessing(description),
+      device,
+    )
+
+  @property
+  def loss_config(self) -> losses.LossConfig:
+    return losses.LossConfig(**self.config.loss)
+
+  @property
+  def parents(self) -> torch.Tensor:
+    return torch.tensor(self.model.tree.parents, device=self.device)
+
+  def torch_network(self, variables: PyTree) -> network.PCANNet:
+    """The network with our weights."""
+    net = network.PCANNet(self.model, len(self.train_sizes.heatmap_channels))
+    arrays = to_state_dict(variables)
+    net.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in arrays.items()})
+    return net.to(self.device)
+
+  def batch(self, batch: Batch) -> dict[str, torch.Tensor]:
+    """A batch on the device."""
+    tensors = {name: torch.from_numpy(np.array(x)).to(self.device) for name, x in batch.items()}
+    return {name: x.long() if name == "action" else x for name, x in tensors.items()}
+
+  def loss(self, variables: PyTree, batch: Batch, form: Form) -> float:
+    """The loss of a batch in training mode, without dropout and augmentation."""
+    net = form.apply(self.torch_network(variables)).train()
+    net.dropout = 0.0
+    tensors = self.batch(batch)
+    whole = torch_preprocess.draw(len(tensors["action"]), None, self.device)
+    inputs = torch_preprocess.preprocess(tensors, self.train_sizes, *whole)
+    with torch.no_grad():
+      loss, _, _ = steps.training_loss(
+        net, *inputs, tensors["action"], self.parents, self.loss_config, form.dtype
+      )
+    return loss.item()
+
+  def training(self, variables: PyTree, batch: Batch, form: Form) -> Callable[[], Any]:
+    """A call takes a step of training and waits for it."""
+    net, optimizer = self.torch_network(variables), self.config.optimizer
+    step = steps.train_step(
+      net,
+      steps.sgd(net, optimizer, len(batch["action"])),
+      self.parents,
+      self.loss_config,
+      self.train_sizes,
+      form,
+      optimizer.clip_norm,
+    )
+    return functools.partial(self._finished, step, self.batch(batch))
+
+  def evaluation(self, variables: PyTree, videos: Batch, form: Form) -> Callable[[], Any]:
+    """A call predicts and waits for it."""
+    gamma = self.config.eval.gamma.to_dict()
+    step = steps.predict_step(self.torch_network(variables), self.test_sizes, gamma, form)
+    return functools.partial(self._finished, step, self.batch(videos))
+
+  def _finished(self, step: Callable, batch: dict[str, torch.Tensor]) -> Any:
+    outputs = step(batch)
+    if self.device.type == "cuda":
+      torch.cuda.synchronize()
+    return outputs
+
+
+def forms(device: torch.device, dtype: str, compiled: bool) -> dict[str, Form]:
+  """How PyTorch is run: as its users have it at once, and as they can have it with some care."""
+  precision = getattr(torch, dtype)
+  if device.type == "cpu":
+    found = {
+      f"PyTorch {dtype}": Form(precision, channels_last=False),
+      f"PyTorch {dtype}, channels last": Form(precision),
+    }
+  else:
+    found = {"PyTorch float32": Form(torch.float32, channels_last=False)}
+  if compiled or device.type != "cpu":
+    found[f"PyTorch {dtype}, channels last, compiled"] = Form(precision, compiled=True)
+  return found
+
+
+def torch_device() -> torch.device:
+  """PyTorch's device; it must be of JAX's kind.
+
+  Raises:
+    ValueError: it is not.
+  """
+  ours = jax.devices()[0].platform
+  theirs = "cuda" if torch.cuda.is_available() else "cpu"
+  if (ours == "cpu") != (theirs == "cpu"):
+    raise ValueError(
+      f"JAX runs on {ours}, PyTorch on {theirs}; to compare them on the CPU, set "
+      "JAX_PLATFORMS=cpu and CUDA_VISIBLE_DEVICES="
+    )
+  return torch.device(theirs)
+
+
+def awake(variables: PyTree) -> PyTree:
+  """The variables of a fresh network, scales of BatchNorm that start at zero set to 0.5.
+
+  Otherwise most of the network would not count in the comparison.
+  """
+
+  def wake(path: tuple, values: np.ndarray) -> np.ndarray:
+    asleep = path[-1].key == "scale" and not values.any()
+    return np.full_like(values, 0.5) if asleep else values
+
+  return jax.tree_util.tree_map_with_path(wake, jax.device_get(variables))
+
+
+@functools.partial(jax.jit, static_argnames=("model", "sizes", "config"))
+def our_loss(
+  variables: PyTree, batch: Batch, model: PCAN, sizes: Preprocessing, config: losses.LossConfig
+) -> jax.Array:
+  """The loss of a batch in training mode, without dropout and augmentation."""
+  sizes = dataclasses.replace(sizes, augmentation=None)
+  outputs, _ = model.clone(dropout=0.0).apply(
+    variables, preprocess(batch, sizes), train=True, mutable=["batch_stats"]
+  )
+  return sum(
+    losses.stream_loss(
+      **out,
+      prototypes=variables["prototypes"][stream],
+      action=batch["action"],
+      parents=model.tree.parents,
+      config=config,
+    )[0]
+    for stream, out in outputs.items()
+  )
+
+
+def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
+  """The largest difference in logits or probabilities, relative to the largest of theirs."""
+  worst = 0.0
+  for kind, streams in theirs.items():
+    for stream, levels in streams.items():
+      for level, values in levels.items():
+        values = values.float().cpu().numpy()
+        error = np.abs(np.asarray(ours[kind][stream][level]) - values).max()
+        worst = max(worst, float(error / np.abs(values).max()))
+  return worst
+
+
+def compare(
+  config: ConfigDict, batch_size: int, repeats: int, compiled: bool = False
+) -> dict[str, Any]:
+  """Checks that both sides agree, then times them.
+
+  Args:
+    config: of a network with both streams.
+    batch_size: clips.
+    repeats: timed calls of each step.
+    compiled: whether PyTorch is compiled on a CPU too.
+
+  Returns:
+    `agreement`: by form of PyTorch the differences of `outputs` and `loss`. For "training" and
+    "evaluation", by implementation ("ours" or a form of PyTorch): `seconds` of a call as
+    `timing.Timing` has them, `clips_per_second`, `first_call_seconds` (of ours, the compilation),
+    and `ratio`, how many times as long as ours it takes.
+
+  Raises:
+    ValueError: PyTorch's side has no counterpart to the config, or runs on another device.
+    RuntimeError: the two sides differ in what they compute.
+  """
+  device = torch_device()
+  network.check(build_model(config.model, workload.TREE))
+  torch_losses.check(losses.LossConfig(**config.loss))
+  programs = {kind: workload.lower(config, kind, batch_size) for kind in workload.KINDS}
+  _, batch = programs["training"].make_arguments()
+  variables, videos = programs["evaluation"].make_arguments()
+  variables = awake(variables)
+  peer = Peer.of(config, videos["rgb"].shape[-2], device)
+  ours = {kind: program.compile() for kind, program in programs.items()}
+
+  outputs = ours["evaluation"].compiled(variables, videos)
+  loss = float(our_loss(variables, batch, peer.model, peer.train_sizes, peer.loss_config))
+  calls = {kind: {"ours": step} for kind, step in ours.items()}
+  first_calls = {kind: {"ours": step.compile_seconds} for kind, step in ours.items()}
+  agreement = {}
+  for name, form in forms(device, config.model.dtype, compiled).items():
+    predict = calls["evaluation"][name] = peer.evaluation(variables, videos, form)
+    train = calls["training"][name] = peer.training(variables, batch, form)
+    first_calls["evaluation"][name], predicted = timed(predict)
+    first_calls["training"][name], _ = timed(train)
+    agreement[name] = {
+      "outputs": difference(outputs, predicted),
+      "loss": abs(peer.loss(variables, batch, form) / loss - 1),
+    }
+    tolerance = TOLERANCE[config.model.dtype]
+    if not max(agreement[name].values()) <= tolerance:
+      raise RuntimeError(f"ours and {name} differ by more than {tolerance}: {agreement[name]}")
+
+  results = {"agreement": agreement}
+  for kind, by_name in calls.items():
+    timings = timing.measure_interleaved(by_name, repeats=repeats)
+    results[kind] = {
+      name: {
+        "seconds": dataclasses.asdict(measured),
+        "clips_per_second": batch_size / measured.median,
+        "first_call_seconds": first_calls[kind][name],
+        "ratio": measured.median / timings["ours"].median,
+      }
+      for name, measured in timings.items()
+    }
+  return results
+
+
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+  """Seconds that a call took, and what it returned."""
+  begin = time.perf_counter()
+  result = function()
+  return time.perf_counter() - begin, result
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Prints a table and a line of JSON."""
+  parser = argparse.ArgumentParser(
+    prog="python -m benchmarks.torch_peer",
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument("--config", default="configs/ma52.py", help="of a network with both streams")
+  parser.add_argument("--batch", type=int, default=2, help="clips")
+  parser.add_argument("--size", type=int, help="side of the input in both steps (the config's)")
+  parser.add_argument("--dtype", choices=tuple(TOLERANCE), default="float32")
+  parser.add_argument("--repeats", type=int, default=5, help="timed calls of each step")
+  parser.add_argument(
+    "--compiled",
+    action="store_true",
+    help="measure torch.compile on a CPU too: it wants a C++ compiler and a few minutes",
+  )
+  args = parser.parse_args(argv)
+  for name in ("batch", "repeats"):
+    if getattr(args, name) < 1:
+      parser.error(f"--{name} must be 1 or more, not {getattr(args, name)}")
+  torch.backends.cudnn.benchmark = True
+  try:
+    config = workload.load_config(args.config)
+    config.model.dtype = args.dtype
+    if args.size:
+      config.input.update(train_size=args.size, test_size=args.size)
+    results = compare(config, args.batch, args.repeats, args.compiled)
+  except (FileNotFoundError, ValueError) as error:
+    sys.exit(f"error: {error}")
+
+  rows = []
+  for kind in workload.KINDS:
+    for name, found in results[kind].items():
+      seconds = found["seconds"]
+      rows.append(
+        (
+          kind,
+          name,
+          1000 * seconds["median"],
+          1000 * seconds["minimum"],
+          1000 * seconds["maximum"],
+          found["clips_per_second"],
+          found["first_call_seconds"],
+          found["ratio"],
+        )
+      )
+  timing.print_table(
+    ("step", "by", "ms", "least", "most", "clips/s", "compile s", "time / ours"), rows
+  )
+  sizes = {"training": config.input.train_size, "evaluation": config.input.test_size}
+  timing.print_json(
+    timing.environment()
+    | {"benchmark": "torch_peer", "config": args.config, "batch": args.batch, "dtype": args.dtype}
+    | {"sizes": sizes, "torch_threads": torch.get_num_threads()}
+    | {"glibc_tunables": os.environ.get("GLIBC_TUNABLES", "")}
+    | results
+  )
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,359 @@
+import copy
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+torch = pytest.importorskip(
+  "torch", reason="measuring against PyTorch needs requirements-bench.txt"
+)
+
+from benchmarks import torch_peer, workload  # noqa: E402
+from benchmarks.torch_pcan import losses, network, preprocess, steps  # noqa: E402
+from benchmarks.torch_pcan.steps import Form  # noqa: E402
+from pcan_jax import heatmaps  # noqa: E402
+from pcan_jax import preprocess as our_preprocess  # noqa: E402
+from pcan_jax.inference import predict_step  # noqa: E402
+from pcan_jax.losses import LossConfig  # noqa: E402
+from pcan_jax.pathway import POSE_PATHWAY, RGB_PATHWAY  # noqa: E402
+from pcan_jax.pcan import build_model  # noqa: E402
+from pcan_jax.preprocess import Augmentation, Preprocessing  # noqa: E402
+from pcan_jax.torch_weights import to_state_dict  # noqa: E402
+from pcan_jax.train_step import TrainState, build_optimizer, train_step  # noqa: E402
+from tests import parity_forward  # noqa: E402
+
+ROOT = pathlib.Path(__file__).parents[1]
+REFERENCE = ROOT / "tests" / "reference"
+CPU = torch.device("cpu")
+BATCH = 3
+SIZES = Preprocessing(stored_size=40, rgb_size=32, heatmap_size=8, layout=workload.LAYOUT)
+FORMS = pytest.mark.parametrize(
+  "form", [Form(channels_last=False), Form()], ids=["plain", "channels_last"]
+)
+FAST_COMPILATION = {"xla_backend_optimization_level": 0}
+
+TOY_CONFIG = """
+from configs import ma52
+from tests.tiny_config import shrink
+
+def get_config(variant="pcan"):
+  config = shrink(ma52.get_config(variant))
+  config.optimizer.learning_rate_batch_size = 3
+  config.model.rgb.update(
+    blocks=(1, 1, 1), widths=(8, 8, 8), spatial_strides=(1, 2, 2), temporal_kernels=(1, 1, 3)
+  )
+  config.model.pose.update(
+    blocks=(2, 1), widths=(8, 8), spatial_strides=(2, 2), temporal_kernels=(1, 3)
+  )
+  config.model.dropout = 0.0
+  config.augmentation.update(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=0.0)
+  return config
+"""
+
+
+def draw_batch(num_clips, side, persons):
+  random = np.random.default_rng(0)
+  joints = (num_clips, 8, persons, 28)
+  return {
+    "rgb": random.integers(0, 256, (num_clips, 2, side, side, 3), np.uint8),
+    "keypoints": random.uniform(0, side, (*joints, 2)).astype(np.float32),
+    "keypoint_scores": random.uniform(0, 1, joints).astype(np.float32),
+    "action": random.integers(0, 52, num_clips, np.int32),
+  }
+
+
+def draw_variables(peer):
+  """Random values in all variables, none of them at rest."""
+  random = np.random.default_rng(0)
+  inputs = {"rgb": np.zeros((1, 2, 32, 32, 3)), "heatmaps": np.zeros((1, 8, 8, 8, 28))}
+
+  def draw(path, shape):
+    if path[-1].key in ("scale", "var"):
+      return random.uniform(0.5, 1.5, shape.shape).astype(np.float32)
+    width = np.sqrt(2 / np.prod(shape.shape[:-1])) if path[-1].key == "kernel" else 0.1
+    return width * random.standard_normal(shape.shape, np.float32)
+
+  shapes = parity_forward.abstract_variables(
+    peer.model, jax.tree.map(lambda x: jax.numpy.asarray(x, "float32"), inputs)
+  )
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def load(name):
+  with np.load(REFERENCE / name) as arrays:
+    return dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def toy_file(tmp_path_factory):
+  """A config that leaves nothing to chance, so that both sides must do the same."""
+  path = tmp_path_factory.mktemp("configs") / "toy.py"
+  path.write_text(TOY_CONFIG)
+  return path
+
+
+@pytest.fixture(scope="module")
+def toy(toy_file):
+  return workload.load_config(str(toy_file))
+
+
+@pytest.fixture(scope="module")
+def peer(toy):
+  return torch_peer.Peer.of(toy, SIZES.stored_size, CPU)
+
+
+@pytest.fixture(scope="module")
+def trained(toy, peer):
+  """Our variables before a step, those after it with its terms, and its batch."""
+  batch = draw_batch(num_clips=BATCH, side=SIZES.stored_size, persons=1)
+  before = draw_variables(peer)
+  optimizer = build_optimizer(toy.optimizer, optax.constant_schedule(toy.optimizer.learning_rate))
+
+  def step(variables, batch):
+    opt_state = optimizer.init(variables["params"])
+    state, terms = train_step(
+      TrainState(step=jax.numpy.zeros((), int), opt_state=opt_state, **variables),
+      batch,
+      model=peer.model,
+      optimizer=optimizer,
+      loss_config=peer.loss_config,
+      preprocessing=peer.train_sizes,
+      seed=0,
+    )
+    return state.model(), {name: x.compute() for name, x in terms.items()}
+
+  after, terms = jax.jit(step, compiler_options=FAST_COMPILATION)(before, batch)
+  return before, jax.device_get(after), terms, batch
+
+
+def assert_close(found, wanted, name, tolerance):
+  found, wanted = np.asarray(found), np.asarray(wanted)
+  assert found.shape == wanted.shape, name
+  error = np.abs(found - wanted).max()
+  assert error <= tolerance * np.abs(wanted).max() + 1e-12, f"{name} is off by {error:.1e}"
+
+
+@pytest.mark.parametrize("case", sorted({name.split("/")[0] for name in load("losses.npz")}))
+def test_losses_match_reference(case):
+  arrays = load("losses.npz")
+  given = {
+    name.split("/in/")[1]: torch.from_numpy(x)
+    for name, x in arrays.items()
+    if name.startswith(f"{case}/in/")
+  }
+  given = {name: x.double() if x.is_floating_point() else x for name, x in given.items()}
+  leaves = {
+    name: given[name].requires_grad_() for name in ("feature", "logits_action", "logits_body")
+  }
+  outputs = {
+    "action_logits": given["logits_action"],
+    "body_logits": given["logits_body"],
+    "action_embedding": given["feature"] @ given["fine_w"] + given["fine_b"],
+    "body_embedding": given["feature"] @ given["coarse_w"] + given["coarse_b"],
+  }
+  total, terms, new = losses.stream_loss(
+    outputs,
+    {"action": given["fine_proto"], "body": given["coarse_proto"]},
+    given["action"],
+    torch.tensor(workload.TREE.parents),
+    LossConfig(),
+  )
+  found = {f"paper_{name}": x for name, x in (terms | {"total": total}).items()}
+  found |= {"paper_fine_proto_new": new["action"], "paper_coarse_proto_new": new["body"]}
+  gradients = torch.autograd.grad(total, leaves.values())
+  found |= {f"paper_total_grad_{name}": x for name, x in zip(leaves, gradients)}
+  for name, x in found.items():
+    assert_close(x.detach(), arrays[f"{case}/out/{name}"], name, 1e-5)
+
+
+@pytest.mark.parametrize("group", ["heatmap0", "heatmap1", "heatmap2"])
+def test_heatmaps_match_release(group):
+  arrays = {
+    name.split("/")[1]: x for name, x in load("release_data.npz").items() if name.startswith(group)
+  }
+  found = preprocess.render_joints(
+    torch.from_numpy(arrays["keypoint"] * arrays["scaling"]).movedim(0, 1)[None],
+    torch.from_numpy(arrays["score"]).movedim(0, 1)[None],
+    arrays["heatmap"].shape[-1],
+    float(arrays["sigma"]),
+  )
+  wanted = np.moveaxis(arrays["heatmap"], 1, -1)
+  np.testing.assert_allclose(found[0], wanted, rtol=0, atol=1e-5)
+  np.testing.assert_array_equal(found[0] > 0, wanted > 0)
+
+
+@pytest.mark.parametrize("stream, config", [("rgb", RGB_PATHWAY), ("pose", POSE_PATHWAY)])
+def test_pathways_match_reference(stream, config):
+  pathway = network.Pathway(config, {"rgb": 3, "pose": 17}[stream], {}).eval()
+  tensors = parity_forward.draw_state_dict("slowonly_state_dicts.json", f"{stream}_only")
+  pathway.load_state_dict(
+    {
+      name.removeprefix("backbone."): torch.from_numpy(x)
+      for name, x in tensors.items()
+      if name.startswith("backbone.")
+    }
+  )
+  inputs = parity_forward.draw_inputs(7, 2, 224, keypoints=17)
+  inputs = np.array(inputs[{"rgb": "rgb", "pose": "heatmaps"}[stream]])
+  with torch.inference_mode():
+    features = pathway(torch.from_numpy(inputs).permute(0, 4, 1, 2, 3)).mean((2, 3, 4))
+  wanted = load("slowonly_forward.npz")[f"{stream}_only"]
+  np.testing.assert_allclose(features, wanted, rtol=0, atol=1e-4)
+
+
+@functools.partial(jax.jit, compiler_options=FAST_COMPILATION)
+def our_inputs(batch, pixels, flipped):
+  """What we make of crops, in pixels of the frame, that are all mirrored or not."""
+  frames = our_preprocess.crop_and_resize(batch["rgb"], pixels, SIZES.rgb_size)
+  frames = jax.numpy.where(flipped, frames[:, :, :, ::-1], frames)
+  mean, std = map(np.array, (our_preprocess.IMAGENET_MEAN, our_preprocess.IMAGENET_STD))
+  keypoints, scores = our_preprocess.flip_keypoints(
+    our_preprocess.crop_keypoints(batch["keypoints"], pixels, SIZES.heatmap_size),
+    batch["keypoint_scores"],
+    jax.numpy.full(len(pixels), flipped),
+    SIZES.heatmap_size,
+    SIZES.layout.flip_permutation(),
+  )
+  size = (SIZES.heatmap_size, SIZES.heatmap_size)
+  return (frames - mean) / std, heatmaps.render_joints(keypoints, scores, size, SIZES.sigma)
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_preprocessing_is_ours(flipped):
+  batch = draw_batch(num_clips=2, side=SIZES.stored_size, persons=2)
+  # The first crop is enlarged along x and shrunk along y, the second enlarged.
+  box = np.array([[0.1, 0, 0.7, 1], [0.25, 0.5, 0.75, 1]], np.float32)
+  found = preprocess.preprocess(
+    {name: torch.from_numpy(x) for name, x in batch.items()},
+    SIZES,
+    torch.from_numpy(box),
+    torch.full((2,), flipped),
+  )
+  wanted = our_inputs(batch, box * SIZES.stored_size, flipped)
+  for theirs, ours in zip(found, wanted):
+    np.testing.assert_allclose(theirs.permute(0, 2, 3, 4, 1), ours, rtol=0, atol=1e-4)
+
+
+def test_crops_and_flips_are_drawn_as_configured():
+  torch.manual_seed(0)
+  augmentation = Augmentation(crop_area=(0.3, 0.6), crop_aspect=(0.5, 2.0), flip=0.25)
+  box, flipped = preprocess.draw(2000, augmentation, CPU)
+  assert box.min() >= 0 and box.max() <= 1
+  width, height = (box[:, 2:] - box[:, :2]).unbind(1)
+  area, aspect = width * height, width / height
+  assert 0.299 < area.min() < 0.31 and 0.59 < area.max() < 0.601
+  assert 0.499 < aspect.min() < 0.55 and 1.8 < aspect.max() < 2.001
+  assert 0.2 < flipped.float().mean() < 0.3
+
+
+@FORMS
+def test_a_step_is_ours(form, peer, trained, toy):
+  before, after, terms, batch = trained
+  net = peer.torch_network(before)
+  step = steps.train_step(
+    net,
+    steps.sgd(net, toy.optimizer, BATCH),
+    peer.parents,
+    peer.loss_config,
+    peer.train_sizes,
+    form,
+    toy.optimizer.clip_norm,
+  )
+  loss, found_terms = step(peer.batch(batch))
+  assert_close(loss, terms["loss"], "loss", 1e-5)
+  for name, value in found_terms.items():
+    assert_close(value, terms[name], name, 1e-4)
+  wanted, start, found = to_state_dict(after), to_state_dict(before), net.state_dict()
+  assert wanted.keys() == found.keys()
+  for name, values in wanted.items():
+    # PyTorch divides running variances by N - 1, Flax by N; Flax counts no batches.
+    if name.endswith(("running_var", "num_batches_tracked")):
+      continue
+    # Rounding decides what passes a ReLU next to zero, and in a small network that counts.
+    assert_close(found[name].numpy() - start[name], values - start[name], name, 0.1)
+
+
+@FORMS
+def test_predictions_are_ours(form, peer, trained, toy):
+  variables, _, _, batch = trained
+  videos = {name: x[:, None] for name, x in batch.items() if name != "action"}
+  predict = functools.partial(
+    predict_step, model=peer.model, sizes=peer.test_sizes, gamma=toy.eval.gamma.to_dict()
+  )
+  wanted = jax.jit(predict, compiler_options=FAST_COMPILATION)(variables, videos)
+  found = peer.evaluation(variables, videos, form)()
+  assert set(found["probabilities"]) == {"fused", "rgb", "pose"}
+  assert torch_peer.difference(wanted, found) < 1e-4
+  found["logits"]["pose"]["body"] = found["logits"]["pose"]["body"] + 0.1
+  assert torch_peer.difference(wanted, found) > 1e-3
+
+
+def test_predictions_are_averaged_over_clips(peer, trained):
+  variables, _, _, batch = trained
+  clips = {name: x[None] for name, x in batch.items() if name != "action"}
+  apart = {name: x[:, None] for name, x in batch.items() if name != "action"}
+  together = peer.evaluation(variables, clips, Form())()
+  alone = peer.evaluation(variables, apart, Form())()
+  for kind, streams in together.items():
+    for stream, levels in streams.items():
+      for level, values in levels.items():
+        wanted = alone[kind][stream][level].mean(0, keepdim=True)
+        assert_close(values, wanted, f"{kind} {stream} {level}", 1e-4)
+
+
+def test_what_has_no_counterpart_is_refused(toy, toy_file, peer):
+  for variant, message in (("posec3d", "prototypes"), ("release", "fusion"), ("pcan_rgb", "rgb")):
+    config = workload.load_config(f"{toy_file}:{variant}")
+    with pytest.raises(ValueError, match=message):
+      network.PCANNet(build_model(config.model, workload.TREE), 28)
+  with pytest.raises(ValueError, match="loss.pcc_covers='sets' only, the config has 'batch'"):
+    losses.check(LossConfig(pcc_covers="batch"))
+  limbs = copy.copy(peer.test_sizes.__dict__) | {"heatmaps": "limbs"}
+  with pytest.raises(ValueError, match="limbs"):
+    preprocess.check(Preprocessing(**limbs))
+  rotating = copy.copy(peer.test_sizes.__dict__) | {"augmentation": Augmentation(rotation=3.0)}
+  with pytest.raises(ValueError, match="augmentation.rotation"):
+    preprocess.check(Preprocessing(**rotating))
+
+
+def test_command_prints_figures(toy_file):
+  arguments = ["--config", str(toy_file), "--batch", str(BATCH), "--repeats", "1"]
+  process = subprocess.run(
+    [sys.executable, "-m", "benchmarks.torch_peer", *arguments],
+    cwd=ROOT,
+    env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"},
+    capture_output=True,
+    text=True,
+  )
+  assert process.returncode == 0, process.stderr
+  *table, last = process.stdout.splitlines()
+  assert len(table) == 2 + 2 * 3
+  found = json.loads(last)
+  for kind in ("training", "evaluation"):
+    for name, figures in found[kind].items():
+      seconds = figures["seconds"]["median"]
+      assert figures["clips_per_second"] == pytest.approx(BATCH / seconds)
+      ours = found[kind]["ours"]["seconds"]["median"]
+      assert figures["ratio"] == pytest.approx(seconds / ours), name
+  assert all(max(x.values()) < 1e-3 for x in found["agreement"].values())
+
+
+def test_command_names_what_is_wrong(toy_file):
+  with pytest.raises(SystemExit, match="there is no config nowhere.py"):
+    torch_peer.main(["--config", "nowhere.py"])
+  with pytest.raises(SystemExit, match="fusion 'lateral_attention'"):
+    torch_peer.main(["--config", f"{toy_file}:release", "--batch", "2"])
+
+
+@pytest.mark.parametrize("flag", ["--batch", "--repeats"])
+def test_command_refuses_numbers_that_cannot_be(flag, capsys):
+  with pytest.raises(SystemExit):
+    torch_peer.main([flag, "0"])
+  assert f"{flag} must be 1 or more" in capsys.readouterr().err
