@@ -42,9 +42,11 @@ def compare(config: str, counts: Sequence[int], batch: int) -> list[dict[str, An
   the step changed.
   """
   rows, wanted = [], None
+  changed = workload.load_config(config)
+  changed.optimizer.warmup_epochs = 0.0  # the first step of a warm-up changes nothing
   for count in counts:
     mesh = workload.data_mesh(jax.devices()[:count])
-    program = workload.lower(workload.load_config(config), "training", batch, mesh)
+    program = workload.lower(changed, "training", batch, mesh)
     step = program.compile()
     before = _vector(program.make_arguments()[0].params)
     state, terms = step()
