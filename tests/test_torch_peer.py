@@ -29,6 +29,9 @@ from pcan_jax.torch_weights import to_state_dict  # noqa: E402
 from pcan_jax.train_step import TrainState, build_optimizer, train_step  # noqa: E402
 from tests import parity_forward  # noqa: E402
 
+# Tests run beside each other, and PyTorch's threads wait for one another by spinning.
+torch.set_num_threads(1)
+
 ROOT = pathlib.Path(__file__).parents[1]
 REFERENCE = ROOT / "tests" / "reference"
 CPU = torch.device("cpu")
@@ -328,7 +331,7 @@ def test_command_prints_figures(toy_file):
   process = subprocess.run(
     [sys.executable, "-m", "benchmarks.torch_peer", *arguments],
     cwd=ROOT,
-    env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"},
+    env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "OMP_NUM_THREADS": "1"},
     capture_output=True,
     text=True,
   )
