@@ -18,10 +18,6 @@ $(VENV)/installed: requirements.txt constraints.txt pyproject.toml
 	  --requirement requirements.txt --requirement requirements-test.txt
 	touch $@
 
-# Keeps memory that a step frees for the next one: on CPUs, fetching it anew from the system costs
-# up to a third of the time.
-demo: export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:$\
-glibc.malloc.trim_threshold=100000000000:glibc.malloc.top_pad=500000000
 demo: $(VENV)/installed
 	$(RUN) -m data.synthetic --out runs/demo/source --val 300
 	$(RUN) -m data.build runs/demo/source runs/demo/dataset --side 64

@@ -156,5 +156,20 @@ def _show_log() -> None:
   log.propagate = False
 
 
+def _suit_cpu() -> None:
+  """Starts the program again with `pcan_jax.cpu.settings`, unless there is an accelerator."""
+  from pcan_jax import cpu
+
+  settings = cpu.settings(os.environ)
+  if _MULTI_HOST.value or not settings:
+    return
+  import jax
+
+  if jax.default_backend() == "cpu":
+    os.environ.update(settings)
+    os.execv(sys.executable, sys.orig_argv)
+
+
 if __name__ == "__main__":
+  app.call_after_init(_suit_cpu)
   app.run(main)

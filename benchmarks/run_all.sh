@@ -31,8 +31,7 @@ if [[ $wheels ]]; then
   "$python" -m pip install --quiet --no-index --no-deps --upgrade --target "$out/site" "$wheels"/*.whl
   export PYTHONPATH="$out/site${PYTHONPATH:+:$PYTHONPATH}"
 fi
-# As `make demo` does: on CPUs, memory that a step frees is kept for the next one.
-export GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=100000000000:glibc.malloc.top_pad=500000000
+eval "$("$python" -m pcan_jax.cpu)" # of no consequence to GPUs
 
 failed=()
 skipped=()

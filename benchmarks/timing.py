@@ -5,14 +5,17 @@ JAX is imported late: what it reads of the environment can be set after this mod
 
 import dataclasses
 import datetime
+import functools
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import pathlib
 import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from typing import Any
 
 PACKAGES = ("jax", "jaxlib", "flax", "torch", "tensorflow", "tensorflow-cpu")
@@ -46,14 +49,66 @@ def measure_interleaved(
   functions: dict[str, Callable[[], Any]], *, repeats: int = 5, warmup: int = 1
 ) -> dict[str, Timing]:
   """Times several functions in turns, so that what slows the machine slows them all."""
-  seconds: dict[str, list[float]] = {name: [] for name in functions}
+  clocked = {name: functools.partial(clock, function) for name, function in functions.items()}
+  return take_turns(clocked, repeats=repeats, warmup=warmup)
+
+
+def take_turns(
+  timed: dict[str, Callable[[], float]], *, repeats: int = 5, warmup: int = 1
+) -> dict[str, Timing]:
+  """As `measure_interleaved`, of functions that return the seconds they took."""
+  seconds: dict[str, list[float]] = {name: [] for name in timed}
   for turn in range(-warmup, repeats):
-    for name, function in functions.items():
-      start = time.perf_counter()
-      function()
+    for name, function in timed.items():
+      took = function()
       if turn >= 0:
-        seconds[name].append(time.perf_counter() - start)
+        seconds[name].append(took)
   return {name: Timing.of(values) for name, values in seconds.items()}
+
+
+def clock(function: Callable[[], Any]) -> float:
+  """Seconds that a call takes."""
+  start = time.perf_counter()
+  function()
+  return time.perf_counter() - start
+
+
+class OwnProcess:
+  """A function in a process of its own, to be timed there.
+
+  Implementations that share a process share its heap and its threads, and the one that is made
+  first leaves the other less of both.
+  """
+
+  def __init__(self, make: Callable[..., Callable[[], Any]], *args: Any) -> None:
+    """Starts the process and makes the function there.
+
+    Args:
+      make: returns the function; it and its arguments travel to the process, so they must be
+        importable and picklable.
+      *args: what it is called with.
+    """
+    self._executor = futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    self._executor.submit(_make, make, args).result()
+
+  def __call__(self) -> float:
+    """Seconds that a call took."""
+    return self._executor.submit(_clock_made).result()
+
+  def close(self) -> None:
+    """Ends the process."""
+    self._executor.shutdown()
+
+
+_made: list[Callable[[], Any]] = []  # the function of `OwnProcess`, in its process
+
+
+def _make(make: Callable[..., Callable[[], Any]], args: tuple[Any, ...]) -> None:
+  _made[:] = [make(*args)]
+
+
+def _clock_made() -> float:
+  return clock(_made[0])
 
 
 def matmul_peak(dtype: str) -> float:

@@ -5,17 +5,19 @@
   python -m benchmarks.torch_peer --batch=64 --dtype=bfloat16       on a GPU
 
 Both sides get the same stored clips (uint8 frames and keypoints, on the device already) and all
-cores. Before their steps are timed, in turns, it is checked that both make the same of the same
-weights. Ours also reports accuracies, sizes of sets and the norm of the gradient.
+cores. First it is checked that both make the same of the same weights; then they are timed in
+turns, each in a process of its own. Ours also reports accuracies, sizes of sets and the norm of the
+gradient.
 """
 
 import argparse
 import dataclasses
 import functools
+import multiprocessing
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from typing import Any
 
 # On a GPU, JAX would take most of the memory at once and leave PyTorch too little.
@@ -223,49 +225,31 @@ def compare(
   Returns:
     `agreement`: by form of PyTorch the differences of `outputs` and `loss`. For "training" and
     "evaluation", by implementation ("ours" or a form of PyTorch): `seconds` of a call as
-    `timing.Timing` has them, `clips_per_second`, `first_call_seconds` (of ours, the compilation),
-    and `ratio`, how many times as long as ours it takes.
+    `timing.Timing` has them, `clips_per_second`, `first_call_seconds` (with the compilation), and
+    `ratio`, how many times as long as ours it takes.
 
   Raises:
     ValueError: PyTorch's side has no counterpart to the config, or runs on another device.
     RuntimeError: the two sides differ in what they compute.
   """
-  device = torch_device()
   network.check(build_model(config.model, workload.TREE))
   torch_losses.check(losses.LossConfig(**config.loss))
-  programs = {kind: workload.lower(config, kind, batch_size) for kind in workload.KINDS}
-  _, batch = programs["training"].make_arguments()
-  variables, videos = programs["evaluation"].make_arguments()
-  variables = awake(variables)
-  peer = Peer.of(config, videos["rgb"].shape[-2], device)
-  ours = {kind: program.compile() for kind, program in programs.items()}
-
-  outputs = ours["evaluation"].compiled(variables, videos)
-  loss = float(our_loss(variables, batch, peer.model, peer.train_sizes, peer.loss_config))
-  calls = {kind: {"ours": step} for kind, step in ours.items()}
-  first_calls = {kind: {"ours": step.compile_seconds} for kind, step in ours.items()}
-  agreement = {}
-  for name, form in forms(device, config.model.dtype, compiled).items():
-    predict = calls["evaluation"][name] = peer.evaluation(variables, videos, form)
-    train = calls["training"][name] = peer.training(variables, batch, form)
-    first_calls["evaluation"][name], predicted = timed(predict)
-    first_calls["training"][name], _ = timed(train)
-    agreement[name] = {
-      "outputs": difference(outputs, predicted),
-      "loss": abs(peer.loss(variables, batch, form) / loss - 1),
-    }
-    tolerance = TOLERANCE[config.model.dtype]
-    if not max(agreement[name].values()) <= tolerance:
-      raise RuntimeError(f"ours and {name} differ by more than {tolerance}: {agreement[name]}")
-
-  results = {"agreement": agreement}
-  for kind, by_name in calls.items():
-    timings = timing.measure_interleaved(by_name, repeats=repeats)
+  found = forms(torch_device(), config.model.dtype, compiled)
+  with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+    results = {"agreement": apart.submit(agreement, config, batch_size, found).result()}
+  for kind in workload.KINDS:
+    sides = {"ours": timing.OwnProcess(our_step, config, kind, batch_size)}
+    for name, form in found.items():
+      sides[name] = timing.OwnProcess(peer_step, config, kind, batch_size, form)
+    first_calls = {name: side() for name, side in sides.items()}
+    timings = timing.take_turns(sides, repeats=repeats)
+    for side in sides.values():
+      side.close()
     results[kind] = {
       name: {
         "seconds": dataclasses.asdict(measured),
         "clips_per_second": batch_size / measured.median,
-        "first_call_seconds": first_calls[kind][name],
+        "first_call_seconds": first_calls[name],
         "ratio": measured.median / timings["ours"].median,
       }
       for name, measured in timings.items()
@@ -273,11 +257,47 @@ def compare(
   return results
 
 
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-  """Seconds that a call took, and what it returned."""
-  begin = time.perf_counter()
-  result = function()
-  return time.perf_counter() - begin, result
+def agreement(
+  config: ConfigDict, batch_size: int, forms: dict[str, Form]
+) -> dict[str, dict[str, float]]:
+  """How far ours and each form of PyTorch differ, in `outputs` and `loss`; see `compare`."""
+  variables, batch, videos = clips_and_weights(config, batch_size)
+  peer = Peer.of(config, videos["rgb"].shape[-2], torch_device())
+  outputs = workload.lower(config, "evaluation", batch_size).compile().compiled(variables, videos)
+  loss = float(our_loss(variables, batch, peer.model, peer.train_sizes, peer.loss_config))
+  tolerance = TOLERANCE[config.model.dtype]
+  differences = {}
+  for name, form in forms.items():
+    found = differences[name] = {
+      "outputs": difference(outputs, peer.evaluation(variables, videos, form)()),
+      "loss": abs(peer.loss(variables, batch, form) / loss - 1),
+    }
+    if not max(found.values()) <= tolerance:
+      raise RuntimeError(f"ours and {name} differ by more than {tolerance}: {found}")
+  return differences
+
+
+def clips_and_weights(config: ConfigDict, batch_size: int) -> tuple[PyTree, Batch, Batch]:
+  """The variables of a network, a batch to train on, and videos to predict."""
+  _, batch = workload.lower(config, "training", batch_size).make_arguments()
+  variables, videos = workload.lower(config, "evaluation", batch_size).make_arguments()
+  return awake(variables), batch, videos
+
+
+def our_step(config: ConfigDict, kind: str, batch_size: int) -> Callable[[], Any]:
+  """Our step, which the first call compiles."""
+  compiled = functools.cache(workload.lower(config, kind, batch_size).compile)
+  return lambda: compiled()()
+
+
+def peer_step(config: ConfigDict, kind: str, batch_size: int, form: Form) -> Callable[[], Any]:
+  """PyTorch's step; where it is compiled, the first call does so."""
+  torch.backends.cudnn.benchmark = True
+  variables, batch, videos = clips_and_weights(config, batch_size)
+  peer = Peer.of(config, videos["rgb"].shape[-2], torch_device())
+  if kind == "training":
+    return peer.training(variables, batch, form)
+  return peer.evaluation(variables, videos, form)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -301,7 +321,6 @@ def main(argv: Sequence[str] | None = None) -> None:
   for name in ("batch", "repeats"):
     if getattr(args, name) < 1:
       parser.error(f"--{name} must be 1 or more, not {getattr(args, name)}")
-  torch.backends.cudnn.benchmark = True
   try:
     config = workload.load_config(args.config)
     config.model.dtype = args.dtype
@@ -328,7 +347,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
       )
   timing.print_table(
-    ("step", "by", "ms", "least", "most", "clips/s", "compile s", "time / ours"), rows
+    ("step", "by", "ms", "least", "most", "clips/s", "first call s", "time / ours"), rows
   )
   sizes = {"training": config.input.train_size, "evaluation": config.input.test_size}
   timing.print_json(

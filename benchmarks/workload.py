@@ -28,19 +28,24 @@ Shape = jax.ShapeDtypeStruct
 
 @dataclasses.dataclass
 class Program:
-  """A lowered step and shapes of what it takes: arrays are made when it is to run.
+  """A traced step and shapes of what it takes: arrays are made when it is to run.
 
   Attributes:
     kind: "training" or "evaluation".
     batch_size: clips of a call, over all devices.
-    lowered: the program before any optimisation.
+    traced: the program before it is made for a platform.
     make_arguments: makes the arrays of a call.
   """
 
   kind: str
   batch_size: int
-  lowered: jax.stages.Lowered
+  traced: jax.stages.Traced
   make_arguments: Callable[[], tuple[Any, ...]]
+
+  @functools.cached_property
+  def lowered(self) -> jax.stages.Lowered:
+    """The program for the backend in use, before any optimisation."""
+    return self.traced.lower()
 
   @property
   def num_parameters(self) -> int:
@@ -49,10 +54,13 @@ class Program:
     params = state.params if self.kind == "training" else state["params"]
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
-  @property
+  @functools.cached_property
   def operations(self) -> float:
-    """Floating point operations of a call, counted by XLA before any optimisation."""
-    return self.lowered.cost_analysis()["flops"]
+    """Floating point operations of a call, counted by XLA before any optimisation.
+
+    Of the program for GPUs, whatever the backend: a CPU's has loops, whose body would count once.
+    """
+    return self.traced.lower(lowering_platforms=("cuda",)).cost_analysis()["flops"]
 
   def compile(self) -> "Step":
     start = time.perf_counter()
@@ -125,7 +133,7 @@ def data_mesh(devices: list[jax.Device]) -> Mesh:
 
 
 def lower(config: ConfigDict, kind: str, batch_size: int, mesh: Mesh | None = None) -> Program:
-  """Lowers a step as training or evaluation does.
+  """Traces a step as training or evaluation does.
 
   Args:
     config: any config of this project.
@@ -152,7 +160,7 @@ def lower(config: ConfigDict, kind: str, batch_size: int, mesh: Mesh | None = No
   def make_arguments() -> tuple[Any, dict[str, jax.Array]]:
     return init(), jax.device_put(made_up_batch(shapes, side), sharding)
 
-  return Program(kind, batch_size, step.lower(jax.eval_shape(init), shapes), make_arguments)
+  return Program(kind, batch_size, step.trace(jax.eval_shape(init), shapes), make_arguments)
 
 
 def _evaluation(model: Any, description: Description, mesh: Mesh) -> tuple[Callable, Callable]:

@@ -7,6 +7,7 @@ Arrays are [batch, time, height, width, channels] throughout.
 """
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
@@ -22,6 +23,9 @@ FORMS = ("folded", "direct")
 
 # What leaves a convolution, by the name that rematerialisation knows it by.
 OUTPUT = "convolution"
+
+# What the gradient of a kernel works on at once on a CPU, to stay within its cache.
+GROUP_BYTES = 12 << 20
 
 # He's initialisation by the fan out, as MMAction2 starts its convolutions.
 kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -123,7 +127,13 @@ def _convolve_frames_backward(
   return *to_input(gradient), lax.platform_dependent(
     x,
     gradient,
-    cpu=functools.partial(kernel_gradient_by_products, kernel.shape[:2], strides),
+    cpu=functools.partial(
+      kernel_gradient_by_products,
+      kernel.shape[:2],
+      strides,
+      # Groups would be cut across what several devices hold.
+      group_bytes=GROUP_BYTES if jax.device_count() == 1 else None,
+    ),
     default=lambda x, gradient: to_kernel(gradient)[0],
   )
 
@@ -136,29 +146,57 @@ def kernel_gradient_by_products(
   strides: tuple[int, int],
   x: Float[Array, "n h w c"],
   gradient: Float[Array, "n h2 w2 d"],
+  group_bytes: int | None = None,
 ) -> Float[Array, "kh kw c d"]:
-  """The gradient of a 2D convolution's kernel as matrix products.
+  """The gradient of a 2D convolution's kernel as matrix products, summed over groups of frames.
 
   XLA on CPU would transpose input and gradient whole and convolve one with the other. Products of
   pixels that lie side by side, each next to the shifts of itself that the kernel spans, need
-  neither.
+  neither, and what the shifts take is read again before it leaves the cache.
 
   Args:
     extents: of the kernel, both odd.
     strides: of the convolution.
     x: its input.
     gradient: that of its output.
+    group_bytes: about how much the shifts of a group of frames may take; without it, all frames are
+      one group.
   """
   (kh, kw), c, d = extents, x.shape[-1], gradient.shape[-1]
-  # Or else what makes them would be computed again for every shift.
-  x, gradient = lax.optimization_barrier((x, gradient))
   if strides == (1, 1):
-    # The input shifted along its width, the gradient along its height: one product has all taps.
-    columns = jnp.concatenate([_shift(x, 2, kw // 2 - tap) for tap in range(kw)], axis=-1)
-    rows = jnp.concatenate([_shift(gradient, 1, tap - kh // 2) for tap in range(kh)], axis=-1)
-    products = columns.reshape(-1, kw * c).T @ rows.reshape(-1, kh * d)
-    return products.reshape(kw, c, kh, d).transpose(2, 0, 1, 3)
-  n, h, w, _ = gradient.shape
+    products = functools.partial(_products_of_shifts, extents)
+    per_pixel = kw * c + kh * d
+  else:
+    products = functools.partial(_products_of_strided_shifts, extents, strides)
+    per_pixel = kw * strides[0] * c + d
+  bytes_per_frame = math.prod(gradient.shape[1:3]) * per_pixel * x.dtype.itemsize
+  if group_bytes is None or len(x) * bytes_per_frame <= group_bytes:
+    return products(x, gradient)
+  at_most = max(group_bytes // bytes_per_frame, 1)
+  size = next(size for size in range(at_most, 0, -1) if len(x) % size == 0)
+  total, _ = lax.scan(
+    lambda total, group: (total + products(*group), None),
+    jnp.zeros((kh, kw, c, d), x.dtype),
+    tuple(part.reshape(-1, size, *part.shape[1:]) for part in (x, gradient)),
+  )
+  return total
+
+
+def _products_of_shifts(extents: tuple[int, int], x: Array, gradient: Array) -> Array:
+  """Of the input shifted along its width and the gradient along its height: all taps at once."""
+  (kh, kw), c, d = extents, x.shape[-1], gradient.shape[-1]
+  columns = jnp.concatenate([_shift(x, 2, kw // 2 - tap) for tap in range(kw)], axis=-1)
+  rows = jnp.concatenate([_shift(gradient, 1, tap - kh // 2) for tap in range(kh)], axis=-1)
+  products = columns.reshape(-1, kw * c).T @ rows.reshape(-1, kh * d)
+  return products.reshape(kw, c, kh, d).transpose(2, 0, 1, 3)
+
+
+def _products_of_strided_shifts(
+  extents: tuple[int, int], strides: tuple[int, int], x: Array, gradient: Array
+) -> Array:
+  """Of the input shifted both ways, where it meets the gradient: a row of taps at once."""
+  (kh, kw), c, d = extents, x.shape[-1], gradient.shape[-1]
+  h, w = gradient.shape[1:3]
   padded = jnp.pad(x, [(0, 0), (kh // 2,) * 2, (kw // 2,) * 2, (0, 0)])
 
   def every(x: Array, axis: int, start: int, count: int) -> Array:

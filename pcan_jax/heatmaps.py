@@ -11,34 +11,37 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 MIN_SCORE = 1e-4
 """Joints with a lower score are not drawn."""
 
 
 def _windowed_gaussian(
-  centre: Float[Array, "..."], length: int, sigma: float
-) -> Float[Array, "... length"]:
+  centre: Float[Array, "*batch v"], length: int, sigma: float
+) -> Float[Array, "*batch length v"]:
   """exp(-(i - centre)^2 / 2 sigma^2) for i in 0..length-1, cut off at about three sigma."""
   pixels = jnp.arange(length, dtype=jnp.float32)
   window = _window(centre, centre, pixels, sigma)
-  offset = pixels - centre[..., None]
+  offset = pixels[:, None] - centre[..., None, :]
   # A joint with a NaN coordinate fails every comparison and is left out.
   return jnp.where(window, jnp.exp(-jnp.square(offset) / (2 * sigma**2)), 0.0)
 
 
 def _window(
-  low: Float[Array, "..."], high: Float[Array, "..."], pixels: Float[Array, " n"], sigma: float
-) -> Array:
+  low: Float[Array, "*batch v"],
+  high: Float[Array, "*batch v"],
+  pixels: Float[Array, " n"],
+  sigma: float,
+) -> Bool[Array, "*batch n v"]:
   """True for the pixels of the patch drawn around [low, high] along one axis.
 
   Both ends are truncated towards zero, as `int()` does, so a patch may keep column 0 although it
   ends just before it.
   """
-  start = jnp.trunc(low - 3 * sigma)[..., None]
-  stop = jnp.trunc(high + 3 * sigma)[..., None] + 1
-  return (pixels >= start) & (pixels < stop)
+  start = jnp.trunc(low - 3 * sigma)[..., None, :]
+  stop = jnp.trunc(high + 3 * sigma)[..., None, :] + 1
+  return (pixels[:, None] >= start) & (pixels[:, None] < stop)
 
 
 def _maximum(patches: Iterable[Array], shape: tuple[Any, ...]) -> Array:
@@ -67,10 +70,9 @@ def render_joints(
   height, width = size
   peak = jnp.where(scores >= MIN_SCORE, scores, 0.0)
   # A Gaussian patch is an outer product, so exp() is taken of h + w values instead of h * w.
-  columns = _windowed_gaussian(keypoints[..., 0], width, sigma)
-  rows = _windowed_gaussian(keypoints[..., 1], height, sigma) * peak[..., None]
-  columns = jnp.moveaxis(columns, -1, -2)[..., None, :, :]
-  rows = jnp.moveaxis(rows, -1, -2)[..., :, None, :]
+  columns = _windowed_gaussian(keypoints[..., 0], width, sigma)[..., None, :, :]
+  rows = _windowed_gaussian(keypoints[..., 1], height, sigma) * peak[..., None, :]
+  rows = rows[..., :, None, :]
   persons = range(scores.shape[-2])
   return _maximum(
     (rows[..., m, :, :, :] * columns[..., m, :, :, :] for m in persons),
@@ -96,8 +98,8 @@ def _limb_patches(
   x = jnp.arange(size[1], dtype=jnp.float32)
   y = jnp.arange(size[0], dtype=jnp.float32)
   low, high = jnp.minimum(start, end), jnp.maximum(start, end)
-  columns = jnp.moveaxis(_window(low[..., 0], high[..., 0], x, sigma), -1, -2)
-  rows = jnp.moveaxis(_window(low[..., 1], high[..., 1], y, sigma), -1, -2)
+  columns = _window(low[..., 0], high[..., 0], x, sigma)
+  rows = _window(low[..., 1], high[..., 1], y, sigma)
   window = rows[..., :, None, :] & columns[..., None, :, :]
 
   def on_pixels(per_limb: Float[Array, "*batch l"]) -> Float[Array, "*batch 1 1 l"]:

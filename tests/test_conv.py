@@ -57,6 +57,30 @@ def test_gradients_of_both_forms_agree(extents, strides):
     np.testing.assert_allclose(folded, direct, rtol=0, atol=1e-4)
 
 
+def scan_lengths(jaxpr):
+  return {e.params["length"] for e in jaxpr.eqns if e.primitive.name == "scan"}
+
+
+@pytest.mark.parametrize(("extents", "strides"), [((3, 3), (1, 1)), ((5, 3), (2, 2))])
+def test_the_gradient_of_a_kernel_is_the_sum_over_groups_of_frames(extents, strides):
+  x, kernel = normal(6, 8, 9, 3), normal(*extents, 3, 4, seed=1)
+
+  def convolve(kernel):
+    return conv.convolve(x[None], kernel[None], (1, *strides), "direct")[0]
+
+  y, vjp = jax.vjp(convolve, kernel)
+  gradient = normal(*y.shape, seed=2)
+  (wanted,) = vjp(gradient)
+  # All frames at once, then fewer and fewer, down to one.
+  lengths = set()
+  for group_bytes in (None, 13_000, 5_000, 1):
+    arguments = (extents, strides, x, gradient, group_bytes)
+    lengths |= scan_lengths(jax.make_jaxpr(conv.kernel_gradient_by_products, (0, 1, 4))(*arguments))
+    found = conv.kernel_gradient_by_products(*arguments)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
+  assert lengths == {3, 6}
+
+
 @pytest.mark.parametrize("stride", [1, 2, 4])
 def test_upsampling_scatters_taps(stride):
   """PyTorch's definition: input frame t adds tap k of the kernel to frame s * t + k - (s - 1)."""
