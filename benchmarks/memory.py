@@ -9,6 +9,7 @@ with the batch, so that two plans give those for all others.
 
 import argparse
 import dataclasses
+import itertools
 import sys
 from collections.abc import Sequence
 
@@ -45,7 +46,7 @@ def need(config: str, dtype: str, remat: str, batches: Sequence[int], device: ja
   changed.model.update(dtype=dtype, remat=remat)
   mesh = workload.data_mesh([device])
   return Need.through(
-    {n: workload.lower(changed, "training", n, mesh).compile().memory for n in batches}
+    {n: workload.trace(changed, "training", n, mesh).compile().memory for n in batches}
   )
 
 
@@ -71,11 +72,10 @@ def main(argv: Sequence[str] | None = None) -> None:
       device = topology.devices[0]
     else:
       device = jax.devices()[0]
-    needs = {
-      (dtype, remat): need(arguments.config, dtype, remat, arguments.batches, device)
-      for dtype in arguments.dtypes
-      for remat in arguments.remat
-    }
+    needs = {}
+    for case in itertools.product(arguments.dtypes, arguments.remat):
+      found = needs[case] = need(arguments.config, *case, arguments.batches, device)
+      print(*case, f"{found.per_clip / 1e6:.0f} MB per clip", file=sys.stderr, flush=True)
   except (FileNotFoundError, ValueError) as error:
     sys.exit(f"error: {error}")
   fits = [f"batch in {size:g} GB" for size in arguments.sizes]

@@ -30,7 +30,7 @@ def exchanged(config: str, devices: list[jax.Device]) -> tuple[list[Collective],
   The step has one clip per device; more clips exchange no more.
   """
   mesh = workload.data_mesh(devices)
-  program = workload.lower(workload.load_config(config), "training", len(devices), mesh)
+  program = workload.trace(workload.load_config(config), "training", len(devices), mesh)
   found = collectives.find(program.compile().compiled.as_text())
   return found, program.num_parameters
 
@@ -46,7 +46,7 @@ def compare(config: str, counts: Sequence[int], batch: int) -> list[dict[str, An
   changed.optimizer.warmup_epochs = 0.0  # the first step of a warm-up changes nothing
   for count in counts:
     mesh = workload.data_mesh(jax.devices()[:count])
-    program = workload.lower(changed, "training", batch, mesh)
+    program = workload.trace(changed, "training", batch, mesh)
     step = program.compile()
     before = _vector(program.make_arguments()[0].params)
     state, terms = step()

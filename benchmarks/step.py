@@ -79,7 +79,7 @@ def measure(case: Case, repeats: int, peak: float) -> dict[str, str | float]:
     repeats: calls to take the median of.
     peak: operations per second that the device can do in the case's dtype.
   """
-  program = workload.lower(case.load(), case.kind, case.batch)
+  program = workload.trace(case.load(), case.kind, case.batch)
   row = dict(zip(COLUMNS, dataclasses.astuple(case)))
   try:
     step = program.compile()
@@ -110,7 +110,7 @@ def prototype_overhead(case: Case, repeats: int) -> dict[str, str | float]:
   """The step with and without everything that prototypes add, timed in turns."""
   config = case.load()
   steps = {
-    name: workload.lower(changed, "training", case.batch).compile()
+    name: workload.trace(changed, "training", case.batch).compile()
     for name, changed in (("with", config), ("without", workload.without_prototypes(config)))
   }
   seconds = timing.measure_interleaved(steps, repeats=repeats)
@@ -135,8 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = []
     for case in cases(arguments):
       rows.append(measure(case, arguments.repeats, peaks[case.dtype]))
-      print(".", end="", file=sys.stderr, flush=True)
-    print()
+      print(*rows[-1].values(), file=sys.stderr, flush=True)
     timing.print_table(COLUMNS, [[row[column] for column in COLUMNS] for row in rows])
     overheads = [
       prototype_overhead(case, arguments.repeats)

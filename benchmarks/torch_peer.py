@@ -263,7 +263,7 @@ def agreement(
   """How far ours and each form of PyTorch differ, in `outputs` and `loss`; see `compare`."""
   variables, batch, videos = clips_and_weights(config, batch_size)
   peer = Peer.of(config, videos["rgb"].shape[-2], torch_device())
-  outputs = workload.lower(config, "evaluation", batch_size).compile().compiled(variables, videos)
+  outputs = workload.trace(config, "evaluation", batch_size).compile().compiled(variables, videos)
   loss = float(our_loss(variables, batch, peer.model, peer.train_sizes, peer.loss_config))
   tolerance = TOLERANCE[config.model.dtype]
   differences = {}
@@ -279,14 +279,14 @@ def agreement(
 
 def clips_and_weights(config: ConfigDict, batch_size: int) -> tuple[PyTree, Batch, Batch]:
   """The variables of a network, a batch to train on, and videos to predict."""
-  _, batch = workload.lower(config, "training", batch_size).make_arguments()
-  variables, videos = workload.lower(config, "evaluation", batch_size).make_arguments()
+  _, batch = workload.trace(config, "training", batch_size).make_arguments()
+  variables, videos = workload.trace(config, "evaluation", batch_size).make_arguments()
   return awake(variables), batch, videos
 
 
 def our_step(config: ConfigDict, kind: str, batch_size: int) -> Callable[[], Any]:
   """Our step, which the first call compiles."""
-  compiled = functools.cache(workload.lower(config, kind, batch_size).compile)
+  compiled = functools.cache(workload.trace(config, kind, batch_size).compile)
   return lambda: compiled()()
 
 

@@ -132,7 +132,7 @@ def data_mesh(devices: list[jax.Device]) -> Mesh:
   return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
-def lower(config: ConfigDict, kind: str, batch_size: int, mesh: Mesh | None = None) -> Program:
+def trace(config: ConfigDict, kind: str, batch_size: int, mesh: Mesh | None = None) -> Program:
   """Traces a step as training or evaluation does.
 
   Args:
