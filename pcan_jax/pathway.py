@@ -97,8 +97,8 @@ def rematerialized(target: Callable[..., Any], remat: str) -> Callable[..., Any]
   Args:
     target: the class or method.
     remat: "none" keeps all that the gradient needs. "norms" keeps what leaves the convolutions and
-      computes BatchNorm, ReLU and pooling again: about half the memory for little time. "blocks"
-      keeps the input and computes everything again: the least memory, for one more forward pass.
+      computes BatchNorm, ReLU and pooling again: less memory for little time. "blocks" keeps the
+      input and computes everything again: the least memory, for one more forward pass.
 
   Raises:
     ValueError: `remat` is none of these.
