@@ -176,10 +176,10 @@ def kernel_gradient_by_products(
   size = next(size for size in range(at_most, 0, -1) if len(x) % size == 0)
   total, _ = lax.scan(
     lambda total, group: (total + products(*group), None),
-    jnp.zeros((kh, kw, c, d), x.dtype),
+    jnp.zeros((kh, kw, c, d), jnp.promote_types(x.dtype, jnp.float32)),
     tuple(part.reshape(-1, size, *part.shape[1:]) for part in (x, gradient)),
   )
-  return total
+  return total.astype(x.dtype)
 
 
 def _products_of_shifts(extents: tuple[int, int], x: Array, gradient: Array) -> Array:
