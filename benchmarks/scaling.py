@@ -48,7 +48,7 @@ def compare(config: str, counts: Sequence[int], batch: int) -> list[dict[str, An
     mesh = workload.data_mesh(jax.devices()[:count])
     program = workload.trace(changed, "training", batch, mesh)
     step = program.compile()
-    before = _vector(program.make_arguments()[0].params)
+    before = _vector(program.make_state().params)
     state, terms = step()
     change = _vector(state.params) - before
     wanted = change if wanted is None else wanted

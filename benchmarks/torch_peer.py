@@ -279,9 +279,8 @@ def agreement(
 
 def clips_and_weights(config: ConfigDict, batch_size: int) -> tuple[PyTree, Batch, Batch]:
   """The variables of a network, a batch to train on, and videos to predict."""
-  _, batch = workload.trace(config, "training", batch_size).make_arguments()
-  variables, videos = workload.trace(config, "evaluation", batch_size).make_arguments()
-  return awake(variables), batch, videos
+  training, evaluation = (workload.trace(config, kind, batch_size) for kind in workload.KINDS)
+  return awake(evaluation.make_state()), training.make_batch(), evaluation.make_batch()
 
 
 def our_step(config: ConfigDict, kind: str, batch_size: int) -> Callable[[], Any]:

@@ -28,19 +28,21 @@ Shape = jax.ShapeDtypeStruct
 
 @dataclasses.dataclass
 class Program:
-  """A traced step and shapes of what it takes: arrays are made when it is to run.
+  """A traced step, and how to make what it takes.
 
   Attributes:
     kind: "training" or "evaluation".
     batch_size: clips of a call, over all devices.
     traced: the program before it is made for a platform.
-    make_arguments: makes the arrays of a call.
+    make_state: makes its first argument: the training state, or the variables that predict.
+    make_batch: makes its second argument, the clips.
   """
 
   kind: str
   batch_size: int
   traced: jax.stages.Traced
-  make_arguments: Callable[[], tuple[Any, ...]]
+  make_state: Callable[[], Any]
+  make_batch: Callable[[], dict[str, jax.Array]]
 
   @functools.cached_property
   def lowered(self) -> jax.stages.Lowered:
@@ -94,7 +96,7 @@ class Step:
 
   @functools.cached_property
   def _arguments(self) -> list[Any]:
-    return list(self.program.make_arguments())
+    return [self.program.make_state(), self.program.make_batch()]
 
   def __call__(self) -> Any:
     """Takes a step, waits for it, and returns what it put out; training goes on from there."""
@@ -157,10 +159,10 @@ def trace(config: ConfigDict, kind: str, batch_size: int, mesh: Mesh | None = No
     shapes = jax.tree.map(one_clip, shapes)
   sharding = NamedSharding(mesh, PartitionSpec("data"))
 
-  def make_arguments() -> tuple[Any, dict[str, jax.Array]]:
-    return init(), jax.device_put(made_up_batch(shapes, side), sharding)
+  def make_batch() -> dict[str, jax.Array]:
+    return jax.device_put(made_up_batch(shapes, side), sharding)
 
-  return Program(kind, batch_size, step.trace(jax.eval_shape(init), shapes), make_arguments)
+  return Program(kind, batch_size, step.trace(jax.eval_shape(init), shapes), init, make_batch)
 
 
 def _evaluation(model: Any, description: Description, mesh: Mesh) -> tuple[Callable, Callable]:

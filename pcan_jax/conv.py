@@ -120,25 +120,86 @@ def _convolve_frames_forward(
 def _convolve_frames_backward(
   strides: tuple[int, int], kept: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
-  x, kernel = kept
-  convolve_frames = functools.partial(_convolve_frames.fun, strides=strides)
-  _, to_input = jax.vjp(lambda x: convolve_frames(x, kernel), x)
-  _, to_kernel = jax.vjp(lambda kernel: convolve_frames(x, kernel), kernel)
-  return *to_input(gradient), lax.platform_dependent(
-    x,
+  return lax.platform_dependent(
+    *kept,
     gradient,
-    cpu=functools.partial(
-      kernel_gradient_by_products,
-      kernel.shape[:2],
-      strides,
-      # Groups would be cut across what several devices hold.
-      group_bytes=GROUP_BYTES if jax.device_count() == 1 else None,
-    ),
-    default=lambda x, gradient: to_kernel(gradient)[0],
+    cpu=functools.partial(_gradients_on_cpu, strides),
+    default=functools.partial(_gradients_by_xla, strides),
   )
 
 
+def _gradients_by_xla(
+  strides: tuple[int, int], x: Array, kernel: Array, gradient: Array
+) -> tuple[Array, Array]:
+  _, vjp = jax.vjp(functools.partial(_convolve_frames.fun, strides=strides), x, kernel)
+  return vjp(gradient)
+
+
+def _gradients_on_cpu(
+  strides: tuple[int, int], x: Array, kernel: Array, gradient: Array
+) -> tuple[Array, Array]:
+  if strides == (1, 1) or any(stride > k for stride, k in zip(strides, kernel.shape)):
+    to_x, _ = _gradients_by_xla(strides, x, kernel, gradient)
+  else:
+    to_x = input_gradient_by_phases(strides, x.shape[1:3], kernel, gradient)
+  # Groups would be cut across what several devices hold.
+  group_bytes = GROUP_BYTES if jax.device_count() == 1 else None
+  return to_x, kernel_gradient_by_products(kernel.shape[:2], strides, x, gradient, group_bytes)
+
+
 _convolve_frames.defvjp(_convolve_frames_forward, _convolve_frames_backward)
+
+
+def input_gradient_by_phases(
+  strides: tuple[int, int],
+  size: tuple[int, int],
+  kernel: Float[Array, "kh kw c d"],
+  gradient: Float[Array, "n h2 w2 d"],
+) -> Float[Array, "n h w c"]:
+  """The gradient of a strided 2D convolution's input: a convolution for each phase of the strides.
+
+  XLA on CPU spreads the gradient out and multiplies the zeros in between as well. But all pixels
+  that leave the same remainders, divided by the strides, meet the same few taps.
+
+  Args:
+    strides: of the convolution, none greater than the kernel's extent.
+    size: height and width of its input.
+    kernel: its weights; every extent is odd.
+    gradient: that of its output.
+  """
+  swapped = kernel.swapaxes(2, 3)
+
+  def of_phase(row: int, column: int) -> Array:
+    (rows, above), (columns, left) = (
+      _taps_of_phase(*axis) for axis in zip(kernel.shape, strides, (row, column))
+    )
+    return lax.conv_general_dilated(
+      gradient,
+      swapped[rows, columns],
+      (1, 1),
+      [above, left],
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+  phases = [
+    jnp.stack([of_phase(row, column) for column in range(strides[1])], axis=3)
+    for row in range(strides[0])
+  ]
+  whole = jnp.stack(phases, axis=2)  # n, h2, strides[0], w2, strides[1], c
+  height, width = (many * stride for many, stride in zip(gradient.shape[1:3], strides))
+  whole = whole.reshape(-1, height, width, kernel.shape[2])
+  return whole[:, : size[0], : size[1]]
+
+
+def _taps_of_phase(extent: int, stride: int, phase: int) -> tuple[slice, tuple[int, int]]:
+  """Which taps meet the inputs `stride` * m + `phase`, last first, and the padding they need.
+
+  Tap k brings such an input to output m + (phase + p - k) / stride, p = (extent - 1) / 2.
+  """
+  at_centre = phase + extent // 2
+  taps = range(at_centre % stride, extent, stride)
+  nearest, furthest = ((at_centre - tap) // stride for tap in (taps[-1], taps[0]))
+  return slice(taps[-1], None, -stride), (-nearest, furthest)
 
 
 def kernel_gradient_by_products(

@@ -57,7 +57,9 @@ def _normalize_backward(relu: bool, kept: Any, gradients: Any) -> tuple[Array, A
   by_x = slope * deviation * to_scale / -flat.shape[0]
   constant = slope * to_bias / -flat.shape[0] - by_x * mean
   to_x = slope * gradient + by_x * flat + constant
-  return to_x.astype(x.dtype).reshape(x.shape), to_scale, to_bias
+  # It is computed once, not anew for each tap of the convolution before.
+  to_x = lax.optimization_barrier(to_x.astype(x.dtype).reshape(x.shape))
+  return to_x, to_scale, to_bias
 
 
 normalize_batch.defvjp(_normalize_forward, _normalize_backward)

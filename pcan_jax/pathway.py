@@ -11,6 +11,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -112,6 +113,23 @@ def rematerialized(target: Callable[..., Any], remat: str) -> Callable[..., Any]
   return nn.remat(target, static_argnums=(2,), policy=policy)
 
 
+@jax.custom_vjp
+def _relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+  """max(x, 0), whose gradient reads the result, kept for the next convolution anyway.
+
+  Left alone, XLA computes x again to see where it is positive, from twice as many arrays.
+  """
+  return _relu_forward(x)[0]
+
+
+def _relu_forward(x: Array) -> tuple[Array, Array]:
+  y = lax.optimization_barrier(jnp.maximum(x, 0))
+  return y, y
+
+
+_relu.defvjp(_relu_forward, lambda y, gradient: (jnp.where(y > 0, gradient, 0),))
+
+
 class Bottleneck(nn.Module):
   """k x 1 x 1, 1 x 3 x 3 (which carries the stride) and 1 x 1 x 1, added to the input."""
 
@@ -132,7 +150,7 @@ class Bottleneck(nn.Module):
     )(y, train)
     if x.shape != y.shape:
       x = self.conv_norm(features, (1, 1, 1), strides, relu=False, name="downsample")(x, train)
-    return jax.nn.relu(x + y)
+    return _relu(x + y)
 
 
 class Stage(nn.Module):

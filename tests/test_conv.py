@@ -81,6 +81,23 @@ def test_the_gradient_of_a_kernel_is_the_sum_over_groups_of_frames(extents, stri
   assert lengths == {3, 6}
 
 
+@pytest.mark.parametrize("size", [(8, 9), (5, 12)])
+@pytest.mark.parametrize(
+  ("extents", "strides"),
+  [((3, 3), (1, 1)), ((3, 3), (2, 2)), ((5, 3), (3, 2)), ((7, 1), (4, 1)), ((1, 7), (1, 2))],
+)
+def test_the_gradient_of_an_input_is_put_together_from_phases(extents, strides, size):
+  x, kernel = normal(2, *size, 3), normal(*extents, 3, 4, seed=1)
+
+  def convolve(x):
+    return conv.convolve(x[None], kernel[None], (1, *strides), "direct")[0]
+
+  y, vjp = jax.vjp(convolve, x)
+  gradient = normal(*y.shape, seed=2)
+  found = conv.input_gradient_by_phases(strides, size, kernel, gradient)
+  np.testing.assert_allclose(found, vjp(gradient)[0], rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("stride", [1, 2, 4])
 def test_upsampling_scatters_taps(stride):
   """PyTorch's definition: input frame t adds tap k of the kernel to frame s * t + k - (s - 1)."""
