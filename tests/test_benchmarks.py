@@ -34,7 +34,8 @@ import sys
 from benchmarks import memory, scaling, step
 config = sys.argv[1]
 scaling.main(["--config", config, "--small_config", config, "--devices", "1", "4", "--batch", "4"])
-step.main(["--configs", config, "--dtypes", "float32", "--batches", "2", "--repeats", "2"])
+step.main(["--configs", config, "--dtypes", "float32", "--batches", "2", "--repeats", "2",
+  "--overhead_repeats", "2"])
 memory.main(["--config", config, "--dtypes", "float32", "--batches", "2", "4", "--remat", "none"])
 """
 
