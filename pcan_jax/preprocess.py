@@ -12,6 +12,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
 from pcan_jax import heatmaps
@@ -127,7 +128,8 @@ def preprocess(batch: Batch, config: Preprocessing, key: Array | None = None) ->
     keypoints, scores = flip_keypoints(
       keypoints, scores, flipped, config.heatmap_size, config.layout.flip_permutation()
     )
-    inputs["heatmaps"] = _render(keypoints, scores, config)
+    # XLA would draw them once more for the gradient of the first kernel.
+    inputs["heatmaps"] = lax.optimization_barrier(_render(keypoints, scores, config))
   return inputs
 
 
