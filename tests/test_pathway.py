@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from pcan_jax import pathway as pathways
 from pcan_jax.pathway import POSE_PATHWAY, RGB_PATHWAY, Pathway, PathwayConfig
 
 REFERENCE = pathlib.Path(__file__).parent / "reference"
@@ -63,6 +64,12 @@ def test_blocks_start_as_the_identity():
   first, second = (stage[f"block{i}"]["__call__"][0] for i in (0, 1))
   assert float(abs(first).max()) > 0
   assert (first == second).all()
+
+
+def test_gradients_pass_joints_where_these_are_positive():
+  y, vjp = jax.vjp(jax.jit(pathways._relu), jnp.array([-1.0, 0.0, 2.0]))
+  assert y.tolist() == [0.0, 0.0, 2.0]
+  assert vjp(jnp.array([3.0, 4.0, 5.0]))[0].tolist() == [0.0, 0.0, 5.0]
 
 
 def test_intermediates_have_names():
