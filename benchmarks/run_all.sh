@@ -64,7 +64,7 @@ else
     --batches 2 --remat none norms blocks --overhead_batch 0
   run torch_float32 torch benchmarks.torch_peer --batch 2
 fi
-run memory jax benchmarks.memory
+run memory jax benchmarks.memory --dtypes float32 bfloat16
 run scaling jax benchmarks.scaling
 run input tensorflow benchmarks.input
 
