@@ -7,7 +7,6 @@ Arrays are [batch, time, height, width, channels] throughout.
 """
 
 import functools
-import math
 
 import flax.linen as nn
 import jax
@@ -17,15 +16,14 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from pcan_jax import cpu_gradients
+from pcan_jax.cpu_gradients import shift
 from pcan_jax.norm import BatchNorm
 
 FORMS = ("folded", "direct")
 
 # What leaves a convolution, by the name that rematerialisation knows it by.
 OUTPUT = "convolution"
-
-# What the gradient of a kernel works on at once on a CPU, to stay within its cache.
-GROUP_BYTES = 12 << 20
 
 # He's initialisation by the fan out, as MMAction2 starts its convolutions.
 kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -75,15 +73,6 @@ def _matmul(x: Float[Array, "*batch c"], weights: Float[Array, "c d"]) -> Float[
   """A product of 2D operands; with more axes XLA on CPU transposes whole arrays in the backward."""
   y = x.reshape(-1, x.shape[-1]) @ weights
   return y.reshape(*x.shape[:-1], weights.shape[-1])
-
-
-def _shift(x: Float[Array, "*shape"], axis: int, by: int) -> Float[Array, "*shape"]:
-  """Moves what lies along an axis up by some places, or down; zeros come in at the end left."""
-  if by == 0:
-    return x
-  padding = [(0, 0, 0)] * x.ndim
-  padding[axis] = (by, -by, 0)
-  return lax.pad(x, jnp.zeros((), x.dtype), padding)
 
 
 def _pointwise(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
@@ -141,133 +130,13 @@ def _gradients_on_cpu(
   if strides == (1, 1) or any(stride > k for stride, k in zip(strides, kernel.shape)):
     to_x, _ = _gradients_by_xla(strides, x, kernel, gradient)
   else:
-    to_x = input_gradient_by_phases(strides, x.shape[1:3], kernel, gradient)
+    to_x = cpu_gradients.of_input(strides, x.shape[1:3], kernel, gradient)
   # Groups would be cut across what several devices hold.
-  group_bytes = GROUP_BYTES if jax.device_count() == 1 else None
-  return to_x, kernel_gradient_by_products(kernel.shape[:2], strides, x, gradient, group_bytes)
+  group_bytes = cpu_gradients.GROUP_BYTES if jax.device_count() == 1 else None
+  return to_x, cpu_gradients.of_kernel(kernel.shape[:2], strides, x, gradient, group_bytes)
 
 
 _convolve_frames.defvjp(_convolve_frames_forward, _convolve_frames_backward)
-
-
-def input_gradient_by_phases(
-  strides: tuple[int, int],
-  size: tuple[int, int],
-  kernel: Float[Array, "kh kw c d"],
-  gradient: Float[Array, "n h2 w2 d"],
-) -> Float[Array, "n h w c"]:
-  """The gradient of a strided 2D convolution's input: a convolution for each phase of the strides.
-
-  XLA on CPU spreads the gradient out and multiplies the zeros in between as well. But all pixels
-  that leave the same remainders, divided by the strides, meet the same few taps.
-
-  Args:
-    strides: of the convolution, none greater than the kernel's extent.
-    size: height and width of its input.
-    kernel: its weights; every extent is odd.
-    gradient: that of its output.
-  """
-  swapped = kernel.swapaxes(2, 3)
-
-  def of_phase(row: int, column: int) -> Array:
-    (rows, above), (columns, left) = (
-      _taps_of_phase(*axis) for axis in zip(kernel.shape, strides, (row, column))
-    )
-    return lax.conv_general_dilated(
-      gradient,
-      swapped[rows, columns],
-      (1, 1),
-      [above, left],
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-
-  phases = [
-    jnp.stack([of_phase(row, column) for column in range(strides[1])], axis=3)
-    for row in range(strides[0])
-  ]
-  whole = jnp.stack(phases, axis=2)  # n, h2, strides[0], w2, strides[1], c
-  height, width = (many * stride for many, stride in zip(gradient.shape[1:3], strides))
-  whole = whole.reshape(-1, height, width, kernel.shape[2])
-  return whole[:, : size[0], : size[1]]
-
-
-def _taps_of_phase(extent: int, stride: int, phase: int) -> tuple[slice, tuple[int, int]]:
-  """Which taps meet the inputs `stride` * m + `phase`, last first, and the padding they need.
-
-  Tap k brings such an input to output m + (phase + p - k) / stride, p = (extent - 1) / 2.
-  """
-  at_centre = phase + extent // 2
-  taps = range(at_centre % stride, extent, stride)
-  nearest, furthest = ((at_centre - tap) // stride for tap in (taps[-1], taps[0]))
-  return slice(taps[-1], None, -stride), (-nearest, furthest)
-
-
-def kernel_gradient_by_products(
-  extents: tuple[int, int],
-  strides: tuple[int, int],
-  x: Float[Array, "n h w c"],
-  gradient: Float[Array, "n h2 w2 d"],
-  group_bytes: int | None = None,
-) -> Float[Array, "kh kw c d"]:
-  """The gradient of a 2D convolution's kernel as matrix products, summed over groups of frames.
-
-  XLA on CPU would transpose input and gradient whole and convolve one with the other. Products of
-  pixels that lie side by side, each next to the shifts of itself that the kernel spans, need
-  neither, and what the shifts take is read again before it leaves the cache.
-
-  Args:
-    extents: of the kernel, both odd.
-    strides: of the convolution.
-    x: its input.
-    gradient: that of its output.
-    group_bytes: about how much the shifts of a group of frames may take; without it, all frames are
-      one group.
-  """
-  (kh, kw), c, d = extents, x.shape[-1], gradient.shape[-1]
-  if strides == (1, 1):
-    products = functools.partial(_products_of_shifts, extents)
-    per_pixel = kw * c + kh * d
-  else:
-    products = functools.partial(_products_of_strided_shifts, extents, strides)
-    per_pixel = kw * strides[0] * c + d
-  bytes_per_frame = math.prod(gradient.shape[1:3]) * per_pixel * x.dtype.itemsize
-  if group_bytes is None or len(x) * bytes_per_frame <= group_bytes:
-    return products(x, gradient)
-  at_most = max(group_bytes // bytes_per_frame, 1)
-  size = next(size for size in range(at_most, 0, -1) if len(x) % size == 0)
-  total, _ = lax.scan(
-    lambda total, group: (total + products(*group), None),
-    jnp.zeros((kh, kw, c, d), jnp.promote_types(x.dtype, jnp.float32)),
-    tuple(part.reshape(-1, size, *part.shape[1:]) for part in (x, gradient)),
-  )
-  return total.astype(x.dtype)
-
-
-def _products_of_shifts(extents: tuple[int, int], x: Array, gradient: Array) -> Array:
-  """Of the input shifted along its width and the gradient along its height: all taps at once."""
-  (kh, kw), c, d = extents, x.shape[-1], gradient.shape[-1]
-  columns = jnp.concatenate([_shift(x, 2, kw // 2 - tap) for tap in range(kw)], axis=-1)
-  rows = jnp.concatenate([_shift(gradient, 1, tap - kh // 2) for tap in range(kh)], axis=-1)
-  products = columns.reshape(-1, kw * c).T @ rows.reshape(-1, kh * d)
-  return products.reshape(kw, c, kh, d).transpose(2, 0, 1, 3)
-
-
-def _products_of_strided_shifts(
-  extents: tuple[int, int], strides: tuple[int, int], x: Array, gradient: Array
-) -> Array:
-  """Of the input shifted both ways, where it meets the gradient: a row of taps at once."""
-  (kh, kw), c, d = extents, x.shape[-1], gradient.shape[-1]
-  h, w = gradient.shape[1:3]
-  padded = jnp.pad(x, [(0, 0), (kh // 2,) * 2, (kw // 2,) * 2, (0, 0)])
-
-  def every(x: Array, axis: int, start: int, count: int) -> Array:
-    stride = strides[axis - 1]
-    return lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis)
-
-  columns = jnp.concatenate([every(padded, 2, tap, w) for tap in range(kw)], axis=-1)
-  gradient = gradient.reshape(-1, d)
-  products = [every(columns, 1, tap, h).reshape(-1, kw * c).T @ gradient for tap in range(kh)]
-  return jnp.stack(products).reshape(kh, kw, c, d)
 
 
 def _per_pixel(x: Array, kernel: Array, stride: int) -> Array:
@@ -290,7 +159,7 @@ def _per_pixel(x: Array, kernel: Array, stride: int) -> Array:
     products = _matmul(x[:, place::stride], weights)
     for number, tap in enumerate(met):
       product = products[..., number * d : (number + 1) * d]
-      total += _shift(product, 1, -((tap - taps // 2) // stride))
+      total += shift(product, 1, -((tap - taps // 2) // stride))
   return total
 
 
@@ -321,7 +190,7 @@ def upsample_time(
   products = products.reshape(n, t, h, w, 2 * stride - 1, d)
   y = products[..., stride - 1 :, :]
   if stride > 1:
-    from_next = _shift(products[..., : stride - 1, :], 1, -1)
+    from_next = shift(products[..., : stride - 1, :], 1, -1)
     y += jnp.pad(from_next, [(0, 0)] * 4 + [(1, 0), (0, 0)])
   return jnp.moveaxis(y, 4, 2).reshape(n, t * stride, h, w, d)
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pcan_jax import conv
+from pcan_jax import conv, cpu_gradients
 
 # Kernels of a SlowOnly network, with their strides; the last has no folded form.
 KERNELS = [
@@ -75,8 +75,8 @@ def test_the_gradient_of_a_kernel_is_the_sum_over_groups_of_frames(extents, stri
   lengths = set()
   for group_bytes in (None, 13_000, 5_000, 1):
     arguments = (extents, strides, x, gradient, group_bytes)
-    lengths |= scan_lengths(jax.make_jaxpr(conv.kernel_gradient_by_products, (0, 1, 4))(*arguments))
-    found = conv.kernel_gradient_by_products(*arguments)
+    lengths |= scan_lengths(jax.make_jaxpr(cpu_gradients.of_kernel, (0, 1, 4))(*arguments))
+    found = cpu_gradients.of_kernel(*arguments)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
   assert lengths == {3, 6}
 
@@ -94,7 +94,7 @@ def test_the_gradient_of_an_input_is_put_together_from_phases(extents, strides, 
 
   y, vjp = jax.vjp(convolve, x)
   gradient = normal(*y.shape, seed=2)
-  found = conv.input_gradient_by_phases(strides, size, kernel, gradient)
+  found = cpu_gradients.of_input(strides, size, kernel, gradient)
   np.testing.assert_allclose(found, vjp(gradient)[0], rtol=0, atol=1e-4)
 
 
