@@ -1,5 +1,6 @@
 """Eight simulated devices, and shapes in signatures checked whenever a function is called."""
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -14,6 +15,10 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="pcan_jax_tests_"))
 # The tests run from a checkout, as launch.py does.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+# Where PyTorch's compiler for GPUs is installed, a process that loads it after TensorFlow crashes.
+with contextlib.suppress(ImportError):
+  import triton  # noqa: F401
 
 import jaxtyping  # noqa: E402
 
