@@ -178,7 +178,7 @@ def _evaluation(model: Any, description: Description, mesh: Mesh) -> tuple[Calla
   step = functools.partial(
     inference.predict_step, model=model, sizes=sizes, gamma=config.eval.gamma.to_dict()
   )
-  return jax.jit(init, out_shardings=replicated), jax.jit(
+  return train_step.jit_once(init, mesh), jax.jit(
     step,
     in_shardings=(replicated, NamedSharding(mesh, PartitionSpec("data"))),
     out_shardings=replicated,
