@@ -189,7 +189,6 @@ def pcc_terms(
   num_classes = prototypes.shape[0]
   label = sets.label
   doubt = 1 - _pick(jax.nn.softmax(logits, axis=-1), label)
-  similarity = _cosines(z, prototypes) / config.pcc_temperature
 
   masks = jnp.stack([*sets.fn, sets.fp])
   filed_under = jnp.stack([label] * len(sets.fn) + [sets.predicted])
@@ -197,7 +196,9 @@ def pcc_terms(
     z, filed_under, masks, num_classes
   )
   exists = counts[:, label] > 0
-  nearness = _pick(_cosines(z, centres), label)
+  cosines = _cosines(z, jnp.concatenate([prototypes[None], centres]))
+  similarity = cosines[0] / config.pcc_temperature
+  nearness = _pick(cosines[1:], label)
   # False negatives shall come closer to their centre, all others leave that of false positives.
   penalty = doubt * jnp.concatenate([1 - nearness[:-1], 1 + nearness[-1:]])
 

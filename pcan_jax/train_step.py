@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from pcan_jax import inference, losses
 from pcan_jax.checkpoints import Description
-from pcan_jax.pcan import PCAN
+from pcan_jax.pcan import PCAN, StreamOutputs
 from pcan_jax.preprocess import Augmentation, Preprocessing, preprocess
 
 Batch = dict[str, Any]
@@ -122,7 +122,6 @@ def train_step(
   key_inputs, key_dropout = jax.random.split(jax.random.fold_in(jax.random.key(seed), state.step))
   inputs = preprocess(batch, preprocessing, key_inputs)
   parents = jnp.asarray(model.tree.parents)
-  action = batch["action"]
 
   def loss_fn(params: PyTree) -> tuple[jax.Array, tuple]:
     outputs, mutated = model.apply(
@@ -132,24 +131,9 @@ def train_step(
       mutable=["batch_stats"],
       rngs={"dropout": key_dropout},
     )
-    total, terms, prototypes = 0.0, {}, {}
-    for stream, out in outputs.items():
-      loss, stream_terms, updated = losses.stream_loss(
-        action_logits=out["action_logits"],
-        body_logits=out["body_logits"],
-        action_embedding=out.get("action_embedding"),
-        body_embedding=out.get("body_embedding"),
-        prototypes=state.prototypes.get(stream),
-        action=action,
-        parents=parents,
-        config=loss_config,
-      )
-      total += loss
-      terms |= {f"{stream}/{name}": value for name, value in stream_terms.items()}
-      terms[f"{stream}/action_top1"] = jnp.mean(out["action_logits"].argmax(-1) == action)
-      terms[f"{stream}/body_top1"] = jnp.mean(out["body_logits"].argmax(-1) == parents[action])
-      if updated is not None:
-        prototypes[stream] = updated
+    total, terms, prototypes = _all_streams(
+      outputs, state.prototypes, action=batch["action"], parents=parents, config=loss_config
+    )
     return total, (mutated["batch_stats"], prototypes, terms | {"loss": total})
 
   gradients, (batch_stats, prototypes, terms) = jax.grad(loss_fn, has_aux=True)(state.params)
@@ -163,6 +147,39 @@ def train_step(
   )
   terms["gradient_norm"] = optax.tree.norm(gradients)
   return state, {name: metrics.Average.from_model_output(value) for name, value in terms.items()}
+
+
+def _all_streams(
+  outputs: dict[str, StreamOutputs],
+  prototypes: PyTree,
+  *,
+  action: jax.Array,
+  parents: jax.Array,
+  config: losses.LossConfig,
+) -> tuple[jax.Array, dict[str, jax.Array], PyTree]:
+  """The losses of all streams, their terms as `STREAM/NAME`, and their new prototypes.
+
+  Streams have the same shapes. Taking both at once halves the number of operations, each of which
+  is so small that it takes as long as it takes to be started.
+  """
+
+  def one_stream(out: StreamOutputs, prototypes: PyTree) -> tuple[jax.Array, dict, PyTree]:
+    total, terms, updated = losses.stream_loss(
+      **out, prototypes=prototypes, action=action, parents=parents, config=config
+    )
+    terms["action_top1"] = jnp.mean(out["action_logits"].argmax(-1) == action)
+    terms["body_top1"] = jnp.mean(out["body_logits"].argmax(-1) == parents[action])
+    return total, terms, updated
+
+  alike = [(out, prototypes.get(stream)) for stream, out in outputs.items()]
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alike)
+  total, terms, updated = jax.vmap(one_stream)(*stacked)
+  named_terms, new_prototypes = {}, {}
+  for index, stream in enumerate(outputs):
+    named_terms |= {f"{stream}/{name}": values[index] for name, values in terms.items()}
+    if updated is not None:
+      new_prototypes[stream] = {level: values[index] for level, values in updated.items()}
+  return jnp.sum(total), named_terms, new_prototypes
 
 
 def jitted(
