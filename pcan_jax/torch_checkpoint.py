@@ -15,7 +15,6 @@ import math
 import mmap
 import os
 import pathlib
-import pickletools
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -23,6 +22,8 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+from pcan_jax.pickle_machine import PickleMachine
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -250,120 +251,65 @@ def _call(function: Any, args: Any) -> Any:
   return Placeholder(getattr(function, "name", "a call"))
 
 
-class _Machine:
-  """Interprets one pickle; never holds much more than its size."""
+def _key(key: Any) -> Any:
+  """Keys of other kinds do not occur, and hashing a deeply nested one ends in a crash."""
+  if key is None or isinstance(key, str | int | float | bytes | _Global | Placeholder):
+    return key
+  if isinstance(key, tuple) and not any(isinstance(part, tuple) for part in key):
+    return tuple(map(_key, key))
+  raise ValueError(f"a {type(key).__name__} as the key of a dict")
+
+
+class _Machine(PickleMachine):
+  """Makes storages and tensors besides plain data, and placeholders of everything else."""
+
+  checked_key = staticmethod(_key)
 
   def __init__(self) -> None:
+    super().__init__()
     self.storages: dict[str, _Storage] = {}
-    self._stack: list[Any] = []  # what lies above the last mark
-    self._below_marks: list[list[Any]] = []
-    self._memo: dict[int, Any] = {}
 
-  def run(self, file: io.BytesIO | mmap.mmap) -> Any:
-    """Interprets the pickle that starts where the file stands and leaves the file behind it."""
-    for opcode, argument, _ in pickletools.genops(file):
-      name = opcode.name
-      if name == "STOP":
-        (result,) = self._stack
-        return result
-      if name in _PUSHES_ITS_ARGUMENT:
-        self._stack.append(argument)
-      elif name in _CONSTANTS:
-        self._stack.append(_CONSTANTS[name]())
-      elif name in _COLLECTS:
-        items = self._since_mark()
-        self._stack.append(_COLLECTS[name](items))
-      elif name in _TUPLES:
-        self._stack.append(tuple(self._take(_TUPLES[name])))
-      elif name in _HANDLERS:
-        _HANDLERS[name](self, argument)
-      elif name not in ("PROTO", "FRAME"):
-        raise ValueError(f"the pickle instruction {name} is not supported")
-    raise ValueError("the pickle ends too early")
+  def find(self, module: str, name: str) -> _Global:
+    return _Global(f"{module}.{name}")
 
-  def _take(self, count: int) -> list[Any]:
-    if len(self._stack) < count:
-      raise ValueError("the pickle's stack is empty")
-    items = self._stack[-count:]
-    del self._stack[-count:]
-    return items
+  def call(self, function: Any, arguments: Any) -> Any:
+    return _call(function, arguments)
 
-  def _since_mark(self) -> list[Any]:
-    items, self._stack = self._stack, self._below_marks.pop()
-    return items
-
-  def mark(self, _: Any) -> None:
-    self._below_marks.append(self._stack)
-    self._stack = []
-
-  def pop(self, _: Any) -> None:
-    if self._stack:
-      self._stack.pop()
-    else:
-      self._since_mark()
-
-  def duplicate(self, _: Any) -> None:
-    self._stack.append(self._stack[-1])
-
-  def put(self, index: int) -> None:
-    self._memo[index] = self._stack[-1]
-
-  def memoize(self, _: Any) -> None:
-    self._memo[len(self._memo)] = self._stack[-1]
-
-  def get(self, index: int) -> None:
-    self._stack.append(self._memo[index])
-
-  def add(self, items: list[Any]) -> None:
-    """APPEND and ADDITEMS: what is added to a placeholder is lost, as the object itself is."""
-    target = self._stack[-1]
-    if isinstance(target, list):
-      target.extend(items)
-    elif not isinstance(target, Placeholder):
-      raise ValueError(f"the pickle appends to a {type(target).__name__}")
-
-  def set_items(self, items: list[Any]) -> None:
-    target = self._stack[-1]
-    if isinstance(target, dict):
-      target.update(_pairs(items))
-    elif not isinstance(target, Placeholder):
-      raise ValueError(f"the pickle sets items of a {type(target).__name__}")
-
-  def build(self, _: Any) -> None:
+  def set_state(self, target: Any, state: Any) -> None:
     """Attributes, as a state dict's `_metadata`, are of no use here."""
-    self._take(1)
-    if not isinstance(self._stack[-1], dict | Placeholder | _Tensor):
-      raise ValueError(f"the pickle sets the state of a {type(self._stack[-1]).__name__}")
+    if not isinstance(target, dict | Placeholder | _Tensor):
+      raise ValueError(f"the pickle sets the state of a {type(target).__name__}")
 
-  def reduce(self, _: Any) -> None:
-    function, args = self._take(2)
-    self._stack.append(_call(function, args))
+  def extend(self, target: Any, items: list[Any]) -> None:
+    if not isinstance(target, Placeholder):  # what is added to one is lost, as the object itself is
+      super().extend(target, items)
 
-  def new_object(self, _: Any) -> None:
-    kind, args = self._take(2)
-    self._stack.append(_call(kind, args))
+  def update(self, target: Any, items: list[Any]) -> None:
+    if not isinstance(target, Placeholder):
+      super().update(target, items)
 
-  def new_object_with_keywords(self, _: Any) -> None:
-    kind, _, _ = self._take(3)
-    self._stack.append(Placeholder(getattr(kind, "name", "an object")))
+  def _frozen_set(self, _: Any) -> None:
+    self.take_marked()
+    self.push(Placeholder("frozenset"))
 
-  def instance(self, name: str) -> None:
-    self._since_mark()
-    self._stack.append(Placeholder(name.replace(" ", ".")))
+  def _new_object(self, _: Any) -> None:
+    self.push(_call(*self.take(2)))
 
-  def obj(self, _: Any) -> None:
-    kind = self._since_mark()[0]
-    self._stack.append(Placeholder(getattr(kind, "name", "an object")))
+  def _new_object_with_keywords(self, _: Any) -> None:
+    self._push_object_of(self.take(3)[0])
 
-  def named_global(self, name: str) -> None:
-    self._stack.append(_Global(name.replace(" ", ".")))
+  def _instance(self, name: str) -> None:
+    self.take_marked()
+    self.push(Placeholder(name.replace(" ", ".")))
 
-  def stack_global(self, _: Any) -> None:
-    module, name = self._take(2)
-    self._stack.append(_Global(f"{module}.{name}"))
+  def _obj(self, _: Any) -> None:
+    self._push_object_of(self.take_marked()[0])
 
-  def persistent_id(self, _: Any) -> None:
-    (reference,) = self._take(1)
+  def _push_object_of(self, kind: Any) -> None:
+    self.push(Placeholder(getattr(kind, "name", "an object")))
+
+  def _persistent_id(self, _: Any) -> None:
+    (reference,) = self.take(1)
     if not isinstance(reference, tuple) or len(reference) not in (5, 6):
       raise ValueError("a reference to something else than a storage")
     label, kind, key, _, numel, *view = reference
@@ -376,73 +322,15 @@ class _Machine:
       raise ValueError(f"a storage with the key {str(key)[:40]!r} and {str(numel)[:40]} numbers")
     storage = _Storage(key, _STORAGE_DTYPES[name[2]], numel)
     self.storages[key] = storage
-    self._stack.append(storage)
+    self.push(storage)
 
-
-def _key(key: Any) -> Any:
-  """Keys of other kinds do not occur, and hashing a deeply nested one ends in a crash."""
-  if key is None or isinstance(key, str | int | float | bytes | _Global | Placeholder):
-    return key
-  if isinstance(key, tuple) and not any(isinstance(part, tuple) for part in key):
-    return tuple(map(_key, key))
-  raise ValueError(f"a {type(key).__name__} as the key of a dict")
-
-
-def _pairs(items: list[Any]) -> dict[Any, Any]:
-  if len(items) % 2:
-    raise ValueError("a dict with a key but no value")
-  return dict(zip(map(_key, items[::2]), items[1::2]))
-
-
-_PUSHES_ITS_ARGUMENT = frozenset((
-  "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
-  "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "STRING", "BINSTRING",
-  "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
-))  # fmt: skip
-
-_CONSTANTS: dict[str, Callable[[], Any]] = {
-  "NONE": lambda: None,
-  "NEWTRUE": lambda: True,
-  "NEWFALSE": lambda: False,
-  "EMPTY_LIST": list,
-  "EMPTY_DICT": dict,
-  "EMPTY_TUPLE": tuple,
-  "EMPTY_SET": lambda: Placeholder("set"),
-}
-
-_COLLECTS: dict[str, Callable[[list[Any]], Any]] = {
-  "LIST": list,
-  "DICT": _pairs,
-  "TUPLE": tuple,
-  "FROZENSET": lambda items: Placeholder("frozenset"),
-}
-
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-_HANDLERS: dict[str, Callable[[_Machine, Any], None]] = {
-  "MARK": _Machine.mark,
-  "POP": _Machine.pop,
-  "POP_MARK": lambda machine, _: machine._since_mark(),
-  "DUP": _Machine.duplicate,
-  "PUT": _Machine.put,
-  "BINPUT": _Machine.put,
-  "LONG_BINPUT": _Machine.put,
-  "MEMOIZE": _Machine.memoize,
-  "GET": _Machine.get,
-  "BINGET": _Machine.get,
-  "LONG_BINGET": _Machine.get,
-  "APPEND": lambda machine, _: machine.add(machine._take(1)),
-  "APPENDS": lambda machine, _: machine.add(machine._since_mark()),
-  "ADDITEMS": lambda machine, _: machine.add(machine._since_mark()),
-  "SETITEM": lambda machine, _: machine.set_items(machine._take(2)),
-  "SETITEMS": lambda machine, _: machine.set_items(machine._since_mark()),
-  "BUILD": _Machine.build,
-  "REDUCE": _Machine.reduce,
-  "NEWOBJ": _Machine.new_object,
-  "NEWOBJ_EX": _Machine.new_object_with_keywords,
-  "INST": _Machine.instance,
-  "OBJ": _Machine.obj,
-  "GLOBAL": _Machine.named_global,
-  "STACK_GLOBAL": _Machine.stack_global,
-  "BINPERSID": _Machine.persistent_id,
-}
+  handlers = PickleMachine.handlers | {
+    "EMPTY_SET": lambda machine, _: machine.push(Placeholder("set")),
+    "FROZENSET": _frozen_set,
+    "ADDITEMS": PickleMachine.handlers["APPENDS"],
+    "NEWOBJ": _new_object,
+    "NEWOBJ_EX": _new_object_with_keywords,
+    "INST": _instance,
+    "OBJ": _obj,
+    "BINPERSID": _persistent_id,
+  }
