@@ -1,11 +1,17 @@
 """The command line as a user meets it, in processes of its own."""
 
+import functools
 import json
 import os
+import socket
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
+
+from pcan_jax.results import Results
 
 # What tests/tiny_config.py does to a config, as flags.
 TOY = """
@@ -19,15 +25,26 @@ TOY = """
 """.split()
 
 
-def launch(*arguments):
-  environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-  return subprocess.run(
+def start(*arguments, **variables):
+  return subprocess.Popen(
     [sys.executable, "launch.py", *map(str, arguments)],
-    capture_output=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
     text=True,
-    env=environment,
-    timeout=300,
+    env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""} | variables,
   )
+
+
+def finish(process):
+  try:
+    stdout, stderr = process.communicate(timeout=300)
+  finally:
+    process.kill()
+  return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def launch(*arguments):
+  return finish(start(*arguments))
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +75,50 @@ def test_evaluation_needs_the_checkpoint_alone(trained):
   assert result.returncode == 0, result.stderr
   assert json.loads((workdir / "eval/val/metrics.json").read_text()) == before
   assert "fused" in result.stdout
+
+
+def test_two_hosts_train_and_evaluate_together(tiny_dataset_path, tmp_path):
+  """Each has a device and reads its share; one writes and speaks. As JAX finds them under Slurm."""
+  with socket.socket() as probe:
+    probe.bind(("localhost", 0))
+    port = str(probe.getsockname()[1])
+  job = {
+    "JAX_COORDINATOR_PORT": port,
+    "SLURM_JOB_ID": "1",
+    "SLURM_STEP_NODELIST": "localhost",
+    "SLURM_NTASKS": "2",
+  }
+  hosts = [
+    start(
+      "--multi_host",
+      "--config=configs/ma52.py",
+      f"--workdir={tmp_path}",
+      f"--config.data.path={tiny_dataset_path}",
+      *TOY,
+      **job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+    )
+    for rank in range(2)
+  ]
+  first, second = map(finish, hosts)
+  assert first.returncode == 0, first.stderr
+  assert second.returncode == 0, second.stderr
+  assert "2 x cpu" in first.stdout and "fused" in first.stdout
+  assert all(line.startswith("[Gloo]") for line in second.stdout.splitlines())
+
+  def results():
+    results = Results.read(tmp_path / "eval/val")
+    order = np.argsort(results.ids)
+    scores = results.probabilities | {"embeddings": results.embeddings}
+    scores = jax.tree.map(lambda values: values[order], scores)
+    return np.array(results.ids)[order], results.actions[order], results.metrics, scores
+
+  *about, scores = results()
+  alone = launch("--mode=eval", f"--workdir={tmp_path}")
+  assert alone.returncode == 0, alone.stderr
+  *about_alone, scores_alone = results()
+  jax.tree.map(np.testing.assert_array_equal, about, about_alone)
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+  jax.tree.map(close, scores, scores_alone)
 
 
 @pytest.mark.parametrize(
