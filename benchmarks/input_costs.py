@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -45,7 +46,7 @@ def cost(iterator: Iterator[Any], calls: int, clips_per_call: int, repeats: int)
 
   clock = timing.measure(some_calls, repeats=repeats, warmup=1).median
   per_clip = 1e3 / (calls * clips_per_call)
-  return Cost(clock * per_clip, timing.Timing.of(cpu[1:]).median * per_clip)
+  return Cost(clock * per_clip, statistics.median(cpu[1:]) * per_clip)
 
 
 def stage_costs(
@@ -130,7 +131,7 @@ def training_wait(config: ConfigDict, steps: int) -> dict[str, float]:
     fed.append(time.perf_counter() - middle)
   return {
     "steps": _STEPS_PER_TURN * len(fed),
-    "fed": 1e3 * timing.Timing.of(fed).median / _STEPS_PER_TURN,
-    "not_fed": 1e3 * timing.Timing.of(not_fed).median / _STEPS_PER_TURN,
+    "fed": 1e3 * statistics.median(fed) / _STEPS_PER_TURN,
+    "not_fed": 1e3 * statistics.median(not_fed) / _STEPS_PER_TURN,
     "blocked": blocked / sum(fed),
   }

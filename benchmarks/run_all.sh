@@ -56,7 +56,8 @@ if ((on_gpu)); then
   run torch_bfloat16 torch benchmarks.torch_peer --batch 64 --dtype bfloat16
 else
   run step jax benchmarks.step --configs configs/ma52.py --batches 1 2 4 --overhead_batch 2
-  run demo jax benchmarks.step --configs configs/demo.py --batches 4 8 16 32 --overhead_batch 16
+  run demo jax benchmarks.step --configs configs/demo.py --batches 4 8 16 32 --overhead_batch 16 \
+    --overhead_repeats 200
   run remat jax benchmarks.step --configs configs/ma52.py --kinds training --dtypes float32 \
     --batches 2 --remat none norms blocks --overhead_batch 0
   run torch_float32 torch benchmarks.torch_peer --batch 2

@@ -13,6 +13,7 @@ on its cross-entropies only.
 import argparse
 import dataclasses
 import itertools
+import statistics
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -99,26 +100,33 @@ def measure(case: Case, repeats: int) -> dict[str, str | float]:
 
 def highest_memory() -> float | str:
   """GB that the device has held at most since the program started; processors do not say."""
-  statistics = jax.devices()[0].memory_stats()
-  return statistics["peak_bytes_in_use"] / 1e9 if statistics else "-"
+  held = jax.devices()[0].memory_stats()
+  return held["peak_bytes_in_use"] / 1e9 if held else "-"
 
 
 def prototype_overhead(case: Case, repeats: int) -> dict[str, str | float]:
-  """The step with and without everything that prototypes add, timed in turns."""
+  """The step with and without everything that prototypes add, timed in turns.
+
+  The overhead is the median over the turns, between two quartiles.
+  """
   config = case.load()
   steps = {
     name: workload.trace(changed, "training", case.batch).compile()
     for name, changed in (("with", config), ("without", workload.without_prototypes(config)))
   }
   seconds = timing.measure_interleaved(steps, repeats=repeats)
-  with_them, without = seconds["with"].median, seconds["without"].median
+  ratios = seconds["with"].ratios(seconds["without"])
+  quartiles = statistics.quantiles(ratios, method="inclusive")
+  lower, overhead, upper = (100 * (ratio - 1) for ratio in quartiles)
   return {
     "config": case.config,
     "dtype": case.dtype,
     "batch": case.batch,
-    "ms": 1e3 * with_them,
-    "ms without prototypes": 1e3 * without,
-    "overhead %": 100 * (with_them / without - 1),
+    "ms": 1e3 * seconds["with"].median,
+    "ms without prototypes": 1e3 * seconds["without"].median,
+    "overhead %": overhead,
+    "lower quartile": lower,
+    "upper quartile": upper,
   }
 
 
@@ -183,6 +191,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     "--overhead_repeats", type=int, default=25, help="as a small difference needs many"
   )
   arguments = parser.parse_args(argv)
+  if arguments.overhead_repeats < 2:
+    parser.error("--overhead_repeats must be at least 2, for quartiles")
   if arguments.batches is None:
     arguments.batches = [1, 2, 4] if jax.default_backend() == "cpu" else [16, 32, 64, 128]
   arguments.batches.sort()

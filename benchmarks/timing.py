@@ -23,21 +23,28 @@ PACKAGES = ("jax", "jaxlib", "flax", "torch", "tensorflow", "tensorflow-cpu")
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-  """Seconds that one call took, over several.
+  """Seconds that the calls of one function took, in their order."""
 
-  Attributes:
-    median, minimum, maximum: in seconds.
-    repeats: how many calls were timed.
-  """
+  seconds: tuple[float, ...]
 
-  median: float
-  minimum: float
-  maximum: float
-  repeats: int
+  @property
+  def median(self) -> float:
+    return statistics.median(self.seconds)
 
-  @classmethod
-  def of(cls, seconds: Sequence[float]) -> "Timing":
-    return cls(statistics.median(seconds), min(seconds), max(seconds), len(seconds))
+  @property
+  def minimum(self) -> float:
+    return min(self.seconds)
+
+  @property
+  def maximum(self) -> float:
+    return max(self.seconds)
+
+  def ratios(self, other: "Timing") -> list[float]:
+    """How many times as long as another's calls, turn by turn.
+
+    What slows the machine for a while slows both calls of a turn.
+    """
+    return [own / others for own, others in zip(self.seconds, other.seconds)]
 
 
 def measure(function: Callable[[], Any], *, repeats: int = 5, warmup: int = 1) -> Timing:
@@ -63,7 +70,7 @@ def take_turns(
       took = function()
       if turn >= 0:
         seconds[name].append(took)
-  return {name: Timing.of(values) for name, values in seconds.items()}
+  return {name: Timing(tuple(values)) for name, values in seconds.items()}
 
 
 def clock(function: Callable[[], Any]) -> float:

@@ -134,7 +134,15 @@ def test_memory_is_a_line_through_two_plans():
 def test_timing_is_the_median_without_the_first_call(monkeypatch):
   ticks = iter([0.0, 9.0, 10.0, 11.0, 20.0, 22.0, 30.0, 36.0])
   monkeypatch.setattr(timing, "time", types.SimpleNamespace(perf_counter=lambda: next(ticks)))
-  assert timing.measure(lambda: None, repeats=3, warmup=1) == timing.Timing(2.0, 1.0, 6.0, 3)
+  measured = timing.measure(lambda: None, repeats=3, warmup=1)
+  assert measured == timing.Timing((1.0, 2.0, 6.0))
+  assert (measured.minimum, measured.median, measured.maximum) == (1.0, 2.0, 6.0)
+
+
+def test_a_ratio_is_of_the_same_turn():
+  slower_and_slower = timing.Timing((1.0, 2.0, 4.0))
+  assert slower_and_slower.ratios(timing.Timing((1.0, 1.0, 1.0))) == [1.0, 2.0, 4.0]
+  assert slower_and_slower.ratios(timing.Timing((0.5, 1.0, 2.0))) == [2.0, 2.0, 2.0]
 
 
 def test_functions_are_timed_in_turns():
