@@ -65,6 +65,8 @@ fi
 run memory jax benchmarks.memory --dtypes float32 bfloat16
 run scaling jax benchmarks.scaling
 run input tensorflow benchmarks.input
+cores=$("$python" -c "import os; print(os.cpu_count())")
+run input_all_cores tensorflow benchmarks.input --cores "$cores"
 
 ((${#skipped[@]})) && printf 'left out: %s\n' "${skipped[@]}"
 ((${#failed[@]})) && printf 'failed: %s\n' "${failed[@]}" >&2 && exit 1
