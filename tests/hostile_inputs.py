@@ -3,7 +3,7 @@
 python -m tests.hostile_inputs --full
 
 Each mutation must end in an error that names the file, or in a record. How often which of them
-happened is printed; anything else, a crash, a hang or a wrong label, stops the run.
+happened is printed; anything else, a crash, minutes of work or a wrong label, stops the run.
 """
 
 import argparse
@@ -38,7 +38,8 @@ from tests.pose_writers import (
 from tests.tiny_source import HEIGHT, TREE, WIDTH, make_clip, write_tiny_source, write_video
 
 LAYOUT = LAYOUTS["openpose-28"]
-SECONDS_PER_FILE = 20
+# Of this process: on a busy machine the clock goes on while others have the cores.
+CPU_SECONDS_PER_FILE = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +225,7 @@ def attack(
     damage, content = mutate(target.content, rng)
     target.path.write_bytes(content)
     where = f"{kind}, mutation {number} ({damage}) of {target.path.name}, seed {seed}"
-    start = time.monotonic()
+    start = time.process_time()
     try:
       outcome = target.read()
     except (ValueError, FileNotFoundError) as error:
@@ -232,7 +233,8 @@ def attack(
       outcome = "error"
     except Exception as error:
       raise AssertionError(f"{where}: {error!r}") from error
-    assert time.monotonic() - start < SECONDS_PER_FILE, f"{where}: it hung"
+    cpu_seconds = time.process_time() - start
+    assert cpu_seconds < CPU_SECONDS_PER_FILE, f"{where}: it took {cpu_seconds:.0f} s of CPU time"
     outcomes[outcome] += 1
     target.path.write_bytes(target.content)
   return outcomes
