@@ -91,16 +91,10 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("source", type=pathlib.Path, help="directory in MA-52's layout")
   parser.add_argument("out", type=pathlib.Path, help="where to write the data set")
   parser.add_argument("--side", type=int, default=256, help="of the stored frames (256 pixels)")
-  parser.add_argument(
-    "--layout", help=f"of the keypoints: {', '.join(LAYOUTS)}, or a JSON file (found by number)"
-  )
-  parser.add_argument(
-    "--tree", type=pathlib.Path, help="label tree, id,action,body (annotations/actions.csv, MA-52)"
-  )
   parser.add_argument("--jpeg_quality", type=int, default=90, help="of the stored frames (90)")
   parser.add_argument("--clips_per_shard", type=int, default=64, help="at most (64)")
   parser.add_argument("--skip_bad", action="store_true", help="leave out clips that are unreadable")
-  parser.add_argument("--jobs", type=int, default=0, help="processes (one per core)")
+  add_source_arguments(parser)
   arguments = parser.parse_args(argv)
   silence_libraries()
   try:
@@ -108,6 +102,17 @@ def main(argv: Sequence[str] | None = None) -> None:
   except (FileNotFoundError, ValueError, RuntimeError) as error:
     sys.exit(f"error: {error}")
   print(folder)
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds what every command that reads a source directory asks."""
+  parser.add_argument(
+    "--layout", help=f"of the keypoints: {', '.join(LAYOUTS)}, or a JSON file (found by number)"
+  )
+  parser.add_argument(
+    "--tree", type=pathlib.Path, help="label tree, id,action,body (annotations/actions.csv, MA-52)"
+  )
+  parser.add_argument("--jobs", type=int, default=0, help="processes (one per core)")
 
 
 def silence_libraries() -> None:

@@ -13,12 +13,12 @@ import numpy as np
 import tqdm
 
 from data import findings, ma52_layout
-from data.build import silence_libraries
+from data.build import add_source_arguments, silence_libraries
 from data.encode_clip import Encoding, encode_clip
 from data.findings import ClipFacts, Finding, Report
 from data.ma52_layout import ClipSource, Problem
 from data.parallel import map_clips
-from pcan_jax.keypoints import LAYOUTS, KeypointLayout, get_layout
+from pcan_jax.keypoints import KeypointLayout, get_layout
 
 
 def check_source(
@@ -136,13 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--html", type=pathlib.Path, help="write a page that shows sample clips")
   parser.add_argument("--samples", type=int, default=12, help="clips per split on the page (12)")
   parser.add_argument("--show", type=int, default=5, help="findings to list of each kind (5)")
-  parser.add_argument(
-    "--layout", help=f"of the keypoints: {', '.join(LAYOUTS)}, or a JSON file (found by number)"
-  )
-  parser.add_argument(
-    "--tree", type=pathlib.Path, help="label tree, id,action,body (annotations/actions.csv, MA-52)"
-  )
-  parser.add_argument("--jobs", type=int, default=0, help="processes (one per core)")
+  add_source_arguments(parser)
   arguments = parser.parse_args(argv)
   silence_libraries()
   try:
