@@ -11,6 +11,7 @@ import logging
 import os
 import pathlib
 import sys
+import warnings
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -47,7 +48,6 @@ _FEATURES = flags.DEFINE_bool("features", False, "predict: also write embeddings
 
 
 def main(_: list[str]) -> None:
-  _show_log()
   run = {"train": _train, "eval": _eval, "report": _report, "predict": _predict, "export": _export}
   try:
     if _MULTI_HOST.value:
@@ -146,14 +146,19 @@ def _show_log() -> None:
   """Prints what this project logs, and only errors of the libraries it uses."""
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # it is greeted at every log level
-  # Compiled programs are kept, so that the second start takes seconds.
-  cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "pcan_jax"
-  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
   absl_logging.set_verbosity(absl_logging.ERROR)
   log = logging.getLogger("pcan_jax")
   log.addHandler(logging.StreamHandler(sys.stdout))
   log.setLevel(logging.INFO)
   log.propagate = False
+
+
+def _keep_compiled_programs() -> None:
+  """Has them written to disk, so that the second start takes seconds."""
+  cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "pcan_jax"
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+  # On a CPU, JAX 0.12 cannot write programs that contain oneDNN's (`pcan_jax.cpu`).
+  warnings.filterwarnings("ignore", "Error writing persistent compilation .* std::bad_alloc")
 
 
 def _suit_cpu() -> None:
@@ -170,6 +175,13 @@ def _suit_cpu() -> None:
     os.execv(sys.executable, sys.orig_argv)
 
 
-if __name__ == "__main__":
-  app.call_after_init(_suit_cpu)
+def start() -> None:
+  """Prepares the process and runs what the flags say."""
+  app.call_after_init(_show_log)
+  app.call_after_init(_keep_compiled_programs)
+  app.call_after_init(_suit_cpu)  # the first to import JAX, which reads what the others set
   app.run(main)
+
+
+if __name__ == "__main__":
+  start()

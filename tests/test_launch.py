@@ -63,9 +63,29 @@ def trained(tiny_dataset_path, tmp_path_factory):
 def test_training_ends_with_the_table(trained):
   workdir, result = trained
   assert "clips/s" in result.stdout and "ETA" in result.stdout
+  assert "Warning" not in result.stderr
   for text in ("body top-1", "F1 mean", "fused", "rgb", "pose"):
     assert text in result.stdout
   assert (workdir / "eval/val/metrics.json").is_file()
+
+
+def test_compiled_programs_are_kept_with_an_accelerator_too(tmp_path):
+  """With one, the program does not start itself again."""
+  code = """if True:
+    import os, launch
+    def main(_):
+      import jax
+      print(jax.config.jax_compilation_cache_dir)
+    os.execv = lambda *_: None
+    launch.main = main
+    launch.start()
+  """
+  environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "XLA_FLAGS": ""}
+  environment.pop("JAX_COMPILATION_CACHE_DIR")
+  result = subprocess.run(
+    [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+  )
+  assert result.stdout.strip() == str(tmp_path / "pcan_jax")
 
 
 def test_evaluation_needs_the_checkpoint_alone(trained):
