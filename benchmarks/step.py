@@ -198,6 +198,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
   arguments.batches.sort()
   if arguments.overhead_batch is None:
     arguments.overhead_batch = arguments.batches[-1]
+  if arguments.overhead_batch not in (0, *arguments.batches):
+    parser.error(f"--overhead_batch={arguments.overhead_batch} is not one of --batches")
   return arguments
 
 

@@ -10,7 +10,7 @@ import types
 import numpy as np
 import pytest
 
-from benchmarks import collectives, memory, timing, workload
+from benchmarks import collectives, memory, step, timing, workload
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -183,3 +183,10 @@ def test_everything_can_be_run_with_one_command():
   unknown = subprocess.run([script, "--fast"], capture_output=True, text=True)
   assert unknown.returncode == 2
   assert "unknown argument --fast" in unknown.stderr
+
+
+def test_overhead_is_measured_at_one_of_the_batches(capsys):
+  with pytest.raises(SystemExit):
+    step.parse(["--batches", "1", "4", "--overhead_batch", "2"])
+  assert "--overhead_batch=2 is not one of --batches" in capsys.readouterr().err
+  assert step.parse(["--batches", "1", "4", "--overhead_batch", "0"]).overhead_batch == 0
