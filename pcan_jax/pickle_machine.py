@@ -5,6 +5,7 @@ are carried out here. What a name stands for, what a call of it gives, and whose
 up to each kind of file: `data.safe_pickle`, `pcan_jax.torch_checkpoint`.
 """
 
+import abc
 import io
 import mmap
 import pickletools
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 
-class PickleMachine:
+class PickleMachine(abc.ABC):
   """Interprets pickles of plain data; never holds much more than their size.
 
   A subclass says what is more than plain data: `find`, `call` and `set_state`, and further entries
@@ -47,17 +48,17 @@ class PickleMachine:
     """The error for an instruction that is not among `handlers`."""
     return ValueError(f"the pickle instruction {instruction} is not supported")
 
+  @abc.abstractmethod
   def find(self, module: str, name: str) -> Any:
     """What to push for MODULE.NAME; nothing is imported."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def call(self, function: Any, arguments: Any) -> Any:
     """What to push for a call of something that `find` returned."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def set_state(self, target: Any, state: Any) -> None:
     """Sets the state of what a call gave."""
-    raise NotImplementedError
 
   def checked_key(self, key: Any) -> Any:
     """A key for a dict. To hash a deeply nested one would end in a crash."""
