@@ -66,7 +66,8 @@ def main(_: list[str]) -> None:
 
 
 def _train() -> None:
-  from pcan_jax import preflight, train
+  from pcan_jax.training import loop as train
+  from pcan_jax.training import preflight
 
   if _CONFIG.value is None:
     raise app.UsageError("--mode=train needs --config and --workdir")
@@ -79,7 +80,7 @@ def _train() -> None:
 
 
 def _eval() -> None:
-  from pcan_jax.evaluate import evaluate_checkpoint
+  from pcan_jax.evaluation.protocol import evaluate_checkpoint
 
   source = _source()
   evaluate_checkpoint(
@@ -105,7 +106,7 @@ def _report() -> None:
 
 
 def _predict() -> None:
-  from pcan_jax.predict import predict_files
+  from pcan_jax.prediction.files import predict_files
 
   failed = predict_files(
     _source(),
@@ -123,7 +124,7 @@ def _predict() -> None:
 
 
 def _export() -> None:
-  from pcan_jax.export import export_checkpoint
+  from pcan_jax.prediction.export import export_checkpoint
 
   output = pathlib.Path(_needed(_OUT))
   print(export_checkpoint(_source(), output, num_clips=_NUM_CLIPS.value))

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 from ml_collections import ConfigDict
 
 from benchmarks import timing
-from data.build import build, silence_libraries
+from data.build import build
+from pcan_jax.console import quiet_libraries
 
 if TYPE_CHECKING:
-  from pcan_jax.input_pipeline import Dataset
+  from pcan_jax.feed.input_pipeline import Dataset
 
 _RATES = ("clips/s", "clips/s per core", "clips per CPU second")
 
@@ -34,7 +35,7 @@ def shards(data: pathlib.Path | None, num_clips: int, side: int = 256) -> Iterat
   """Opens a data set, or one of made-up clips that is deleted afterwards."""
   # What brings TensorFlow along is imported where it is used, after it has been silenced.
   from benchmarks.textured_clips import write_source
-  from pcan_jax import input_pipeline
+  from pcan_jax.feed import input_pipeline
 
   if data is not None:
     yield input_pipeline.open_dataset(data)
@@ -146,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   )
   parser.add_argument("--steps", type=int, default=200, help="of training with --train")
   arguments = parser.parse_args(argv)
-  silence_libraries()
+  quiet_libraries()
   try:
     if arguments.train:
       config = load_config(arguments.train)

@@ -13,11 +13,11 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from benchmarks import timing
-from pcan_jax import input_pipeline
-from pcan_jax.epochs import uniform_order
-from pcan_jax.input_pipeline import Clips, Dataset
-from pcan_jax.train import prepare
-from pcan_jax.train_step import compile_step
+from pcan_jax.feed import input_pipeline
+from pcan_jax.feed.epochs import uniform_order
+from pcan_jax.feed.input_pipeline import Clips, Dataset
+from pcan_jax.training.loop import prepare
+from pcan_jax.training.step import compile_step
 
 SPLIT = "train"
 TRAINING = Clips(rgb_frames=8, pose_frames=32, num_clips=None, max_persons=1)

@@ -46,7 +46,7 @@ class Case:
     config: `FILE.py` or `FILE.py:VARIANT`.
     kind: one of `workload.KINDS`.
     dtype: of the network.
-    remat: see `pcan_jax.pathway.rematerialized`; of no consequence in evaluation.
+    remat: see `pcan_jax.network.pathway.rematerialized`; of no consequence in evaluation.
     batch: clips of a step.
   """
 

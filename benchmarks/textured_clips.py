@@ -10,9 +10,7 @@ import pickle
 import numpy as np
 from jaxtyping import UInt8
 
-from data.ma52_layout import MA52_TREE
 from data.synthetic.generate import write_video
-from pcan_jax.labels import LabelTree
 
 SPLIT = "train"
 FRAMES = (45, 75)
@@ -32,7 +30,7 @@ def write_source(directory: pathlib.Path, num_clips: int, side: int, seed: int =
     seed: everything follows from it.
   """
   rng = np.random.default_rng(seed)
-  num_actions = LabelTree.read_csv(MA52_TREE).num_actions
+  num_actions = get_tree("ma52").num_actions
   for folder in ("annotations", "pose", f"raw_videos/{SPLIT}"):
     (directory / folder).mkdir(parents=True)
   poses, lines = [], []

@@ -34,11 +34,12 @@ from benchmarks.torch_pcan import losses as torch_losses  # noqa: E402
 from benchmarks.torch_pcan import network, steps  # noqa: E402
 from benchmarks.torch_pcan import preprocess as torch_preprocess  # noqa: E402
 from benchmarks.torch_pcan.steps import Form  # noqa: E402
-from pcan_jax import inference, losses  # noqa: E402
+from pcan_jax import spec as inference  # noqa: E402
 from pcan_jax.checkpoints import Description  # noqa: E402
-from pcan_jax.pcan import PCAN, build_model  # noqa: E402
-from pcan_jax.preprocess import Augmentation, Preprocessing, preprocess  # noqa: E402
-from pcan_jax.torch_weights import to_state_dict  # noqa: E402
+from pcan_jax.inputs import Augmentation, Preprocessing, preprocess  # noqa: E402
+from pcan_jax.method import losses  # noqa: E402
+from pcan_jax.network.pcan import PCAN, build_model  # noqa: E402
+from pcan_jax.torch.weights import to_state_dict  # noqa: E402
 
 # How far outputs may differ, relative to the largest, and the loss, relative to itself.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}

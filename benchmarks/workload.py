@@ -13,11 +13,12 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from pcan_jax import inference, train_step
+from pcan_jax import spec as inference
 from pcan_jax.checkpoints import Description
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
-from pcan_jax.pcan import build_model
+from pcan_jax.network.pcan import build_model
+from pcan_jax.training import step as train_step
 
 TREE = LabelTree.read_csv(pathlib.Path(__file__).parents[1] / "data" / "trees" / "ma52.csv")
 LAYOUT = get_layout("openpose-28")

@@ -8,12 +8,12 @@ is that of `configs/ma52.py`; the network is narrower, the inputs are smaller, t
 
 from ml_collections import ConfigDict
 
-from configs import ma52
+from pcan_jax.config import load_config
 
 
 def get_config(variant: str = "pcan") -> ConfigDict:
   """MA-52's config and variants, narrow and short."""
-  config = ma52.get_config(variant)
+  config = load_config(f"ma52:{variant}")
   config.data.path = "runs/demo/dataset"
   config.data.instructions = "Run `make demo`, which generates and builds it."
   config.log_every = 50

@@ -5,12 +5,12 @@ People 1, 3, 5, 7 train, the others validate. Left and right matter here, so not
 
 from ml_collections import ConfigDict
 
-from configs import ma52
+from pcan_jax.config import load_config
 
 
 def get_config(variant: str = "pcan") -> ConfigDict:
   """MA-52's config and variants, for a narrow network that two CPU cores train."""
-  config = ma52.get_config(variant)
+  config = load_config(f"ma52:{variant}")
   config.data.path = "datasets/utd_mhad"
   config.data.instructions = (
     "With the clips in MA-52's layout (docs/DATA.md) in SOURCE, run: "

@@ -4,16 +4,13 @@ SOURCE is a directory in MA-52's layout; the shards end up in OUT/pcan/LAYOUT-SI
 """
 
 import argparse
-import logging
-import os
 import pathlib
 import sys
 import tempfile
 from collections.abc import Sequence
 
-import absl.logging
-
-from data import ma52_layout
+from pcan_jax.clips import source_layout
+from pcan_jax.console import quiet_libraries
 from pcan_jax.keypoints import LAYOUTS, get_layout
 
 
@@ -47,12 +44,12 @@ def build(
   # Not at the top: worker processes import this module again and have no use for TensorFlow.
   import tensorflow_datasets as tfds
 
-  from data.pcan_dataset_builder import Builder, PcanConfig
-  from pcan_jax.records import check_metadata
+  from pcan_jax.feed.pcan_dataset_builder import Builder, PcanConfig
+  from pcan_jax.feed.records import check_metadata
 
-  ma52_layout.find_splits(source)
-  found = get_layout(layout) if layout else ma52_layout.guess_layout(source)
-  labels = ma52_layout.read_tree(source, tree)
+  source_layout.find_splits(source)
+  found = get_layout(layout) if layout else source_layout.guess_layout(source)
+  labels = source_layout.read_tree(source, tree)
   config = PcanConfig(
     name=f"{found.name}-{side}",
     side=side,
@@ -96,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--skip_bad", action="store_true", help="leave out clips that are unreadable")
   add_source_arguments(parser)
   arguments = parser.parse_args(argv)
-  silence_libraries()
+  quiet_libraries()
   try:
     folder = build(**vars(arguments))
   except (FileNotFoundError, ValueError, RuntimeError) as error:
@@ -113,14 +110,6 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     "--tree", type=pathlib.Path, help="label tree, id,action,body (annotations/actions.csv, MA-52)"
   )
   parser.add_argument("--jobs", type=int, default=0, help="processes (one per core)")
-
-
-def silence_libraries() -> None:
-  """Keeps TensorFlow and TFDS, not yet imported, from writing to standard error for no reason."""
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # its greeting comes at every level
-  logging.getLogger("tensorflow").setLevel("ERROR")
-  absl.logging.set_verbosity("error")
 
 
 if __name__ == "__main__":

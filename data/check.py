@@ -12,12 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 import tqdm
 
-from data import findings, ma52_layout
-from data.build import add_source_arguments, silence_libraries
-from data.encode_clip import Encoding, encode_clip
+from data import findings
+from data.build import add_source_arguments
 from data.findings import ClipFacts, Finding, Report
-from data.ma52_layout import ClipSource, Problem
-from data.parallel import map_clips
+from pcan_jax.clips import source_layout
+from pcan_jax.clips.encode_clip import encode_clip
+from pcan_jax.clips.parallel import map_clips
+from pcan_jax.clips.source_layout import ClipSource, Problem
+from pcan_jax.clips.stored_frames import Encoding
+from pcan_jax.console import quiet_libraries
 from pcan_jax.keypoints import KeypointLayout, get_layout
 
 
@@ -38,11 +41,11 @@ def check_source(
   Raises:
     FileNotFoundError, ValueError: a list or a pickle as a whole cannot be read.
   """
-  labels = ma52_layout.read_tree(source, tree)
+  labels = source_layout.read_tree(source, tree)
   report = Report(f"source directory {source}", labels, {}, [])
   good = []
-  for split in ma52_layout.find_splits(source):
-    clips, problems = ma52_layout.scan_split(source, split, labels, layout)
+  for split in source_layout.find_splits(source):
+    clips, problems = source_layout.scan_split(source, split, labels, layout)
     report.clips[split] = []
     examined = map_clips(_examine, clips, jobs)
     for clip, facts in zip(clips, tqdm.tqdm(examined, split, len(clips), disable=None)):
@@ -57,7 +60,7 @@ def check_source(
     ]
   report.findings += [
     Finding("unlisted video", str(path), "it is in no list and will not be used", is_error=False)
-    for path in ma52_layout.find_unlisted(source)
+    for path in source_layout.find_unlisted(source)
   ]
   report.findings += findings.examine_clips(report.clips)
   report.findings += findings.find_empty_classes(report.clips, labels)
@@ -120,7 +123,7 @@ def _print_classes(report: Report) -> None:
     for action in actions:
       row = "".join(f"{of_split[action]:8}" for of_split in counts.values())
       print(f"{f'  {action:2} {tree.actions[action]}':{wide}}" + row)
-  unlabelled = [of_split[ma52_layout.UNLABELLED] for of_split in counts.values()]
+  unlabelled = [of_split[source_layout.UNLABELLED] for of_split in counts.values()]
   if any(unlabelled):
     print(f"{'without a label':{wide}}" + "".join(f"{count:8}" for count in unlabelled))
 
@@ -138,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--show", type=int, default=5, help="findings to list of each kind (5)")
   add_source_arguments(parser)
   arguments = parser.parse_args(argv)
-  silence_libraries()
+  quiet_libraries()
   try:
     report = _check(arguments)
   except (FileNotFoundError, ValueError) as error:
@@ -157,9 +160,9 @@ def _check(arguments: argparse.Namespace) -> Report:
     report, dataset, samples = check_shards.check_dataset(directory, arguments.samples)
     layout = dataset.layout
   else:
-    ma52_layout.find_splits(directory)
+    source_layout.find_splits(directory)
     name = arguments.layout
-    layout = get_layout(name) if name else ma52_layout.guess_layout(directory)
+    layout = get_layout(name) if name else source_layout.guess_layout(directory)
     report, clips = check_source(directory, layout, arguments.tree, arguments.jobs)
     samples = None
   print_report(report, arguments.show)

@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 import tqdm
+from pcan_jax.feed.input_pipeline import Dataset, open_dataset
 
 from data import findings
 from data.contact_sheet import Sample, evenly_spaced
 from data.findings import ClipFacts, Finding, Report
-from data.ma52_layout import UNLABELLED
-from pcan_jax.input_pipeline import Dataset, open_dataset
+from pcan_jax.clips.source_layout import UNLABELLED
 
 Record = dict[str, Any]
 

@@ -16,7 +16,7 @@ import pathlib
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from data.ma52_layout import SPLITS, UNLABELLED, UNLABELLED_SPLIT, VIDEO_SUFFIXES
+from pcan_jax.clips.source_layout import SPLITS, UNLABELLED, UNLABELLED_SPLIT, VIDEO_SUFFIXES
 from pcan_jax.labels import LabelTree
 
 COLUMNS = ("video", "label", "body", "split", "person")

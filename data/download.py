@@ -3,7 +3,7 @@
     python -m data.download ma52 --accept-license --out SOURCE
 
 Files arrive in SOURCE/download, zip files are unpacked from there into the layout of
-`data.ma52_layout`, and what is in place is compared with what was published. An interrupted run can
+`pcan_jax.clips.source_layout`, and what is in place is compared with what was published. An interrupted run can
 be repeated and goes on where it was.
 """
 
@@ -18,10 +18,11 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 
-from data import hub_files, ma52_layout
+from data import hub_files
 from data.hub_files import HubError, HubFile
-from data.ma52_layout import SPLITS, VIDEO_SUFFIXES
 from data.safe_zip import FREE_SPACE_LEFT, unpack
+from pcan_jax.clips import source_layout
+from pcan_jax.clips.source_layout import SPLITS, VIDEO_SUFFIXES
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout
 
 _SHOWN = 20
@@ -155,11 +156,11 @@ def find_differences(
     source: the source directory.
     splits: which splits to look at.
   """
-  tree = ma52_layout.read_tree(source)
+  tree = source_layout.read_tree(source)
   differences = []
   for split in splits:
     try:
-      clips, problems = ma52_layout.scan_split(source, split, tree, dataset.layout)
+      clips, problems = source_layout.scan_split(source, split, tree, dataset.layout)
     except (FileNotFoundError, ValueError) as error:
       differences.append(f"{split}: {error}")
       continue
@@ -169,7 +170,7 @@ def find_differences(
       differences.append(f"{split}: the list names {listed:,} clips, published are {published:,}")
     differences += map(str, problems)
   try:
-    unlisted = ma52_layout.find_unlisted(source)
+    unlisted = source_layout.find_unlisted(source)
   except (FileNotFoundError, ValueError):
     return differences  # a list that is missing or cannot be read is among them already
   return differences + [f"{path}: this video is in no list" for path in unlisted]

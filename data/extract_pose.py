@@ -34,7 +34,7 @@ from jaxtyping import Float, Float32
 if not __package__:  # run as a script, which finds only what lies next to it
   sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
 
-from data.video import Frame, VideoError, decode_video  # noqa: E402
+from pcan_jax.clips.video import Frame, VideoError, decode_video  # noqa: E402
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
 

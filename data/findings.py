@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from data.ma52_layout import UNLABELLED
+from pcan_jax.clips.source_layout import UNLABELLED
 from pcan_jax.labels import LabelTree
 
 OUTSIDE_SHARE = 0.1

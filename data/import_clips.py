@@ -1,6 +1,6 @@
 """Makes a source directory of your own clips: `python -m data.import_clips CLIPS.csv ...`.
 
-A table (`data.clip_table`), a folder of videos and poses of any accepted kind (`data.pose_files`)
+A table (`data.clip_table`), a folder of videos and poses of any accepted kind (`pcan_jax.clips.pose_files`)
 become a directory in MA-52's layout, which `data.check` and `data.build` take.
 """
 
@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from data import ma52_layout
 from data.clip_table import Row, label_rows, read_rows
 from data.draw_split import draw_split
-from data.ma52_layout import SPLITS, UNLABELLED_SPLIT, ClipSource, Problem
-from data.parallel import map_clips
-from data.pose_files import open_poses
-from data.video import decode_video
+from pcan_jax.clips import source_layout
+from pcan_jax.clips.parallel import map_clips
+from pcan_jax.clips.pose_files import open_poses
+from pcan_jax.clips.source_layout import SPLITS, UNLABELLED_SPLIT, ClipSource, Problem
+from pcan_jax.clips.video import decode_video
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout, get_layout
 from pcan_jax.labels import LabelTree
 
@@ -61,7 +61,7 @@ def import_clips(
     table: CSV file, see `data.clip_table`.
     videos: folder of the videos.
     out: the source directory; must not exist.
-    poses: see `data.pose_files`; None gives every clip keypoints with the score 0, and then the
+    poses: see `pcan_jax.clips.pose_files`; None gives every clip keypoints with the score 0, and then the
       whole frame is what a network sees.
     layout: of the keypoints, a key of `pcan_jax.keypoints.LAYOUTS` or the path of a JSON file.
     tree: CSV file of labels, `id,action,body`; None makes a tree of the labels in the table.
@@ -92,7 +92,7 @@ def import_clips(
     _write_split(partial, split, clips, entries[split], copy)
   plan.tree.write_csv(partial / "annotations" / "actions.csv")
   for split in plan.clips:  # what a build will read
-    ma52_layout.read_split(partial, split, plan.tree, keypoint_layout)
+    source_layout.read_split(partial, split, plan.tree, keypoint_layout)
   partial.replace(out)
   return [*plan.notes, *pose_notes]
 
@@ -244,7 +244,7 @@ def _report(problems: Sequence[Problem], path: pathlib.Path) -> None:
     lines.writerow(["split", "id", "reason"])
     lines.writerows((problem.split, problem.id, problem.reason) for problem in problems)
   raise BadClipsError(
-    f"{ma52_layout.describe_problems('cannot import the clips', problems)}\n"
+    f"{source_layout.describe_problems('cannot import the clips', problems)}\n"
     f"All of them: {path}. Mend them, or take them out of the table"
   )
 

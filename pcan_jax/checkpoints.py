@@ -1,59 +1,23 @@
 """Checkpoints: the state, and beside it all that is needed to use it without its config file.
 
 A checkpoint holds three items: `model` (params, batch_stats, prototypes), `training` (step,
-optimizer) and `description` (config, label tree, keypoint layout, stored frame size) as JSON.
+optimizer) and `description` (config, label tree, keypoint layout, stored frame size: a `ModelSpec`)
+as JSON.
 """
 
-import dataclasses
-import json
 import os
 import pathlib
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from ml_collections import ConfigDict
 
-from pcan_jax.keypoints import KeypointLayout
-from pcan_jax.labels import LabelTree
+from pcan_jax.mesh import data_mesh, replicated
+from pcan_jax.spec import ModelSpec
 
 PyTree = Any
 
 _SHOWN_DIFFERENCES = 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Description:
-  """What a model was made for.
-
-  Attributes:
-    config: the complete config of the run.
-    tree: the labels.
-    layout: the keypoints.
-    stored_size: side in pixels of the stored frames it was trained from.
-  """
-
-  config: ConfigDict
-  tree: LabelTree
-  layout: KeypointLayout
-  stored_size: int
-
-  def to_json(self) -> dict[str, Any]:
-    return {
-      "config": json.loads(self.config.to_json_best_effort()),
-      "tree": self.tree.to_dict(),
-      "layout": self.layout.to_dict(),
-      "stored_size": self.stored_size,
-    }
-
-  @classmethod
-  def from_json(cls, description: dict[str, Any]) -> "Description":
-    return cls(
-      config=ConfigDict(description["config"]),
-      tree=LabelTree.from_dict(description["tree"]),
-      layout=KeypointLayout.from_dict(description["layout"]),
-      stored_size=description["stored_size"],
-    )
 
 
 class Checkpoints:
@@ -85,7 +49,7 @@ class Checkpoints:
   def latest_step(self) -> int | None:
     return self._manager.latest_step()
 
-  def save(self, step: int, model: PyTree, training: PyTree, description: Description) -> None:
+  def save(self, step: int, model: PyTree, training: PyTree, spec: ModelSpec) -> None:
     """Saves a step; one that is there already is left as it is."""
     if step in self._manager.all_steps():
       return
@@ -94,16 +58,16 @@ class Checkpoints:
       args=ocp.args.Composite(
         model=ocp.args.StandardSave(model),
         training=ocp.args.StandardSave(training),
-        description=ocp.args.JsonSave(description.to_json()),
+        description=ocp.args.JsonSave(spec.to_json()),
       ),
     )
 
-  def describe(self, step: int) -> Description:
+  def read_spec(self, step: int) -> ModelSpec:
     """What the model of a step was made for."""
     restored = self._manager.restore(
       step, args=ocp.args.Composite(description=ocp.args.JsonRestore())
     )
-    return Description.from_json(restored["description"])
+    return ModelSpec.from_json(restored["description"])
 
   def restore(self, step: int, **targets: PyTree) -> dict[str, PyTree]:
     """Restores `model` and/or `training`.
@@ -151,6 +115,30 @@ def locate(path: str | os.PathLike[str]) -> tuple[pathlib.Path, int]:
       f"no checkpoint at {path}: name the --workdir of a training run, or DIR/checkpoints/STEP"
     )
   return directory, max(steps)
+
+
+def load_model(path: str | os.PathLike[str]) -> tuple[ModelSpec, PyTree, int]:
+  """Loads a model from a checkpoint, wherever and on how many devices it was trained.
+
+  Args:
+    path: as for `locate`.
+
+  Returns:
+    What it was made for, its variables on all devices, and the step.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint.
+    ValueError: the checkpoint holds another model than its config describes.
+  """
+  directory, step = locate(path)
+  with Checkpoints(directory) as checkpoints:
+    spec = checkpoints.read_spec(step)
+    sharding = replicated(data_mesh())
+    target = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+      jax.eval_shape(spec.init),
+    )
+    return spec, checkpoints.restore(step, model=target)["model"], step
 
 
 def _require_same_arrays(target: PyTree, found: PyTree, where: str) -> None:

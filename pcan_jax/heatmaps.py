@@ -53,7 +53,7 @@ def render_joints(
   keypoints: Float[Array, "*batch t m v 2"],
   scores: Float[Array, "*batch t m v"],
   size: tuple[int, int],
-  sigma: float = 0.7,
+  sigma: float,
 ) -> Float[Array, "*batch t h w v"]:
   """Draws one heatmap per joint; where persons overlap, the larger value stays.
 
@@ -121,7 +121,7 @@ def render_limbs(
   scores: Float[Array, "*batch t m v"],
   limbs: Sequence[tuple[int, int]],
   size: tuple[int, int],
-  sigma: float = 0.7,
+  sigma: float,
 ) -> Float[Array, "*batch t h w l"]:
   """Draws one heatmap per limb: a Gaussian of the distance to the segment between two joints.
 

@@ -9,6 +9,8 @@ import os
 import pathlib
 from typing import Any
 
+from pcan_jax import shipped
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelTree:
@@ -98,3 +100,16 @@ class LabelTree:
   def from_dict(cls, tree: dict[str, list[Any]]) -> "LabelTree":
     """Inverse of `to_dict`."""
     return cls(tuple(tree["actions"]), tuple(tree["bodies"]), tuple(tree["parents"]))
+
+
+def get_tree(name: str | os.PathLike[str]) -> LabelTree:
+  """Reads a label tree by its name, such as `ma52`, or from a CSV file.
+
+  Args:
+    name: of a tree that is shipped in `data/trees`, or the path of a file for `LabelTree.read_csv`.
+
+  Raises:
+    FileNotFoundError: there is neither.
+    ValueError: the file is not a label tree.
+  """
+  return LabelTree.read_csv(shipped.find_file(str(name), "data/trees", ".csv", "label tree"))

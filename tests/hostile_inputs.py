@@ -21,11 +21,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from data.build import silence_libraries
 from data.clip_table import label_rows, read_rows
-from data.encode_clip import Encoding, encode_clip
-from data.ma52_layout import ClipSource, scan_split
-from data.pose_files import open_poses
+from pcan_jax.clips.encode_clip import encode_clip
+from pcan_jax.clips.pose_files import open_poses
+from pcan_jax.clips.source_layout import ClipSource, scan_split
+from pcan_jax.clips.stored_frames import Encoding
+from pcan_jax.console import quiet_libraries
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout
 from tests.pose_writers import (
   NUM_FRAMES,
@@ -252,7 +253,7 @@ def main() -> None:
   parser.add_argument("--full", action="store_true", help=f"{FULL:,} mutations instead of 2,000")
   parser.add_argument("--seed", type=int, default=0)
   arguments = parser.parse_args()
-  silence_libraries()
+  quiet_libraries()
   with tempfile.TemporaryDirectory() as folder:
     for kind, share in SHARES.items():
       mutations = round(share * (FULL if arguments.full else FULL // 10))

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from data.person_box import person_box
-from pcan_jax import heatmaps, sampling
+from pcan_jax import heatmaps
+from pcan_jax.clips.person_box import person_box
+from pcan_jax.feed import sampling
 
 Arrays = dict[str, np.ndarray]
 

@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pcan_jax import losses
 from pcan_jax.labels import LabelTree
-from pcan_jax.pathway import POSE_PATHWAY, RGB_PATHWAY
-from pcan_jax.pcan import PCAN
-from pcan_jax.torch_weights import from_state_dict
+from pcan_jax.method import losses
+from pcan_jax.network.pathway import POSE_PATHWAY, RGB_PATHWAY
+from pcan_jax.network.pcan import PCAN
+from pcan_jax.torch.weights import from_state_dict
 
 HERE = pathlib.Path(__file__).parent
 TREE = LabelTree.read_csv(HERE.parent / "data" / "trees" / "ma52.csv")

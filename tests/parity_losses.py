@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pcan_jax import losses, prototypes
 from pcan_jax.labels import LabelTree
+from pcan_jax.method import losses, prototypes
 
 TREE = LabelTree.read_csv(pathlib.Path(__file__).parents[1] / "data" / "trees" / "ma52.csv")
 

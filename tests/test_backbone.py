@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pcan_jax.backbone import FUSIONS, Backbone, exchange_places
-from pcan_jax.pathway import POSE_PATHWAY, RGB_PATHWAY, PathwayConfig
+from pcan_jax.network.backbone import FUSIONS, Backbone, exchange_places
+from pcan_jax.network.pathway import POSE_PATHWAY, RGB_PATHWAY, PathwayConfig
 
 REFERENCE = pathlib.Path(__file__).parent / "reference"
 

@@ -14,12 +14,12 @@ import pytest
 import tensorflow_datasets as tfds
 
 from data import build as build_module
-from data import pcan_dataset_builder
 from data.build import build
-from data.encode_clip import Encoding, encode_clip
-from data.ma52_layout import ClipSource, Problem
-from data.parallel import map_clips
-from pcan_jax import records
+from pcan_jax.clips.encode_clip import encode_clip
+from pcan_jax.clips.parallel import map_clips
+from pcan_jax.clips.source_layout import ClipSource, Problem
+from pcan_jax.clips.stored_frames import Encoding
+from pcan_jax.feed import pcan_dataset_builder, records
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
 from tests.tiny_source import HEIGHT, TREE, WIDTH, write_tiny_source

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from configs import ma52
-from pcan_jax import evaluate, inference, losses, train_step
+from pcan_jax import spec as inference
 from pcan_jax.checkpoints import Description
+from pcan_jax.evaluation import protocol as evaluate
+from pcan_jax.inputs import Augmentation
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
-from pcan_jax.pcan import build_model
-from pcan_jax.preprocess import Augmentation
+from pcan_jax.method import losses
+from pcan_jax.network.pcan import build_model
+from pcan_jax.training import step as train_step
 from tests.tiny_config import shrink
 
 TREE = LabelTree.read_csv("data/trees/ma52.csv")

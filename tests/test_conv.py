@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pcan_jax import conv, cpu_gradients
+from pcan_jax.network import conv, cpu_gradients
 
 # Kernels of a SlowOnly network, with their strides; the last has no folded form.
 KERNELS = [

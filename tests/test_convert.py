@@ -8,12 +8,12 @@ import pytest
 
 from configs import ma52
 from pcan_jax.checkpoints import Description
-from pcan_jax.convert import convert
-from pcan_jax.inference import example_inputs, load, preprocessing
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
-from pcan_jax.pcan import build_model
-from pcan_jax.torch_weights import to_state_dict
+from pcan_jax.network.pcan import build_model
+from pcan_jax.spec import example_inputs, load, preprocessing
+from pcan_jax.torch.convert import convert
+from pcan_jax.torch.weights import to_state_dict
 from tests import parity_forward
 from tests.tiny_config import shrink
 from tests.torch_files import save_state_dict
@@ -61,7 +61,7 @@ def test_errors_name_file_and_directory(tmp_path, description, weights):
 
 def command(*arguments):
   return subprocess.run(
-    [sys.executable, "-m", "pcan_jax.convert", *map(str, arguments)],
+    [sys.executable, "-m", "pcan_jax.torch.convert", *map(str, arguments)],
     cwd=ROOT,
     capture_output=True,
     text=True,

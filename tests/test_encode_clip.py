@@ -2,8 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
-from data.encode_clip import Encoding, crop, encode_clip, move_keypoints
-from data.ma52_layout import ClipSource
+from pcan_jax.clips.encode_clip import encode_clip
+from pcan_jax.clips.source_layout import ClipSource
+from pcan_jax.clips.stored_frames import Encoding, crop, move_keypoints
 from tests.tiny_source import write_video
 
 NUM_FRAMES, HEIGHT, WIDTH = 5, 90, 120

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pcan_jax.epochs import SAMPLINGS, ClipSampling, order_by_action, uniform_order
+from pcan_jax.feed.epochs import SAMPLINGS, ClipSampling, order_by_action, uniform_order
 
 # A long tail with a gap: nobody performs action 2.
 COUNTS = {0: 60, 1: 20, 3: 5, 4: 1}

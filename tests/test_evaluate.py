@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from configs import ma52
-from pcan_jax import evaluate, inference, input_pipeline, train
-from pcan_jax.preprocess import preprocess
-from pcan_jax.results import Results
-from pcan_jax.submission import check_submission
+from pcan_jax import spec as inference
+from pcan_jax.evaluation import protocol as evaluate
+from pcan_jax.evaluation.results import Results
+from pcan_jax.evaluation.submission import check_submission
+from pcan_jax.feed import input_pipeline
+from pcan_jax.inputs import preprocess
+from pcan_jax.training import loop as train
 from tests.tiny_config import shrink
 from tests.tiny_source import TREE
 

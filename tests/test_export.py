@@ -8,11 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from pcan_jax import input_pipeline, run_exported, sampling
-from pcan_jax.evaluate import clips
-from pcan_jax.export import export_checkpoint
-from pcan_jax.inference import load, predict_step, preprocessing
-from pcan_jax.run_exported import ExportedModel
+from pcan_jax.evaluation.protocol import clips
+from pcan_jax.feed import input_pipeline, sampling
+from pcan_jax.prediction import run_exported
+from pcan_jax.prediction.export import export_checkpoint
+from pcan_jax.prediction.run_exported import ExportedModel
+from pcan_jax.spec import load, predict_step, preprocessing
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 # What would be missing where only JAX is installed, set to None, cannot be imported.

@@ -8,11 +8,12 @@ import tomllib
 import numpy as np
 import pytest
 
-from data import extract_pose, ma52_layout
+from data import extract_pose
 from data.extract_pose import BODY, JOINTS, MIN_VISIBILITY, extract, find_videos, main, to_openpose
-from data.pose_files import open_poses
-from data.safe_pickle import load_pickle
-from data.video import decode_video
+from pcan_jax.clips import source_layout
+from pcan_jax.clips.pose_files import open_poses
+from pcan_jax.clips.safe_pickle import load_pickle
+from pcan_jax.clips.video import decode_video
 from pcan_jax.keypoints import LAYOUTS
 from tests.test_video import ask_for_rotation
 from tests.tiny_source import write_video
@@ -50,7 +51,7 @@ def tracker():
 
 def test_joints_are_those_of_the_layout():
   assert JOINTS == LAYOUT.joints
-  assert extract_pose.VIDEO_SUFFIXES == ma52_layout.VIDEO_SUFFIXES
+  assert extract_pose.VIDEO_SUFFIXES == source_layout.VIDEO_SUFFIXES
   landmarks = LAYOUTS["mediapipe-33"].joints
   for name, sources in BODY.items():
     expected = ("left_shoulder", "right_shoulder") if name == "neck" else (name,)

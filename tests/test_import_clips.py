@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from data import ma52_layout
 from data.build import build
 from data.check import check_source
 from data.import_clips import import_clips, main
+from pcan_jax.clips import source_layout
 from pcan_jax.keypoints import LAYOUTS
 from tests.pose_writers import write_openpose
 from tests.tiny_source import HEIGHT, TREE, WIDTH, make_clip, write_tiny_source, write_video
@@ -57,10 +57,10 @@ def run(recordings, out, table="clips.csv", poses="poses.pkl", **options):
 
 
 def splits_of(source, tree=None):
-  tree = tree or ma52_layout.read_tree(source)
+  tree = tree or source_layout.read_tree(source)
   return {
-    split: ma52_layout.read_split(source, split, tree, LAYOUT)
-    for split in ma52_layout.find_splits(source)
+    split: source_layout.read_split(source, split, tree, LAYOUT)
+    for split in source_layout.find_splits(source)
   }
 
 
@@ -72,7 +72,7 @@ def test_recordings_become_a_source_directory(recordings, tmp_path):
     split: {table[clip.video.name]["person"] for clip in clips} for split, clips in splits.items()
   }
   assert len(people["val"]) == 1 and people["train"] == set(PEOPLE) - people["val"]
-  tree = ma52_layout.read_tree(tmp_path / "source")
+  tree = source_layout.read_tree(tmp_path / "source")
   assert tree.actions == ("nod", "shake") and tree.bodies == ("head",)
   poses = {e["frame_dir"]: e for e in pickle.loads((recordings / "poses.pkl").read_bytes())}
   for clip in [*splits["train"], *splits["val"]]:

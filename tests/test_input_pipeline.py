@@ -9,9 +9,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from data.build import build
-from pcan_jax import sampling
-from pcan_jax.epochs import ClipSampling, uniform_order
-from pcan_jax.input_pipeline import (
+from pcan_jax.feed import sampling
+from pcan_jax.feed.epochs import ClipSampling, uniform_order
+from pcan_jax.feed.input_pipeline import (
   Clips,
   evaluation_batches,
   open_dataset,

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from pcan_jax.results import Results
+from pcan_jax.evaluation.results import Results
 
 # What tests/tiny_config.py does to a config, as flags.
 TOY = """

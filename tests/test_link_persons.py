@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data.link_persons import link_persons
+from pcan_jax.clips.link_persons import link_persons
 
 V = 5
 

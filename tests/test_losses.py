@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
-from pcan_jax import losses, prototypes
+from pcan_jax.method import losses, prototypes
 
 NUM_ACTIONS, NUM_BODIES, DIM, BODY_DIM = 5, 2, 8, 4
 PARENTS = (0, 0, 0, 1, 1)

@@ -12,10 +12,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import ma52
-from pcan_jax import train_step
 from pcan_jax.labels import LabelTree
-from pcan_jax.losses import RECIPES, LossConfig
-from pcan_jax.pcan import Head, build_model
+from pcan_jax.method.losses import RECIPES, LossConfig
+from pcan_jax.network.pcan import Head, build_model
+from pcan_jax.training import step as train_step
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENT = (ROOT / "docs" / "METHOD.md").read_text(encoding="utf-8")

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from pcan_jax.evaluation.metrics import ClassificationCounts, f1_scores
 from pcan_jax.labels import LabelTree
-from pcan_jax.metrics import ClassificationCounts, f1_scores
 
 TREE = LabelTree(
   actions=tuple("abcdefgh"), bodies=("x", "y", "z"), parents=(0, 0, 0, 1, 1, 1, 2, 2)

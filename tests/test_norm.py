@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pcan_jax import norm
+from pcan_jax.network import norm
 
 SHAPE = (2, 3, 4, 4, 5)
 CLIPS = 3 + 2 * jax.random.normal(jax.random.key(0), SHAPE)

@@ -3,9 +3,9 @@ import pytest
 
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
-from pcan_jax.overlay import draw_panel, draw_skeletons
-from pcan_jax.recognizer import Prediction
-from pcan_jax.videos import Window
+from pcan_jax.prediction.overlay import draw_panel, draw_skeletons
+from pcan_jax.prediction.recognizer import Prediction
+from pcan_jax.prediction.videos import Window
 
 BLUE, ORANGE = (86, 180, 233), (230, 159, 0)
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from pcan_jax import pathway as pathways
-from pcan_jax.pathway import POSE_PATHWAY, RGB_PATHWAY, Pathway, PathwayConfig
+from pcan_jax.network import pathway as pathways
+from pcan_jax.network.pathway import POSE_PATHWAY, RGB_PATHWAY, Pathway, PathwayConfig
 
 REFERENCE = pathlib.Path(__file__).parent / "reference"
 TINY = PathwayConfig(

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data.person_box import person_box
+from pcan_jax.clips.person_box import person_box
 
 SHAPE = (100, 200)
 

@@ -7,8 +7,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from data import pose_files
-from data.pose_files import open_poses
+from pcan_jax.clips import pose_files
+from pcan_jax.clips.pose_files import open_poses
 from pcan_jax.keypoints import LAYOUTS
 from tests.pose_writers import NUM_FRAMES, SIZE, points, write_npz, write_pickle
 

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from data import pose_json
-from data.pose_files import open_poses
+from pcan_jax.clips import pose_json
+from pcan_jax.clips.pose_files import open_poses
 from pcan_jax.keypoints import LAYOUTS
 from tests.pose_writers import NUM_FRAMES, SIZE, coco, openpose_person, points, write_openpose
 

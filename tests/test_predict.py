@@ -7,9 +7,9 @@ import av
 import numpy as np
 import pytest
 
-from pcan_jax.predict import predict_files
-from pcan_jax.recognizer import Recognizer
-from pcan_jax.videos import Video
+from pcan_jax.prediction.files import predict_files
+from pcan_jax.prediction.recognizer import Recognizer
+from pcan_jax.prediction.videos import Video
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.tiny_source import NUM_KEYPOINTS, make_clip, write_video
 
@@ -154,7 +154,7 @@ def test_overlays_are_videos_of_the_same_length(predicted):
 
 
 def test_a_video_is_one_clip_without_a_window(checkpoint, folder, tmp_path, caplog):
-  with caplog.at_level(logging.INFO, "pcan_jax.predict"):
+  with caplog.at_level(logging.INFO, "pcan_jax.prediction.files"):
     failed = predict_files(
       str(checkpoint), folder / "good.mp4", output=tmp_path, pose=folder / "poses.pkl", num_clips=1
     )
@@ -168,7 +168,7 @@ def test_a_video_is_one_clip_without_a_window(checkpoint, folder, tmp_path, capl
 
 def test_a_model_of_rgb_alone_predicts_whole_frames(tiny_dataset, folder, tmp_path, caplog):
   checkpoint = write_tiny_checkpoint(tmp_path / "run", tiny_dataset, "posec3d_rgb")
-  with caplog.at_level(logging.INFO, "pcan_jax.predict"):
+  with caplog.at_level(logging.INFO, "pcan_jax.prediction.files"):
     failed = predict_files(
       checkpoint, folder / "below", output=tmp_path / "output", num_clips=1, features=True
     )

@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from configs import ma52
-from pcan_jax import preflight
+from pcan_jax.training import preflight
 from tests.tiny_config import shrink
 
 

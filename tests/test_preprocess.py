@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 
 from configs import ma52
-from pcan_jax import heatmaps, inference
+from pcan_jax import heatmaps
+from pcan_jax import spec as inference
 from pcan_jax.checkpoints import Description
-from pcan_jax.keypoints import KeypointLayout, get_layout
-from pcan_jax.labels import LabelTree
-from pcan_jax.pcan import build_model
-from pcan_jax.preprocess import (
+from pcan_jax.inputs import (
   IMAGENET_MEAN,
   IMAGENET_STD,
   Augmentation,
@@ -21,6 +19,9 @@ from pcan_jax.preprocess import (
   preprocess,
   random_crop,
 )
+from pcan_jax.keypoints import KeypointLayout, get_layout
+from pcan_jax.labels import LabelTree
+from pcan_jax.network.pcan import build_model
 from tests.tiny_config import shrink
 
 preprocess = jax.jit(preprocess, static_argnums=1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from pcan_jax import prototypes
+from pcan_jax.method import prototypes
 
 NUM_ACTIONS, NUM_BODIES = 5, 2
 PARENTS = np.array([0, 0, 0, 1, 1])

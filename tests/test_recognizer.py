@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
+from pcan_jax.feed.input_pipeline import evaluation_batches
 
-from data.pose_files import open_poses
-from pcan_jax.evaluate import clips
-from pcan_jax.inference import load
-from pcan_jax.input_pipeline import evaluation_batches
-from pcan_jax.recognizer import Recognizer
-from pcan_jax.videos import Video, Window
+from pcan_jax.clips.pose_files import open_poses
+from pcan_jax.evaluation.protocol import clips
+from pcan_jax.prediction.recognizer import Recognizer
+from pcan_jax.prediction.videos import Video, Window
+from pcan_jax.spec import load
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 

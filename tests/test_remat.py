@@ -10,8 +10,8 @@ from jax.extend.core import jaxprs_in_params
 
 from configs import ma52
 from pcan_jax.labels import LabelTree
-from pcan_jax.pathway import REMAT, Pathway, PathwayConfig
-from pcan_jax.pcan import build_model
+from pcan_jax.network.pathway import REMAT, Pathway, PathwayConfig
+from pcan_jax.network.pcan import build_model
 
 CONFIG = PathwayConfig(
   stem_features=4, blocks=(2,), widths=(4,), spatial_strides=(2,), temporal_kernels=(3,)

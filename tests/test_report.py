@@ -7,11 +7,11 @@ import pytest
 from clu import metric_writers
 
 from pcan_jax.checkpoints import Checkpoints, Description
+from pcan_jax.evaluation.metrics import ClassificationCounts
+from pcan_jax.evaluation.results import Results
 from pcan_jax.labels import LabelTree
-from pcan_jax.metrics import ClassificationCounts
 from pcan_jax.report import examples, statistics, style, tables, write_report
 from pcan_jax.report.run import align, read_curves, read_run
-from pcan_jax.results import Results
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 NUM_CLIPS = 7  # of the tiny data set's split val

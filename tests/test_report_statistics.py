@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from pcan_jax.evaluation.metrics import ClassificationCounts
 from pcan_jax.labels import LabelTree
-from pcan_jax.metrics import ClassificationCounts
 from pcan_jax.report import statistics
 from pcan_jax.report.statistics import Answers
 

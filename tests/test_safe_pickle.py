@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from data.safe_pickle import UnsafePickleError, load_pickle
+from pcan_jax.clips.safe_pickle import UnsafePickleError, load_pickle
 
 ENTRY = {
   "frame_dir": "train/äß",

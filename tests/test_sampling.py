@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pcan_jax import sampling
+from pcan_jax.feed import sampling
 
 
 def draw(num_frames, clip_len, seed=0):

@@ -8,11 +8,11 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from configs import ma52
-from pcan_jax import inference
+from pcan_jax import spec as inference
 from pcan_jax.checkpoints import Description
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
-from pcan_jax.pcan import build_model
+from pcan_jax.network.pcan import build_model
 
 TREE = LabelTree.read_csv("data/trees/ma52.csv")
 

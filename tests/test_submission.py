@@ -5,14 +5,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from data.ma52_layout import MA52_TREE
 from pcan_jax.checkpoints import Description
+from pcan_jax.evaluation.results import Results
+from pcan_jax.evaluation.submission import check_submission, main, read_split, write_submission
 from pcan_jax.keypoints import get_layout
-from pcan_jax.labels import LabelTree
-from pcan_jax.results import Results
-from pcan_jax.submission import check_submission, main, read_split, write_submission
 
-TREE = LabelTree.read_csv(MA52_TREE)
+TREE = get_tree("ma52")
 IDS = ["test0002", "test0000", "test0001"]
 HEADER = (
   "vid,action_pred_1,action_pred_2,action_pred_3,action_pred_4,action_pred_5,"

@@ -5,15 +5,14 @@ import zlib
 import numpy as np
 import pytest
 
-from data.ma52_layout import MA52_TREE, read_split, read_tree
 from data.synthetic import __main__ as command_line
 from data.synthetic import actions, generate, skeleton
 from data.synthetic.figure import sample_figure
 from data.synthetic.skeleton import LEFT, RIGHT, Body
 from data.synthetic.take import Take
-from data.video import decode_video
+from pcan_jax.clips.source_layout import read_split, read_tree
+from pcan_jax.clips.video import decode_video
 from pcan_jax.keypoints import get_layout
-from pcan_jax.labels import LabelTree
 
 SMALL = generate.Settings(seed=3, train=4, val=2, height=96, figures=3)
 LABELS = {action.perform.__name__: label for label, action in enumerate(actions.ACTIONS)}
@@ -51,7 +50,7 @@ def source(tmp_path_factory):
 
 def test_layout_can_be_read(source):
   tree = read_tree(source)
-  assert tree == LabelTree.read_csv(MA52_TREE)
+  assert tree == get_tree("ma52")
   layout = get_layout("openpose-28")
   for split, count in (("train", 4), ("val", 2)):
     clips = read_split(source, split, tree, layout)
@@ -112,7 +111,7 @@ def test_command_line_names_the_problem(source, capsys, monkeypatch):
 
 
 def test_long_tail():
-  assert len(actions.ACTIONS) == LabelTree.read_csv(MA52_TREE).num_actions
+  assert len(actions.ACTIONS) == get_tree("ma52").num_actions
   counts = np.array([action.train_clips for action in actions.ACTIONS])
   assert counts.sum() == 11250
   clips = actions.long_tail(1200, least=4)

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from pcan_jax.torch_checkpoint import read_state_dict
+from pcan_jax.torch.checkpoint import read_state_dict
 from tests.torch_files import Call, Named, Storage, rebuild, write
 
 REFERENCE = pathlib.Path(__file__).parent / "reference"

@@ -19,14 +19,14 @@ from benchmarks import torch_peer, workload  # noqa: E402
 from benchmarks.torch_pcan import losses, network, preprocess, steps  # noqa: E402
 from benchmarks.torch_pcan.steps import Form  # noqa: E402
 from pcan_jax import heatmaps  # noqa: E402
-from pcan_jax import preprocess as our_preprocess  # noqa: E402
-from pcan_jax.inference import predict_step  # noqa: E402
-from pcan_jax.losses import LossConfig  # noqa: E402
-from pcan_jax.pathway import POSE_PATHWAY, RGB_PATHWAY  # noqa: E402
-from pcan_jax.pcan import build_model  # noqa: E402
-from pcan_jax.preprocess import Augmentation, Preprocessing  # noqa: E402
-from pcan_jax.torch_weights import to_state_dict  # noqa: E402
-from pcan_jax.train_step import TrainState, build_optimizer, train_step  # noqa: E402
+from pcan_jax import inputs as our_preprocess  # noqa: E402
+from pcan_jax.inputs import Augmentation, Preprocessing  # noqa: E402
+from pcan_jax.method.losses import LossConfig  # noqa: E402
+from pcan_jax.network.pathway import POSE_PATHWAY, RGB_PATHWAY  # noqa: E402
+from pcan_jax.network.pcan import build_model  # noqa: E402
+from pcan_jax.spec import predict_step  # noqa: E402
+from pcan_jax.torch.weights import to_state_dict  # noqa: E402
+from pcan_jax.training.step import TrainState, build_optimizer, train_step  # noqa: E402
 from tests import parity_forward  # noqa: E402
 
 # Tests run beside each other, and PyTorch's threads wait for one another by spinning.

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from pcan_jax.labels import LabelTree
-from pcan_jax.pathway import POSE_PATHWAY, RGB_PATHWAY, PathwayConfig
-from pcan_jax.pcan import PCAN
-from pcan_jax.torch_weights import from_state_dict, to_state_dict
+from pcan_jax.network.pathway import POSE_PATHWAY, RGB_PATHWAY, PathwayConfig
+from pcan_jax.network.pcan import PCAN
+from pcan_jax.torch.weights import from_state_dict, to_state_dict
 from tests import parity_forward
 
 REFERENCE = pathlib.Path(__file__).parent / "reference"

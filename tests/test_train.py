@@ -8,12 +8,15 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import ma52
-from pcan_jax import inference, losses, train, train_step
+from pcan_jax import spec as inference
 from pcan_jax.checkpoints import Description, locate
+from pcan_jax.inputs import Augmentation
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
-from pcan_jax.pcan import build_model
-from pcan_jax.preprocess import Augmentation
+from pcan_jax.method import losses
+from pcan_jax.network.pcan import build_model
+from pcan_jax.training import loop as train
+from pcan_jax.training import step as train_step
 from tests.tiny_config import shrink
 
 TREE = LabelTree(("nod", "shake", "wave", "point"), ("head", "arm"), (0, 0, 1, 1))

@@ -5,7 +5,7 @@ import av
 import numpy as np
 import pytest
 
-from data.video import VideoError, decode_video
+from pcan_jax.clips.video import VideoError, decode_video
 from tests.tiny_source import write_video
 
 # A bright left upper quarter tells all rotations apart.

@@ -3,8 +3,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from data.video import VideoError
-from pcan_jax.videos import Video, clip_id, find_videos
+from pcan_jax.clips.video import VideoError
+from pcan_jax.prediction.videos import Video, clip_id, find_videos
 from tests.tiny_source import write_video
 
 

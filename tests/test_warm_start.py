@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from pcan_jax.feed.input_pipeline import open_dataset
 
 from configs import ma52
-from pcan_jax import inference, train, warm_start
+from pcan_jax import spec as inference
 from pcan_jax.checkpoints import Checkpoints, Description
-from pcan_jax.input_pipeline import open_dataset
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
-from pcan_jax.pcan import build_model
+from pcan_jax.network.pcan import build_model
+from pcan_jax.training import loop as train
+from pcan_jax.training import warm_start
 from tests.tiny_config import shrink
 
 TREE = LabelTree(("nod", "shake", "wave", "point"), ("head", "arm"), (0, 0, 1, 1))

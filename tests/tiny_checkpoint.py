@@ -4,12 +4,12 @@ import pathlib
 
 import jax
 import numpy as np
+from pcan_jax.feed.input_pipeline import Dataset
 
 from configs import ma52
 from pcan_jax.checkpoints import Checkpoints, Description
-from pcan_jax.inference import example_inputs, preprocessing
-from pcan_jax.input_pipeline import Dataset
-from pcan_jax.pcan import build_model
+from pcan_jax.network.pcan import build_model
+from pcan_jax.spec import example_inputs, preprocessing
 from tests.tiny_config import shrink
 
 

@@ -1,12 +1,12 @@
 """The losses of one stream and its new prototypes, without loops over samples or classes.
 
-Equations are those of PCAN, arXiv 2412.14719, as `pcan_jax.losses` reads them.
+Equations are those of PCAN, arXiv 2412.14719, as `pcan_jax.method.losses` reads them.
 """
 
 import torch
 from torch.nn import functional
 
-from pcan_jax.losses import RECIPES, LossConfig
+from pcan_jax.method.losses import RECIPES, LossConfig
 
 Outputs = dict[str, torch.Tensor]
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pcan_jax.backbone import LATERAL_RATIO, exchange_places
-from pcan_jax.pathway import EXPANSION, PathwayConfig
-from pcan_jax.pcan import PCAN, STREAMS
+from pcan_jax.network.backbone import LATERAL_RATIO, exchange_places
+from pcan_jax.network.pathway import EXPANSION, PathwayConfig
+from pcan_jax.network.pcan import PCAN, STREAMS
 
 
 def conv3d(
@@ -207,7 +207,7 @@ def check(model: PCAN) -> None:
 
 
 class PCANNet(nn.Module):
-  """PyTorch's counterpart of `pcan_jax.pcan.PCAN`, with fresh weights of PyTorch's own.
+  """PyTorch's counterpart of `pcan_jax.network.pcan.PCAN`, with fresh weights of PyTorch's own.
 
   Args:
     model: the network to be like.

@@ -1,6 +1,6 @@
 """From stored clips to network inputs, on the device: crop, flip, normalise, draw heatmaps.
 
-Does what `pcan_jax.preprocess` does; joints are drawn, limbs are not.
+Does what `pcan_jax.inputs` does; joints are drawn, limbs are not.
 """
 
 import math
@@ -8,7 +8,7 @@ import math
 import torch
 
 from pcan_jax.heatmaps import MIN_SCORE
-from pcan_jax.preprocess import IMAGENET_MEAN, IMAGENET_STD, Augmentation, Preprocessing
+from pcan_jax.inputs import IMAGENET_MEAN, IMAGENET_STD, Augmentation, Preprocessing
 
 _CROP_ATTEMPTS = 10
 

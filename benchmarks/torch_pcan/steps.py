@@ -12,8 +12,8 @@ from torch.nn.utils import fusion
 from benchmarks.torch_pcan import losses, preprocess
 from benchmarks.torch_pcan.network import ConvNorm, PCANNet, RGBToPose
 from benchmarks.torch_pcan.preprocess import Batch
-from pcan_jax.losses import LossConfig
-from pcan_jax.preprocess import Preprocessing
+from pcan_jax.inputs import Preprocessing
+from pcan_jax.method.losses import LossConfig
 
 _INPUTS = ("rgb", "keypoints", "keypoint_scores")
 
@@ -100,7 +100,7 @@ def train_step(
   form: Form,
   clip_norm: float = 0.0,
 ) -> Callable[[Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]]:
-  """The step of `pcan_jax.train_step`: preprocess, differentiate, update weights and prototypes.
+  """The step of `pcan_jax.training.step`: preprocess, differentiate, update weights and prototypes.
 
   Args:
     net: to train; it is brought into the form and changes with every step.
@@ -148,7 +148,7 @@ def train_step(
 def predict_step(
   net: PCANNet, sizes: Preprocessing, gamma: dict[str, float], form: Form
 ) -> Callable[[Batch], dict[str, ByLevel]]:
-  """The step of `pcan_jax.inference.predict_step`.
+  """The step of `pcan_jax.spec.predict_step`.
 
   Args:
     net: it stays as it is; the step has a copy with BatchNorm merged into the convolutions.
@@ -159,7 +159,7 @@ def predict_step(
   Returns:
     A function from a batch of videos, with K clips each: `rgb` uint8 [N, K, T, S, S, 3],
     `keypoints` [N, K, T', M, V, 2], `keypoint_scores` [N, K, T', M, V], to `logits` and
-    `probabilities` as `pcan_jax.inference.predict_step` has them.
+    `probabilities` as `pcan_jax.spec.predict_step` has them.
   """
   preprocess.check(sizes)
   net = form.apply(merge_norms(net))

@@ -26,7 +26,6 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from data.ma52_layout import MA52_TREE
 from data.synthetic import actions
 from data.synthetic.camera import sample_camera
 from data.synthetic.detector import detect
@@ -34,6 +33,7 @@ from data.synthetic.figure import Figure, sample_figure
 from data.synthetic.rendering import render
 from data.synthetic.room import draw_room
 from data.synthetic.take import FPS, Performance, Take
+from pcan_jax.labels import get_tree
 
 Array = np.ndarray
 SPLITS = ("train", "val")
@@ -215,7 +215,7 @@ def generate(out: str | os.PathLike[str], settings: Settings, jobs: int = 1) -> 
     shutil.rmtree(partial)
   for folder in ("pose", "annotations", *(f"raw_videos/{split}" for split in SPLITS)):
     (partial / folder).mkdir(parents=True)
-  shutil.copy(MA52_TREE, partial / "annotations" / "actions.csv")
+  get_tree("ma52").write_csv(partial / "annotations" / "actions.csv")
 
   clips = [clip for split in SPLITS for clip in plan(settings, split)]
   annotations = _write_clips(partial, settings, clips, jobs)

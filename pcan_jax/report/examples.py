@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from jaxtyping import Bool, UInt8
 
-from pcan_jax.input_pipeline import Dataset
+from pcan_jax.feed.input_pipeline import Dataset
 from pcan_jax.report.run import Run
 
 _PER_KIND = 2

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from pcan_jax.evaluation.results import TABLE_COLUMNS
 from pcan_jax.report import score_figures, statistics, style, tables
 from pcan_jax.report.material import Material
 from pcan_jax.report.page import Picture, Section, Table
 from pcan_jax.report.tables import Row
-from pcan_jax.results import TABLE_COLUMNS
 
 _RESAMPLING = (
   f"{statistics.RESAMPLES:,} resamples of the clips. Clips of one person resemble each other and "

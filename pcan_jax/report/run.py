@@ -13,10 +13,10 @@ import tensorflow as tf
 from jaxtyping import Float, Int
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from pcan_jax import inference
+from pcan_jax import spec as inference
 from pcan_jax.checkpoints import Checkpoints, Description, locate
+from pcan_jax.evaluation.results import Results, results_folder
 from pcan_jax.labels import LabelTree
-from pcan_jax.results import Results, results_folder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
+from pcan_jax.evaluation.metrics import TOP_K, f1_scores
 from pcan_jax.labels import LabelTree
-from pcan_jax.metrics import TOP_K, f1_scores
 from pcan_jax.report.run import Run
 
 RESAMPLES = 2000

@@ -1,15 +1,12 @@
 """The rows of the paper's table 1 for a run, as Markdown, LaTeX and cells of a page."""
 
 import dataclasses
-import pathlib
 from collections.abc import Sequence
 
-from pcan_jax.labels import LabelTree
+from pcan_jax.evaluation.results import TABLE_COLUMNS
+from pcan_jax.labels import LabelTree, get_tree
 from pcan_jax.report import style
 from pcan_jax.report.run import Run
-from pcan_jax.results import TABLE_COLUMNS
-
-_MA52_TREE = pathlib.Path(__file__).parents[2] / "data" / "trees" / "ma52.csv"
 
 # In %, of MA-52's test split: body top-1, action top-1 and top-5, F1 of body parts macro and micro,
 # of actions macro and micro, and the mean of the four.
@@ -51,7 +48,7 @@ class Row:
 
 def is_ma52(tree: LabelTree) -> bool:
   """Whether the labels are MA-52's, so that the paper's rows can stand beside a run's."""
-  return _MA52_TREE.is_file() and LabelTree.read_csv(_MA52_TREE) == tree
+  return tree == get_tree("ma52")
 
 
 def table_rows(run: Run, baseline: Run | None) -> list[Row]:

@@ -6,12 +6,12 @@ import pathlib
 
 import numpy as np
 
-from pcan_jax import input_pipeline
-from pcan_jax.input_pipeline import Dataset
+from pcan_jax.feed import input_pipeline
+from pcan_jax.feed.input_pipeline import Dataset
+from pcan_jax.feed.shard_labels import read_actions
 from pcan_jax.report import examples, page, sections, style, tables
 from pcan_jax.report.material import Material
 from pcan_jax.report.run import Run, align, read_curves, read_prototypes, read_run
-from pcan_jax.shard_labels import read_actions
 
 _log = logging.getLogger(__name__)
 

@@ -1,0 +1,76 @@
+"""Turns one clip of a source directory into the record that is stored."""
+
+from typing import Any
+
+import numpy as np
+
+from pcan_jax.clips.person_box import crop_box
+from pcan_jax.clips.source_layout import FRAME_COUNT_TOLERANCE, ClipSource
+from pcan_jax.clips.stored_frames import Encoding, encode_frame, move_keypoints
+from pcan_jax.clips.video import decode_video
+
+MAX_RECORD_BYTES = 1 << 30
+"""Half of what a TFRecord example can hold."""
+
+
+def encode_clip(clip: ClipSource, encoding: Encoding) -> dict[str, Any]:
+  """Crops the frames of a clip to the persons in it, resizes them, and moves the keypoints along.
+
+  Args:
+    clip: the clip.
+    encoding: how to store it.
+
+  Returns:
+    The fields of `pcan_jax.feed.records.features`, with `frames` a list of JPEG files as bytes, and
+    `trimmed`, whether the video or the poses lost a frame at the end.
+
+  Raises:
+    FileNotFoundError: the video is gone.
+    ValueError: the video is damaged or does not fit the poses; the message names the file.
+  """
+  frames, fps = decode_video(clip.video)
+  images: list[bytes] = []
+  box = original_size = None
+  count = 0
+  stored_bytes = 0
+  for count, frame in enumerate(frames, start=1):
+    if count == 1:
+      original_size = frame.shape[:2]
+      _require_size(clip, original_size)
+      box = crop_box(clip.keypoints, original_size, str(clip.video))
+    if count > clip.num_frames + FRAME_COUNT_TOLERANCE:
+      break
+    images.append(encode_frame(frame, box, encoding))
+    stored_bytes += len(images[-1])
+    if stored_bytes > MAX_RECORD_BYTES:
+      raise ValueError(f"{clip.video}: too long to be one record; cut it into shorter clips")
+  if abs(count - clip.num_frames) > FRAME_COUNT_TOLERANCE:
+    more = "or more " if count > clip.num_frames else ""
+    raise ValueError(
+      f"{clip.video} has {count} {more}frames, but there are poses for {clip.num_frames}; "
+      "estimate the poses again from this file"
+    )
+  num_frames = min(count, clip.num_frames)
+  keypoints, scores = move_keypoints(
+    clip.keypoints[:, :num_frames], clip.scores[:, :num_frames], box, encoding.side
+  )
+  return {
+    "id": clip.id,
+    "action": clip.action,
+    "num_frames": num_frames,
+    "fps": fps,
+    "original_size": np.array(original_size, np.int64),
+    "box": np.array(box, np.float32),
+    "frames": images[:num_frames],
+    "keypoints": keypoints,
+    "keypoint_scores": scores,
+    "trimmed": count != clip.num_frames,
+  }
+
+
+def _require_size(clip: ClipSource, size: tuple[int, int]) -> None:
+  if clip.img_shape not in (None, size):
+    raise ValueError(
+      f"{clip.video} is {size[0]} pixels high and {size[1]} wide, but its poses were made for "
+      f"{clip.img_shape[0]} x {clip.img_shape[1]}; estimate them again from this file"
+    )

@@ -1,0 +1,112 @@
+"""Works on many clips in worker processes, in order, and survives a worker that crashes."""
+
+import collections
+import concurrent.futures
+import itertools
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+import cv2
+
+from pcan_jax.clips.source_layout import ClipSource, Problem
+
+_CLIPS_AHEAD_PER_JOB = 4
+
+Result = TypeVar("Result")
+ClipFunction = Callable[[ClipSource], Result]
+
+
+def map_clips(
+  function: ClipFunction, clips: Iterable[ClipSource], jobs: int
+) -> Iterator[Result | Problem]:
+  """Calls a function for every clip, `jobs` at a time.
+
+  Args:
+    function: what to do with a clip; for other processes it must be picklable. Its `ValueError`s
+      and `FileNotFoundError`s say that the clip is bad.
+    clips: the clips.
+    jobs: number of processes; 0 is one per core, with 1 the work is done in this process.
+
+  Yields:
+    For every clip, in the given order, what the function returns or what is wrong with the clip.
+  """
+  jobs = jobs or _available_cores()
+  if jobs == 1:
+    for clip in clips:
+      yield call_or_explain(function, clip)
+    return
+  clips = iter(clips)
+  pending: collections.deque[tuple[ClipSource, concurrent.futures.Future]] = collections.deque()
+  pool = _pool(jobs)
+  try:
+    while True:
+      for clip in itertools.islice(clips, _CLIPS_AHEAD_PER_JOB * jobs - len(pending)):
+        pending.append((clip, pool.submit(call_or_explain, function, clip)))
+      if not pending:
+        return
+      clip, future = pending[0]
+      try:
+        result = future.result()
+      except BrokenProcessPool:
+        # Which of the clips in flight brought a worker down shows when each is tried alone.
+        suspects = [clip for clip, _ in pending]
+        pending.clear()
+        for clip in suspects:
+          yield _call_alone(function, clip)
+        pool = _pool(jobs)
+        continue
+      pending.popleft()
+      yield result
+  finally:
+    pool.shutdown(cancel_futures=True)
+
+
+def call_or_explain(function: ClipFunction, clip: ClipSource) -> Result | Problem:
+  """What the function returns, or what is wrong with the clip."""
+  try:
+    return function(clip)
+  except (ValueError, FileNotFoundError) as error:
+    return Problem(clip.id, clip.split, str(error))
+  except Exception as error:
+    error.add_note(f"while working on {clip.video}")
+    raise
+
+
+def _call_alone(function: ClipFunction, clip: ClipSource) -> Result | Problem:
+  with _pool(1) as pool:
+    try:
+      return pool.submit(call_or_explain, function, clip).result()
+    except BrokenProcessPool:
+      reason = f"{clip.video}: the decoder crashed or ran out of memory; convert the video again"
+      return Problem(clip.id, clip.split, reason)
+
+
+def _available_cores() -> int:
+  if hasattr(os, "sched_getaffinity"):  # not on macOS
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def _pool(jobs: int) -> concurrent.futures.ProcessPoolExecutor:
+  # Forking a process in which TensorFlow's threads run may deadlock.
+  return concurrent.futures.ProcessPoolExecutor(
+    jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+  )
+
+
+def _start_worker() -> None:
+  cv2.setNumThreads(1)
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+  threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+  """Without this the workers of a killed build would wait for clips forever."""
+  multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+  os._exit(1)

@@ -1,0 +1,77 @@
+"""The square that is cut out around the persons of a clip."""
+
+import numpy as np
+from jaxtyping import Float
+
+PADDING = 0.25
+"""By how much the tight box grows, as a part of its width and height."""
+
+MIN_SIZE = 10
+"""Pixels; around a narrower or flatter tight box nothing is cut out."""
+
+MAX_BOX_TO_FRAME = 8
+"""A crop wider than so many frames comes from keypoints that are not pixels of this video."""
+
+
+def person_box(
+  keypoints: Float[np.ndarray, "m t v 2"], img_shape: tuple[int, int]
+) -> tuple[int, int, int, int]:
+  """One square around everybody in all frames, as MMAction2's MMCompact finds it.
+
+  The tight box of all keypoints, grown by `PADDING` and made square about its centre. Coordinates
+  that are zero or NaN count as not detected, each of x and y by itself.
+
+  Args:
+    keypoints: (x, y) in pixels.
+    img_shape: (h, w) of the image in pixels.
+
+  Returns:
+    (x0, y0, x1, y1) in pixels, end exclusive; it may lie partly outside the image. The whole image
+    if the tight box is smaller than `MIN_SIZE` either way, or nobody is there.
+
+  Raises:
+    ValueError: the keypoints have another shape, or one of them is infinite.
+  """
+  keypoints = np.asarray(keypoints, dtype=np.float32)
+  if keypoints.ndim != 4 or keypoints.shape[-1] != 2:
+    raise ValueError(f"expected keypoints [M, T, V, 2], found {keypoints.shape}")
+  if np.isinf(keypoints).any():
+    raise ValueError("a keypoint lies at infinity")
+  height, width = img_shape
+  whole_image = (0, 0, int(width), int(height))
+
+  flat = np.nan_to_num(keypoints.reshape(-1, 2))
+  detected = [axis[axis != 0] for axis in flat.T]
+  if any(axis.size == 0 for axis in detected):
+    return whole_image
+  low = np.array([axis.min() for axis in detected])
+  high = np.array([axis.max() for axis in detected])
+  if (high - low < MIN_SIZE).any():
+    return whole_image
+  centre = (high + low) / 2
+  half_side = ((high - low) / 2 * (1 + PADDING)).max()
+  # int() truncates towards zero, also left of the image, and the released models rely on it.
+  x0, y0, x1, y1 = (int(edge) for edge in (*(centre - half_side), *(centre + half_side)))
+  return x0, y0, x1, y1
+
+
+def crop_box(
+  keypoints: Float[np.ndarray, "m t v 2"], size: tuple[int, int], clip: str
+) -> tuple[int, int, int, int]:
+  """The square around the persons of a clip, (x0, y0, x1, y1) in pixels, see `person_box`.
+
+  Raises:
+    ValueError: the keypoints cannot be pixels of frames of this size; the message names the clip.
+  """
+  if np.abs(keypoints).max(initial=0) > 2 * MAX_BOX_TO_FRAME * max(size):
+    raise ValueError(
+      f"{clip}: the keypoints lie far beyond the frame of {size[1]} x {size[0]}; "
+      "they must be pixels of this video"
+    )
+  x0, y0, x1, y1 = (int(edge) for edge in person_box(keypoints, size))
+  if max(x1 - x0, y1 - y0) > MAX_BOX_TO_FRAME * max(size):
+    raise ValueError(
+      f"{clip}: the keypoints span {x1 - x0} x {y1 - y0} pixels, far more than the frame "
+      f"of {size[1]} x {size[0]}; they must be pixels of this video"
+    )
+  return x0, y0, x1, y1

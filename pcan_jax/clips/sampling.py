@@ -1,0 +1,83 @@
+"""Which frames of a video make its test clips: uniform segments, one frame from each.
+
+Sampled as UniformSampleFrames of PySKL and MMAction2 does, by NumPy's legacy generator, draw by
+draw as the released PCAN models were tested. Training clips: `pcan_jax.feed.sampling`.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Int64
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameSampling:
+  """What is taken of every stored clip.
+
+  Attributes:
+    rgb_frames: frames per clip for the RGB stream; 0 reads no images.
+    pose_frames: frames per clip for the pose stream; 0 reads no keypoints.
+    num_clips: clips per video; None is one random clip, as in training, else seeded test clips.
+    max_persons: persons per frame; those with the highest scores stay, missing ones score 0.
+  """
+
+  rgb_frames: int
+  pose_frames: int
+  num_clips: int | None
+  max_persons: int
+
+  @property
+  def lengths(self) -> dict[str, int]:
+    """Frames per clip of the streams that are read."""
+    lengths = {"rgb": self.rgb_frames, "pose": self.pose_frames}
+    return {stream: length for stream, length in lengths.items() if length}
+
+
+def test_clips(
+  num_frames: int, clip_len: int, num_clips: int, seed: int = 255
+) -> Int64[np.ndarray, "num_clips clip_len"]:
+  """The frames of every test clip of a video: the same ones whenever and wherever they are drawn.
+
+  Videos shorter than the clip are repeated, the clips starting at evenly spaced frames.
+
+  Args:
+    num_frames: frames in the video.
+    clip_len: frames in a clip.
+    num_clips: clips per video (1 or 10 in the papers).
+    seed: of the legacy generator that is made anew for every video.
+
+  Returns:
+    Frame indices in 0..num_frames-1.
+
+  Raises:
+    ValueError: there are no frames, or none are asked for.
+  """
+  _check(num_frames, clip_len, num_clips)
+  if num_frames < clip_len:
+    clip = np.arange(num_clips)
+    starts = clip if num_frames < num_clips else clip * num_frames // num_clips
+    return (starts[:, None] + np.arange(clip_len)) % num_frames
+  rng = np.random.RandomState(seed)
+  return np.stack([_draw_test_clip(num_frames, clip_len, rng) for _ in range(num_clips)])
+
+
+def _draw_test_clip(
+  num_frames: int, clip_len: int, rng: np.random.RandomState
+) -> Int64[np.ndarray, " clip_len"]:
+  """One clip from a video with at least `clip_len` frames."""
+  if num_frames < 2 * clip_len:
+    # Too short for a choice within segments: consecutive frames, with single frames left out at
+    # random places (of the clip_len + 1 gaps, the last lies behind the clip).
+    gaps = rng.choice(clip_len + 1, num_frames - clip_len, replace=False)
+    skipped = np.zeros(clip_len + 1, dtype=np.int64)
+    skipped[gaps] = 1
+    return np.arange(clip_len) + np.cumsum(skipped)[:-1]
+  edges = np.arange(clip_len + 1) * num_frames // clip_len
+  return edges[:-1] + rng.randint(np.diff(edges))
+
+
+def _check(num_frames: int, clip_len: int, num_clips: int = 1) -> None:
+  if num_frames < 1:
+    raise ValueError(f"cannot sample from a video of {num_frames} frames")
+  if clip_len < 1 or num_clips < 1:
+    raise ValueError(f"clip_len and num_clips must be at least 1: {clip_len}, {num_clips}")

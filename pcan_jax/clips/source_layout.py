@@ -1,0 +1,383 @@
+"""Reads a source directory in the layout in which MA-52 is published.
+
+    SOURCE/
+      raw_videos/{train,val,test}/ID.mp4        or all videos in raw_videos/ID.mp4
+      pose/*_{train,val,test}.pkl               one pickle of poses per split
+      annotations/{split}_list_videos.txt       lines `ID.mp4 label`
+      annotations/actions.csv                   the label tree; MA-52's own if there is none
+
+A pose pickle is a list of dicts, or a dict with such a list under `annotations`. One dict per clip:
+`frame_dir` (ID, or split/ID), `keypoint` [M, T, V, 2] in pixels, `keypoint_score` [M, T, V], and
+optionally `label`, `total_frames` and `img_shape` (h, w).
+
+A split without a list file does not exist. Labels of the split `test` are placeholders.
+"""
+
+import dataclasses
+import os
+import pathlib
+import unicodedata
+from typing import Any
+
+import numpy as np
+
+from pcan_jax.clips.safe_pickle import load_pickle
+from pcan_jax.keypoints import LAYOUTS, KeypointLayout
+from pcan_jax.labels import LabelTree, get_tree
+
+SPLITS = ("train", "val", "test")
+UNLABELLED_SPLIT = "test"
+UNLABELLED = -1
+FRAME_COUNT_TOLERANCE = 1
+"""Frames by which video and poses may differ; the longer one is cut at its end."""
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
+
+_SHOWN_PROBLEMS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipSource:
+  """One clip of a source directory, its video not yet opened.
+
+  Attributes:
+    id: name of the video without its suffix.
+    split: train, val or test.
+    video: path of the video.
+    action: id of the action, -1 in the test split.
+    keypoints: [M, T, V, 2], (x, y) in pixels of the video.
+    scores: [M, T, V].
+    img_shape: (h, w) in pixels for which the keypoints were made, if the pickle says so.
+  """
+
+  id: str
+  split: str
+  video: pathlib.Path
+  action: int
+  keypoints: np.ndarray
+  scores: np.ndarray
+  img_shape: tuple[int, int] | None
+
+  @property
+  def num_frames(self) -> int:
+    return self.keypoints.shape[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """What is wrong with one record of the source.
+
+  Attributes:
+    id: of the clip.
+    split: of the clip.
+    reason: what is wrong and what to do.
+  """
+
+  id: str
+  split: str
+  reason: str
+
+  def __str__(self) -> str:
+    return f"{self.split}/{self.id}: {self.reason}"
+
+
+def find_splits(source: str | os.PathLike[str]) -> list[str]:
+  """The splits for which a source directory has a list of videos.
+
+  Raises:
+    FileNotFoundError: the directory does not exist or has no list at all.
+  """
+  source = pathlib.Path(source)
+  if not source.is_dir():
+    raise FileNotFoundError(f"no source directory at {source}")
+  splits = [split for split in SPLITS if _list_file(source, split).is_file()]
+  if not splits:
+    raise FileNotFoundError(
+      f"{source} has no annotations/{{train,val,test}}_list_videos.txt. A source directory holds "
+      "raw_videos/SPLIT/ID.mp4, pose/NAME_SPLIT.pkl and annotations/SPLIT_list_videos.txt with "
+      "lines 'ID.mp4 label'; see docs/DATA.md"
+    )
+  return splits
+
+
+def read_tree(
+  source: str | os.PathLike[str], path: str | os.PathLike[str] | None = None
+) -> LabelTree:
+  """The label tree at `path`, else the source's own `annotations/actions.csv`, else MA-52's.
+
+  Raises:
+    FileNotFoundError: there is nothing at `path`.
+    ValueError: the file is not a label tree.
+  """
+  own = pathlib.Path(source) / "annotations" / "actions.csv"
+  return LabelTree.read_csv(own) if path is None and own.is_file() else get_tree(path or "ma52")
+
+
+def guess_layout(source: str | os.PathLike[str]) -> KeypointLayout:
+  """The one known layout with as many keypoints as the poses of a source directory have.
+
+  Raises:
+    FileNotFoundError, ValueError: the poses cannot be read, or no layout has this many keypoints.
+  """
+  split = find_splits(source)[0]
+  path, entries = _read_pickle(pathlib.Path(source), split)
+  shape = np.shape(entries[0].get("keypoint")) if entries else ()
+  if len(shape) != 4:
+    raise ValueError(f"{path}: the first entry has no 'keypoint' of shape [M, T, V, 2]")
+  fitting = [layout for layout in LAYOUTS.values() if layout.num_keypoints == shape[2]]
+  if len(fitting) != 1:
+    known = ", ".join(f"{layout.name} ({layout.num_keypoints})" for layout in LAYOUTS.values())
+    raise ValueError(
+      f"{path} has {shape[2]} keypoints per person; known layouts: {known}. "
+      "Name one, or describe your own in a JSON file, with --layout"
+    )
+  return fitting[0]
+
+
+def read_split(
+  source: str | os.PathLike[str], split: str, tree: LabelTree, layout: KeypointLayout
+) -> list[ClipSource]:
+  """All clips of a split in the order of its list file.
+
+  Raises:
+    FileNotFoundError: a file of the layout is missing.
+    ValueError: a file cannot be read, or records are wrong; the first few are named.
+  """
+  clips, problems = scan_split(source, split, tree, layout)
+  if problems:
+    raise ValueError(describe_problems(source, problems))
+  return clips
+
+
+def describe_problems(source: str | os.PathLike[str], problems: list[Problem]) -> str:
+  """One message that shows the first few problems and counts them all."""
+  shown = "".join(f"\n  {problem}" for problem in problems[:_SHOWN_PROBLEMS])
+  more = len(problems) - _SHOWN_PROBLEMS
+  return f"{source}: {len(problems)} bad clip{'s' * (len(problems) > 1)}:{shown}" + (
+    f"\n  and {more} more" if more > 0 else ""
+  )
+
+
+def scan_split(
+  source: str | os.PathLike[str], split: str, tree: LabelTree, layout: KeypointLayout
+) -> tuple[list[ClipSource], list[Problem]]:
+  """The good clips of a split, in the order of its list file, and what is wrong with the others.
+
+  Raises:
+    FileNotFoundError: a file of the layout is missing.
+    ValueError: a file as a whole cannot be read.
+  """
+  source = pathlib.Path(source)
+  listed = _read_list(_list_file(source, split))
+  pickle_path, entries = _read_pickle(source, split)
+  poses = _group_by_id(entries, pickle_path)
+  clips, problems = [], []
+  for clip_id, lines in listed.items():
+    try:
+      if len(lines) > 1:
+        raise ValueError(f"the list names it {len(lines)} times; keep one of the lines")
+      ((video_name, label),) = lines
+      action = _checked_label(label, split, tree)
+      if clip_id not in poses:
+        raise ValueError(f"it has no entry in {pickle_path}; add its pose or drop it from the list")
+      if len(poses[clip_id]) > 1:
+        raise ValueError(f"it has {len(poses[clip_id])} entries in {pickle_path}; keep one of them")
+      (pose,) = poses[clip_id]
+      keypoints, scores, img_shape = _checked_pose(pose, layout)
+      if action != UNLABELLED and _integer(pose, "label", action) != action:
+        raise ValueError(
+          f"the list says label {action}, {pickle_path.name} says {pose['label']}; "
+          "correct one of them"
+        )
+      video = _find_video(source, split, video_name)
+      clips.append(ClipSource(clip_id, split, video, action, keypoints, scores, img_shape))
+    except ValueError as error:
+      problems.append(Problem(clip_id, split, str(error)))
+  return clips, problems
+
+
+def find_unlisted(source: str | os.PathLike[str]) -> list[pathlib.Path]:
+  """Videos that no list of their split names, relative to the source directory.
+
+  Raises:
+    ValueError: a list cannot be read.
+  """
+  source = pathlib.Path(source)
+  listed = {
+    split: {name for lines in _read_list(_list_file(source, split)).values() for name, _ in lines}
+    for split in find_splits(source)
+  }
+  folders = {source / "raw_videos": set().union(*listed.values())}
+  folders |= {source / "raw_videos" / split: listed.get(split, set()) for split in SPLITS}
+  return [
+    path.relative_to(source)
+    for folder, names in folders.items()
+    if folder.is_dir()
+    for path in sorted(folder.iterdir())
+    if path.suffix.lower() in VIDEO_SUFFIXES and path.name not in names
+  ]
+
+
+def _list_file(source: pathlib.Path, split: str) -> pathlib.Path:
+  return source / "annotations" / f"{split}_list_videos.txt"
+
+
+def _read_list(path: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
+  """For every clip the lines that name it, (name of the video, label), as a rule one."""
+  if not path.is_file():
+    raise FileNotFoundError(f"no list of videos at {path}")
+  try:
+    text = path.read_text(encoding="utf-8-sig")
+  except UnicodeDecodeError as error:
+    raise ValueError(f"{path}: not UTF-8 text ({error}); save it as UTF-8") from error
+  listed: dict[str, list[tuple[str, str]]] = {}
+  for number, line in enumerate(text.splitlines(), start=1):
+    if not line.strip():
+      continue
+    parts = line.rsplit(None, 1)
+    if len(parts) != 2:
+      raise ValueError(f"{path}, line {number}: expected 'ID.mp4 label', found {line[:80]!r}")
+    name = parts[0].strip().strip('"')
+    _check_name(name, f"{path}, line {number}")
+    if not name.lower().endswith(VIDEO_SUFFIXES):
+      name += ".mp4"
+    listed.setdefault(_strip_suffix(name), []).append((name, parts[1]))
+  if not listed:
+    raise ValueError(f"{path}: the list names no video")
+  return listed
+
+
+def _check_name(name: str, where: str) -> None:
+  """Names of videos come from outside and become parts of paths."""
+  hostile = any(unicodedata.category(char) == "Cc" for char in name)
+  if hostile or "/" in name or "\\" in name or name.strip(". ") == "":
+    raise ValueError(f"{where}: {name[:80]!r} is not the plain name of a video")
+
+
+def _strip_suffix(name: str) -> str:
+  stem, dot, suffix = name.rpartition(".")
+  return stem if dot + suffix.lower() in VIDEO_SUFFIXES else name
+
+
+def _read_pickle(source: pathlib.Path, split: str) -> tuple[pathlib.Path, list[dict[str, Any]]]:
+  path = _find_pickle(source, split)
+  content = load_pickle(path)
+  members = None
+  if isinstance(content, dict):
+    if not isinstance(content.get("annotations"), list):
+      raise ValueError(f"{path}: expected a list of clips, or a dict with one under 'annotations'")
+    by_split = content.get("split")
+    if isinstance(by_split, dict) and isinstance(by_split.get(split), list):
+      members = {name for name in by_split[split] if isinstance(name, str)}
+    content = content["annotations"]
+  if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
+    raise ValueError(f"{path}: expected a list of dicts, one per clip")
+  if members is not None:
+    content = [entry for entry in content if entry.get("frame_dir") in members]
+  return path, content
+
+
+def _find_pickle(source: pathlib.Path, split: str) -> pathlib.Path:
+  """The pickle whose name holds the name of the split, else the only one that there is."""
+  folders = [source, *sorted(path for path in source.iterdir() if path.is_dir())]
+  pickles = [
+    path
+    for folder in folders
+    if folder.name not in ("raw_videos", "annotations")
+    for path in sorted(folder.glob("*.pkl"))
+  ]
+  of_split = [path for path in pickles if split in path.stem.lower().replace("-", "_").split("_")]
+  others = [path for path in pickles if not set(SPLITS) & set(path.stem.lower().split("_"))]
+  candidates = of_split or others
+  if not candidates:
+    raise FileNotFoundError(
+      f"{source} has no pose pickle for the split {split!r}: expected pose/NAME_{split}.pkl"
+    )
+  if len(candidates) > 1:
+    raise ValueError(
+      f"{source} has several pose pickles for the split {split!r}, keep one of: "
+      + ", ".join(map(str, candidates))
+    )
+  return candidates[0]
+
+
+def _group_by_id(
+  entries: list[dict[str, Any]], path: pathlib.Path
+) -> dict[str, list[dict[str, Any]]]:
+  """For every clip its entries, as a rule one."""
+  poses: dict[str, list[dict[str, Any]]] = {}
+  for index, entry in enumerate(entries):
+    name = entry.get("frame_dir")
+    if not isinstance(name, str) or not name:
+      raise ValueError(f"{path}: entry {index} has no 'frame_dir'; give it the id of its clip")
+    poses.setdefault(_strip_suffix(name.rsplit("/", 1)[-1]), []).append(entry)
+  return poses
+
+
+def _integer(entry: dict[str, Any], field: str, default: int) -> int:
+  value = entry.get(field, default)
+  if not isinstance(value, int | np.integer):
+    raise ValueError(f"its {field!r} in the pose pickle is a {type(value).__name__}, not a number")
+  return int(value)
+
+
+def _checked_label(text: str, split: str, tree: LabelTree) -> int:
+  if split == UNLABELLED_SPLIT:
+    return UNLABELLED
+  try:
+    action = int(text)
+  except ValueError:
+    raise ValueError(f"its label {text[:40]!r} is not the id of an action") from None
+  if not 0 <= action < tree.num_actions:
+    raise ValueError(
+      f"its label {action} is outside the label tree, which has 0..{tree.num_actions - 1}; "
+      "correct the label or name another tree with --tree"
+    )
+  return action
+
+
+def _checked_pose(
+  entry: dict[str, Any], layout: KeypointLayout
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int] | None]:
+  keypoints, scores = entry.get("keypoint"), entry.get("keypoint_score")
+  for name, array, axes in (
+    ("keypoint", keypoints, "[M, T, V, 2]"),
+    ("keypoint_score", scores, "[M, T, V]"),
+  ):
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+      raise ValueError(f"its pose has no {name!r}; expected an array of numbers {axes}")
+  expected = f"[M, T, {layout.num_keypoints}, 2] for the layout {layout.name}"
+  if keypoints.ndim != 4 or keypoints.shape[2:] != (layout.num_keypoints, 2):
+    raise ValueError(f"its 'keypoint' has the shape {list(keypoints.shape)}, expected {expected}")
+  if scores.shape != keypoints.shape[:3]:
+    raise ValueError(
+      f"its 'keypoint_score' has the shape {list(scores.shape)}, "
+      f"expected {list(keypoints.shape[:3])} as its 'keypoint'"
+    )
+  if keypoints.shape[1] == 0:
+    raise ValueError("its pose has no frames")
+  if not (np.isfinite(keypoints).all() and np.isfinite(scores).all()):
+    raise ValueError("its pose holds NaN or infinity; write 0 with score 0 for what was not found")
+  total = _integer(entry, "total_frames", keypoints.shape[1])
+  if total != keypoints.shape[1]:
+    raise ValueError(f"its 'total_frames' is {total}, but its poses are {keypoints.shape[1]}")
+  img_shape = entry.get("img_shape")
+  if img_shape is None:
+    return keypoints, scores, None
+  if isinstance(img_shape, np.ndarray):
+    img_shape = img_shape.tolist()
+  if (
+    not isinstance(img_shape, tuple | list)
+    or len(img_shape) != 2
+    or not all(isinstance(pixels, int | np.integer) for pixels in img_shape)
+  ):
+    raise ValueError("its 'img_shape' in the pose pickle is not (height, width)")
+  return keypoints, scores, (int(img_shape[0]), int(img_shape[1]))
+
+
+def _find_video(source: pathlib.Path, split: str, name: str) -> pathlib.Path:
+  places = [source / "raw_videos" / split / name, source / "raw_videos" / name]
+  for path in places:
+    if path.is_file():
+      return path
+  raise ValueError(f"its video is missing: neither {places[0]} nor {places[1]} exists")

@@ -1,0 +1,1 @@
+"""Labelled splits through a model: protocol, metrics, results, the challenge's file."""

@@ -1,0 +1,130 @@
+"""What an evaluation found: the tables, and the files that hold it."""
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+
+import numpy as np
+from flax import traverse_util
+
+from pcan_jax.labels import LabelTree
+from pcan_jax.network.pcan import Outputs
+
+TABLE_COLUMNS = {
+  "body_top1": "body top-1",
+  "action_top1": "action top-1",
+  "action_top5": "action top-5",
+  "f1_body_macro": "F1 body macro",
+  "f1_body_micro": "F1 body micro",
+  "f1_action_macro": "F1 action macro",
+  "f1_action_micro": "F1 action micro",
+  "f1_mean": "F1 mean",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+  """What an evaluation found.
+
+  Attributes:
+    ids: of the videos [N].
+    actions: true actions [N], -1 where they are unknown.
+    num_clips: test clips per video, over which scores are averaged.
+    outputs: per branch and level `probabilities` [N, C] and, per stream, `logits` [N, C] and
+      `embedding` [N, D], see `ModelSpec.predict`.
+    metrics: per branch those of `metrics.measure`; empty if the split has no labels.
+  """
+
+  ids: list[str]
+  actions: np.ndarray
+  num_clips: int
+  outputs: Outputs
+  metrics: dict[str, dict[str, float]]
+
+  def table(self) -> str:
+    """The metrics in per cent, a row per branch, the columns of the paper's table 1."""
+    if not self.metrics:
+      return "no labels, no metrics"
+    rows = [["", *TABLE_COLUMNS.values()]]
+    rows += [
+      [branch, *(f"{100 * values[key]:.2f}" for key in TABLE_COLUMNS)]
+      for branch, values in self.metrics.items()
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+  def write(self, directory: pathlib.Path, tree: LabelTree) -> None:
+    """Writes the results to a directory, which is made.
+
+    `metrics.json` holds the metrics, `predictions.csv` the five likeliest actions of every video,
+    `scores.npz` everything, for `read`.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    summary = {"num_videos": len(self.ids), "num_clips": self.num_clips} | self.metrics
+    (directory / "metrics.json").write_text(json.dumps(summary, indent=2) + "\n")
+    self._write_predictions(directory / "predictions.csv", tree)
+    np.savez_compressed(
+      directory / "scores.npz",
+      ids=np.array(self.ids, np.str_),
+      actions=self.actions,
+      num_clips=self.num_clips,
+      **flatten_outputs(self.outputs),
+    )
+
+  @classmethod
+  def read(cls, directory: str | os.PathLike[str]) -> "Results":
+    """Reads what `write` wrote.
+
+    Raises:
+      FileNotFoundError: there are no results; the message says how to get them.
+    """
+    directory = pathlib.Path(directory)
+    if not (directory / "scores.npz").is_file():
+      raise FileNotFoundError(
+        f"no {directory / 'scores.npz'}: run launch.py --mode=eval with this --workdir first"
+      )
+    with np.load(directory / "scores.npz", allow_pickle=False) as arrays:
+      results = {name: arrays[name] for name in arrays.files}
+    metrics = json.loads((directory / "metrics.json").read_text())
+    return cls(
+      ids=results["ids"].tolist(),
+      actions=results["actions"],
+      num_clips=int(results["num_clips"]),
+      outputs=_unflatten_outputs(results),
+      metrics={branch: values for branch, values in metrics.items() if isinstance(values, dict)},
+    )
+
+  def _write_predictions(self, path: pathlib.Path, tree: LabelTree) -> None:
+    top = min(5, tree.num_actions)
+    fused = self.outputs["fused"]
+    best = np.argsort(-fused["action"]["probabilities"], axis=1, kind="stable")[:, :top]
+    with path.open("w", newline="", encoding="utf-8") as file:
+      writer = csv.writer(file)
+      writer.writerow(["id", "action", *(f"top{i + 1}" for i in range(top)), "body"])
+      for row, (clip_id, action) in enumerate(zip(self.ids, self.actions)):
+        writer.writerow(
+          [
+            clip_id,
+            tree.actions[action] if action >= 0 else "",
+            *(tree.actions[i] for i in best[row]),
+            tree.bodies[int(fused["body"]["probabilities"][row].argmax())],
+          ]
+        )
+
+
+def results_folder(workdir: pathlib.Path, split: str, num_clips: int, usual: int) -> pathlib.Path:
+  """Where the results of a split are: those with an unusual number of clips stand apart."""
+  return workdir / "eval" / (split if num_clips == usual else f"{split}-{num_clips}clip")
+
+
+def flatten_outputs(outputs: Outputs) -> dict[str, np.ndarray]:
+  """Arrays by `BRANCH/LEVEL/KIND`, as files hold them."""
+  return {"/".join(path): array for path, array in traverse_util.flatten_dict(outputs).items()}
+
+
+def _unflatten_outputs(arrays: dict[str, np.ndarray]) -> Outputs:
+  flat = {tuple(name.split("/")): array for name, array in arrays.items() if "/" in name}
+  return traverse_util.unflatten_dict(flat)

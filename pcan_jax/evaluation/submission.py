@@ -1,0 +1,196 @@
+"""The file with which the Micro-Action Analysis challenges score the hidden test labels.
+
+  python -m pcan_jax.evaluation.submission submission.zip --data datasets/ma52 --split test
+
+`submission.zip` holds `prediction.csv` and no folder. Its header is vid, action_pred_1 to 5,
+body_pred_1 to 5; a row names a video (`test0000.mp4`) and the ids of its likeliest classes, best
+first. The rows follow the official list of videos, which is in the order of the names.
+"""
+
+import argparse
+import collections
+import csv
+import io
+import os
+import pathlib
+import sys
+import zipfile
+from collections.abc import Sequence
+
+import numpy as np
+
+from pcan_jax.console import quiet_libraries
+from pcan_jax.evaluation.results import Results
+from pcan_jax.labels import LabelTree
+
+TABLE, ARCHIVE = "prediction.csv", "submission.zip"
+TOP = 5
+"""Classes that are named per level and video; all of them, if a tree has fewer."""
+
+_VIDEO_SUFFIX = ".mp4"
+_MAX_BYTES = 1 << 28
+_SHOWN = 5
+
+
+def write_submission(
+  results: Results, tree: LabelTree, directory: str | os.PathLike[str]
+) -> pathlib.Path:
+  """Writes `prediction.csv` and `submission.zip`, whose contents are checked.
+
+  Args:
+    results: of an evaluation of the split; what counts is the fused probabilities.
+    tree: the labels.
+    directory: where to; it is made.
+
+  Returns:
+    The path of the archive.
+  """
+  directory = pathlib.Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  fused = results.outputs["fused"]
+  best = np.concatenate(
+    [
+      np.argsort(-fused[level]["probabilities"], axis=1, kind="stable")[:, :TOP]
+      for level in ("action", "body")
+    ],
+    axis=1,
+  )
+  with (directory / TABLE).open("w", newline="", encoding="utf-8") as file:
+    rows = csv.writer(file)
+    rows.writerow(_header(tree))
+    for index in np.argsort(results.ids):
+      rows.writerow([results.ids[index] + _VIDEO_SUFFIX, *best[index].tolist()])
+  archive = directory / ARCHIVE
+  with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+    zipped.write(directory / TABLE, TABLE)
+  check_submission(archive, results.ids, tree)
+  return archive
+
+
+def check_submission(path: str | os.PathLike[str], ids: Sequence[str], tree: LabelTree) -> None:
+  """Makes sure that a submission is what the challenge expects.
+
+  Args:
+    path: of the archive, or of the table in it.
+    ids: of the videos that it must cover, in any order.
+    tree: the labels.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it has other files, columns, videos, an other order, or something that is not a
+      class; the message names the line.
+  """
+  path = pathlib.Path(path)
+  where, lines = _read(path)
+  header = _header(tree)
+  if not lines or lines[0] != header:
+    raise ValueError(f"{where}: the first line must be {','.join(header)}")
+  expected = [clip_id + _VIDEO_SUFFIX for clip_id in sorted(ids)]
+  if len(set(expected)) != len(expected):
+    raise ValueError("the data set has two videos with the same id; build it again")
+  found = [line[0] if line else "" for line in lines[1:]]
+  _check_videos(found, expected, where)
+  classes = [tree.num_actions if "action" in name else tree.num_bodies for name in header[1:]]
+  for number, line in enumerate(lines[1:], start=2):
+    if len(line) != len(header):
+      raise ValueError(f"{where}, line {number}: {len(line)} cells instead of {len(header)}")
+    for name, count, cell in zip(header[1:], classes, line[1:]):
+      if cell not in map(str, range(count)):
+        raise ValueError(
+          f"{where}, line {number}: {name} is {cell[:40]!r}, not a class in 0..{count - 1}"
+        )
+
+
+def _check_videos(found: Sequence[str], expected: Sequence[str], where: str) -> None:
+  """The same videos in the same order, each once."""
+  counts = collections.Counter(found)
+  for problem, videos in (
+    ("not in the split", counts.keys() - set(expected)),
+    ("missing", set(expected) - counts.keys()),
+    ("repeated", {video for video, count in counts.items() if count > 1}),
+  ):
+    if videos:
+      shown = ", ".join(repr(video[:60]) for video in sorted(videos)[:_SHOWN])
+      more = f" and {len(videos) - _SHOWN} more" if len(videos) > _SHOWN else ""
+      raise ValueError(f"{where}: {len(videos)} videos are {problem}: {shown}{more}")
+  for number, (video, right) in enumerate(zip(found, expected), start=2):
+    if video != right:
+      raise ValueError(
+        f"{where}, line {number}: {video!r} stands where {right!r} belongs; "
+        "rows must be in the order of the names"
+      )
+
+
+def _read(path: pathlib.Path) -> tuple[str, list[list[str]]]:
+  """The lines of a table, in an archive or not, and what to call it in messages."""
+  if not path.is_file():
+    raise FileNotFoundError(f"no submission at {path}")
+  where = str(path)
+  if zipfile.is_zipfile(path):
+    with zipfile.ZipFile(path) as archive:
+      names = archive.namelist()
+      if names != [TABLE]:
+        raise ValueError(f"{path} must hold {TABLE} and nothing else, not {names[:_SHOWN]}")
+      if archive.getinfo(TABLE).file_size > _MAX_BYTES:
+        raise ValueError(f"{path}: {TABLE} is far too large")
+      content = archive.read(TABLE)
+    where += f":{TABLE}"
+  elif path.suffix.lower() == ".zip":
+    raise ValueError(f"{path} is not a zip archive, or a damaged one")
+  else:
+    content = path.read_bytes()
+  try:
+    return where, list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))
+  except (UnicodeDecodeError, csv.Error) as error:
+    raise ValueError(f"{where} is not a CSV file in UTF-8: {error}") from error
+
+
+def _header(tree: LabelTree) -> list[str]:
+  return [
+    "vid",
+    *(f"action_pred_{rank + 1}" for rank in range(min(TOP, tree.num_actions))),
+    *(f"body_pred_{rank + 1}" for rank in range(min(TOP, tree.num_bodies))),
+  ]
+
+
+def read_split(data: str | os.PathLike[str], split: str) -> tuple[list[str], LabelTree]:
+  """The ids of all videos of a split of a built data set, and its labels.
+
+  Raises:
+    FileNotFoundError: there is no data set.
+    ValueError: there is no such split, or the data set was built without some of its videos.
+  """
+  from pcan_jax.feed.dataset import open_dataset  # TensorFlow takes seconds
+
+  dataset = open_dataset(data)
+  ids = dataset.clip_ids(split)
+  skipped = dataset.num_skipped(split)
+  if skipped:
+    raise ValueError(
+      f"{dataset.path} was built without {skipped} bad videos of the split {split!r}, "
+      "but a submission must cover every one; mend them and build again"
+    )
+  return ids, dataset.tree
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Checks the file that the command line names."""
+  parser = argparse.ArgumentParser(
+    prog="python -m pcan_jax.evaluation.submission",
+    description="Checks a submission against the videos and labels of a data set.",
+  )
+  parser.add_argument("file", help="submission.zip or prediction.csv")
+  parser.add_argument("--data", required=True, help="data set built from the official videos")
+  parser.add_argument("--split", default="test", help="of the data set (test)")
+  arguments = parser.parse_args(argv)
+  quiet_libraries()
+  try:
+    ids, tree = read_split(arguments.data, arguments.split)
+    check_submission(arguments.file, ids, tree)
+  except (FileNotFoundError, ValueError) as error:
+    sys.exit(f"error: {error}")
+  print(f"{arguments.file}: {len(ids)} videos, as the challenge expects them")
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,1 @@
+"""Stored clips are written, read and become batches. The only place that knows TensorFlow."""

@@ -1,0 +1,130 @@
+"""A built data set: its shards, and what its metadata says of them."""
+
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from jaxtyping import Int64
+
+from pcan_jax.feed import records
+from pcan_jax.feed.epochs import ClassSampling, EpochOrder, order_by_action, uniform_order
+from pcan_jax.keypoints import KeypointLayout
+from pcan_jax.labels import LabelTree
+
+tf.config.set_visible_devices([], "GPU")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """A built data set: where its shards are and what its metadata says.
+
+  Attributes:
+    builder: reads the shards.
+    tree: the labels of its clips.
+    layout: the keypoints of its clips.
+    stored_size: side of the stored frames in pixels.
+  """
+
+  builder: tfds.core.DatasetBuilder
+  tree: LabelTree
+  layout: KeypointLayout
+  stored_size: int
+
+  @property
+  def path(self) -> pathlib.Path:
+    """The folder of the shards."""
+    return pathlib.Path(self.builder.data_path)
+
+  @property
+  def splits(self) -> list[str]:
+    """Names of the splits."""
+    return sorted(self.builder.info.splits)
+
+  def num_clips(self, split: str) -> int:
+    """Clips in a split.
+
+    Raises:
+      ValueError: there is no such split.
+    """
+    if split not in self.splits:
+      raise ValueError(f"{self.path} has no split {split!r}; it has {self.splits}")
+    return self.builder.info.splits[split].num_examples
+
+  def actions(self, split: str) -> Int64[np.ndarray, " n"]:
+    """The actions of all clips of a split, in their order; -1 where the label is not known.
+
+    Raises:
+      ValueError: there is no such split, or the data set was built by a version that did not store
+        the labels of a split in one place.
+    """
+    num_clips = self.num_clips(split)
+    actions = self.builder.info.metadata["splits"][split].get("actions")
+    if actions is None:
+      raise ValueError(
+        f"{self.path} was built by an earlier version, which kept labels in the records only; "
+        "build the data set again with `python -m data.build SOURCE OUT`"
+      )
+    if len(actions) != num_clips:
+      raise ValueError(
+        f"{self.path}: metadata.json has {len(actions)} labels for the {num_clips} clips of "
+        f"{split!r}; build the data set again"
+      )
+    return np.array(actions, np.int64)
+
+  def clip_ids(self, split: str) -> list[str]:
+    """The ids of all clips of a split, in their order; reads every record."""
+    self.num_clips(split)
+    only_ids = tfds.decode.PartialDecoding({"id": True})
+    stored = tfds.as_numpy(self.builder.as_dataset(split=split, decoders=only_ids))
+    return [record["id"].decode() for record in stored]
+
+  def num_skipped(self, split: str) -> int:
+    """Clips of the source that could not be read and were left out of a split."""
+    return self.builder.info.metadata["splits"][split]["skipped"]
+
+  def epoch_order(self, split: str, sampling: ClassSampling) -> EpochOrder:
+    """The order in which training takes the clips of a split; its `num_clips` make an epoch.
+
+    Raises:
+      ValueError: there is no such split, or `sampling` needs labels that it has not.
+    """
+    if sampling.name == "uniform":
+      return uniform_order(self.num_clips(split))
+    return order_by_action(self.actions(split), sampling)
+
+  def max_frames(self, split: str) -> int:
+    """Frames of the longest clip of a split."""
+    return self.builder.info.metadata["splits"][split]["max_frames"]
+
+
+def open_dataset(path: str | os.PathLike[str], instructions: str = "") -> Dataset:
+  """Opens the data set built at `path`, or in the one folder below it that holds one.
+
+  Args:
+    path: the folder.
+    instructions: how to get the data set, for the message if it is not there.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: it is not one of ours, of another schema version, or there are several.
+  """
+  found = sorted(pathlib.Path(path).rglob("dataset_info.json"))
+  if not found:
+    raise FileNotFoundError(
+      f"no data set at {path} (config.data.path). "
+      + (instructions or "Build one: python -m data.build SOURCE OUT; see docs/DATA.md")
+    )
+  if len(found) > 1:
+    places = ", ".join(str(info.parent) for info in found)
+    raise ValueError(f"{path} holds several data sets; name one of: {places}")
+  builder = tfds.builder_from_directory(str(found[0].parent))
+  metadata = records.check_metadata(builder.info.metadata, where=str(found[0].parent))
+  return Dataset(
+    builder=builder,
+    tree=LabelTree.from_dict(metadata["tree"]),
+    layout=KeypointLayout.from_dict(metadata["layout"]),
+    stored_size=metadata["side"],
+  )

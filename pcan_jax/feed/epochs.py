@@ -1,0 +1,129 @@
+"""Which clips make an epoch, and in which order.
+
+The order is a function of the seed that can be computed at any place of the stream without the
+places before it: no buffer to fill, and nothing to read again when a run is resumed.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+from jaxtyping import Int64
+
+SAMPLINGS = ("uniform", "class_balanced", "repeat")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassSampling:
+  """How often clips of rare and of frequent actions are used.
+
+  Attributes:
+    name: one of
+      "uniform": every clip once per epoch.
+      "class_balanced": every action that the split has equally often. An epoch is as long as with
+        "uniform", so that it leaves out some clips of frequent actions; later ones bring them.
+      "repeat": repeat factors (Gupta, Dollar and Girshick, LVIS, CVPR 2019). Clips of an action
+        that is the share f of all clips are used max(1, sqrt(repeat_threshold / f)) times per
+        epoch, on average; an epoch is longer by the repeated clips.
+    repeat_threshold: share of the clips below which an action is repeated.
+
+  Raises:
+    ValueError: there is no such sampling, or the threshold is no share.
+  """
+
+  name: str = "uniform"
+  repeat_threshold: float = 0.01
+
+  def __post_init__(self) -> None:
+    if self.name not in SAMPLINGS:
+      raise ValueError(f"data.sampling must be one of {', '.join(SAMPLINGS)}, not {self.name!r}")
+    if not 0 <= self.repeat_threshold <= 1:
+      raise ValueError(f"data.repeat_threshold must be 0 to 1, not {self.repeat_threshold}")
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochOrder:
+  """An endless order of clips, drawn from groups that have a fixed number of places per epoch.
+
+  All clips of a group are used before one is used again, within epochs and across them.
+
+  Attributes:
+    clips: numbers of the clips in their split, group after group.
+    sizes: number of clips of each group.
+    places: places of each group in an epoch.
+  """
+
+  clips: Int64[np.ndarray, " n"]
+  sizes: Int64[np.ndarray, " g"]
+  places: Int64[np.ndarray, " g"]
+
+  @property
+  def num_clips(self) -> int:
+    """Length of an epoch, in clips."""
+    return int(self.places.sum())
+
+  def clip_at(self, place: tf.Tensor, seed: int) -> tf.Tensor:
+    """The clip that stands at a place of the stream.
+
+    Args:
+      place: int64, 0 and up; epochs follow each other.
+      seed: of the order.
+
+    Returns:
+      Its number in the split, int64.
+    """
+    sizes, places = tf.constant(self.sizes), tf.constant(self.places)
+    epoch, rest = place // self.num_clips, place % self.num_clips
+    slot = _shuffled(rest, tf.constant(self.num_clips, tf.int64), (seed, 0), epoch)
+    ends = tf.cumsum(places)
+    group = tf.searchsorted(ends, slot[None], side="right", out_type=tf.int64)[0]
+    earlier_uses = epoch * places[group] + slot - (ends - places)[group]
+    turn, rest = earlier_uses // sizes[group], earlier_uses % sizes[group]
+    member = _shuffled(rest, sizes[group], (seed, 1 + group), turn)
+    return tf.constant(self.clips)[tf.cumsum(sizes, exclusive=True)[group] + member]
+
+
+def uniform_order(num_clips: int) -> EpochOrder:
+  """Every clip once per epoch."""
+  size = np.array([num_clips], np.int64)
+  return EpochOrder(clips=np.arange(num_clips, dtype=np.int64), sizes=size, places=size)
+
+
+def order_by_action(actions: Int64[np.ndarray, " n"], sampling: ClassSampling) -> EpochOrder:
+  """The order of clips that have the given actions.
+
+  Raises:
+    ValueError: there are no clips, or a clip has no action.
+  """
+  unlabelled = int((actions < 0).sum())
+  if unlabelled or not len(actions):
+    raise ValueError(
+      f"{unlabelled} of {len(actions)} clips have no label, but "
+      f"data.sampling={sampling.name!r} needs them; choose data.sampling='uniform', or a "
+      "labelled split (data.train_split)"
+    )
+  _, sizes = np.unique(actions, return_counts=True)
+  if sampling.name == "uniform":
+    places = sizes
+  elif sampling.name == "class_balanced":
+    share, remainder = divmod(len(actions), len(sizes))
+    places = share + (np.arange(len(sizes)) < remainder)
+  else:
+    frequency = sizes / len(actions)
+    factors = np.maximum(1, np.sqrt(sampling.repeat_threshold / frequency))
+    places = np.rint(factors * sizes)
+  return EpochOrder(
+    clips=np.argsort(actions, kind="stable").astype(np.int64),
+    sizes=sizes.astype(np.int64),
+    places=places.astype(np.int64),
+  )
+
+
+def _shuffled(
+  index: tf.Tensor, size: tf.Tensor, seed: tuple[int, int | tf.Tensor], turn: tf.Tensor
+) -> tf.Tensor:
+  """Where a permutation of 0..size-1 takes an index; every turn has another permutation."""
+  seed = tf.random.experimental.stateless_fold_in(
+    tf.stack([tf.cast(s, tf.int64) for s in seed]), turn
+  )
+  return tf.random.experimental.index_shuffle(index, seed, size - 1)

@@ -1,0 +1,273 @@
+"""TFDS builder: a source directory in MA-52's layout becomes TFRecord shards.
+
+    python -m data.build SOURCE OUT                                            the short way
+    tfds build data/pcan_dataset_builder.py --manual_dir=SOURCE --data_dir=OUT
+
+A shard depends on its clips and on the config alone, whatever the number of processes. Finished
+ones stay in `OUT/pcan/CONFIG/VERSION.work` until the data set is complete, so that a build that was
+killed goes on where it was. With a Beam runner or options in the `DownloadConfig` (`tfds build
+--beam_pipeline_options`), Beam's workers build the shards; they must see SOURCE and OUT.
+"""
+
+import csv
+import dataclasses
+import functools
+import itertools
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+import tqdm
+
+from pcan_jax.clips import source_layout
+from pcan_jax.clips.encode_clip import encode_clip
+from pcan_jax.clips.parallel import call_or_explain, map_clips
+from pcan_jax.clips.source_layout import ClipSource, Problem
+from pcan_jax.clips.stored_frames import Encoding
+from pcan_jax.feed import records, shard_store
+from pcan_jax.keypoints import KeypointLayout, get_layout
+
+tf.config.set_visible_devices([], "GPU")
+
+Shards = dict[str, list[list[ClipSource]]]
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class PcanConfig(tfds.core.BuilderConfig):
+  """What is built, and how.
+
+  Attributes:
+    side: of the stored square frames in pixels.
+    jpeg_quality: of the stored frames, 1 to 100.
+    layout: a key of `pcan_jax.keypoints.LAYOUTS`, or the path of a JSON file.
+    tree: path of the label tree; None is the source's `annotations/actions.csv`, else MA-52's.
+    clips_per_shard: at most so many clips share a file.
+    skip_bad: leave out clips that cannot be read, and count them, instead of failing.
+    jobs: processes; 0 is one per core. Does not change the result.
+  """
+
+  side: int = 256
+  jpeg_quality: int = 90
+  layout: str = "openpose-28"
+  tree: str | None = None
+  clips_per_shard: int = 64
+  skip_bad: bool = False
+  jobs: int = 0
+
+  def __post_init__(self) -> None:
+    if self.clips_per_shard < 1 or self.jobs < 0:
+      raise ValueError(
+        f"clips_per_shard is {self.clips_per_shard} and jobs is {self.jobs}; "
+        "choose at least 1 and at least 0"
+      )
+
+
+class BadClipsError(ValueError):
+  """Some clips cannot be built."""
+
+
+class Builder(tfds.core.dataset_builder.FileReaderBuilder):
+  """Clips of one source directory; the splits are those for which it has a list of videos."""
+
+  name = "pcan"
+  VERSION = tfds.core.Version(f"{records.SCHEMA_VERSION}.0.0")
+  BUILDER_CONFIGS: ClassVar = [
+    PcanConfig(name="ma52", description="MA-52's keypoints, frames of 256 pixels")
+  ]
+  MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    The manual directory is a source directory in the layout in which MA-52 is published:
+    raw_videos/SPLIT/ID.mp4, pose/NAME_SPLIT.pkl, annotations/SPLIT_list_videos.txt.
+    MA-52 itself is given to researchers on request: https://huggingface.co/datasets/kunli-cs/MA-52
+  """
+
+  def __init__(self, **kwargs: Any) -> None:
+    super().__init__(**kwargs)
+    self._final_folder = pathlib.Path(self.data_path)
+
+  @functools.cached_property
+  def _encoding(self) -> Encoding:
+    return Encoding(self.builder_config.side, self.builder_config.jpeg_quality)
+
+  @functools.cached_property
+  def _layout(self) -> KeypointLayout:
+    return get_layout(self.builder_config.layout)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description="Clips of people, cropped to them, with their keypoints and action labels.",
+      features=records.features(self._layout.num_keypoints),
+      metadata=tfds.core.MetadataDict(
+        schema_version=records.SCHEMA_VERSION,
+        side=self._encoding.side,
+        jpeg_quality=self._encoding.jpeg_quality,
+        layout=self._layout.to_dict(),
+      ),
+    )
+
+  def _download_and_prepare(
+    self,
+    dl_manager: tfds.download.DownloadManager,
+    download_config: tfds.download.DownloadConfig | None = None,
+  ) -> None:
+    shards, problems = self._plan(pathlib.Path(dl_manager.manual_dir))
+    store = shard_store.ShardStore(self._beside("work"), self.info.features)
+    with store.locked():
+      self._remove_leftovers()
+      keys = {
+        split: [shard_store.shard_key(clips, self._encoding) for clips in of_split]
+        for split, of_split in shards.items()
+      }
+      self._build_missing(store, shards, keys, download_config)
+      problems += [
+        problem
+        for key in itertools.chain(*keys.values())
+        for problem in store.summary(key).problems
+      ]
+      self._report(problems)
+      self._take_shards(store, keys, problems)
+
+  def _post_download_and_prepare_hook(self) -> None:
+    shutil.rmtree(self._beside("work"), ignore_errors=True)
+
+  def _remove_leftovers(self) -> None:
+    """Deletes what TFDS itself had begun to write in builds that were killed."""
+    for folder in self._final_folder.parent.glob(f"incomplete.*_{self._final_folder.name}"):
+      if folder != pathlib.Path(self._data_dir):
+        shutil.rmtree(folder)
+
+  def _beside(self, suffix: str) -> pathlib.Path:
+    return self._final_folder.with_name(f"{self._final_folder.name}.{suffix}")
+
+  def _plan(self, source: pathlib.Path) -> tuple[Shards, list[Problem]]:
+    """Reads everything of the source but the videos, and spreads the clips over shards."""
+    splits = source_layout.find_splits(source)
+    tree = source_layout.read_tree(source, self.builder_config.tree)
+    self.info.metadata["tree"] = tree.to_dict()
+    shards, problems = {}, []
+    for split in splits:
+      clips, bad = source_layout.scan_split(source, split, tree, self._layout)
+      problems += bad
+      shards[split] = shard_store.plan_shards(clips, self.builder_config.clips_per_shard)
+    self._report(problems)
+    return shards, problems
+
+  def _build_missing(
+    self,
+    store: shard_store.ShardStore,
+    shards: Shards,
+    keys: Mapping[str, Sequence[str]],
+    download_config: tfds.download.DownloadConfig | None,
+  ) -> None:
+    plan = [*zip(itertools.chain(*keys.values()), itertools.chain(*shards.values()))]
+    missing = [(key, clips) for key, clips in plan if not self._is_finished(store, key)]
+    if download_config and (download_config.beam_runner or download_config.beam_options):
+      _build_with_beam(store, missing, self._encoding, download_config)
+      return
+    total = sum(len(clips) for _, clips in plan)
+    done = total - sum(len(clips) for _, clips in missing)
+    encoded = map_clips(
+      functools.partial(encode_clip, encoding=self._encoding),
+      (clip for _, clips in missing for clip in clips),
+      self.builder_config.jobs,
+    )
+    # Shown on terminals only.
+    with tqdm.tqdm(total=total, initial=done, unit=" clips", disable=None) as progress:
+      for key, clips in missing:
+        store.write(key, _counted(itertools.islice(encoded, len(clips)), progress))
+
+  def _is_finished(self, store: shard_store.ShardStore, key: str) -> bool:
+    summary = store.summary(key)
+    # What stopped the last build deserves a second look.
+    return summary is not None and (not summary.problems or self.builder_config.skip_bad)
+
+  def _report(self, problems: Sequence[Problem]) -> None:
+    """Lists bad clips in a file beside the data set, and stops if they are not to be skipped."""
+    report = self._beside("bad_clips.csv")
+    if not problems:
+      report.unlink(missing_ok=True)
+      return
+    report.parent.mkdir(parents=True, exist_ok=True)
+    with report.open("w", newline="", encoding="utf-8") as file:
+      rows = csv.writer(file)
+      rows.writerow(["split", "id", "reason"])
+      rows.writerows((problem.split, problem.id, problem.reason) for problem in problems)
+    if not self.builder_config.skip_bad:
+      raise BadClipsError(
+        f"{source_layout.describe_problems('cannot build the data set', problems)}\n"
+        f"All of them: {report}. Mend them, or leave them out with --skip_bad, and build again; "
+        "what is finished will not be done again"
+      )
+
+  def _take_shards(
+    self,
+    store: shard_store.ShardStore,
+    keys: Mapping[str, Sequence[str]],
+    problems: Sequence[Problem],
+  ) -> None:
+    """Moves the shards to where TFDS expects them and writes down what they hold."""
+    split_infos, counts = [], {}
+    for split, of_split in keys.items():
+      summaries = {key: store.summary(key) for key in of_split}
+      # A shard of which every clip was skipped would confuse readers.
+      kept = [key for key, summary in summaries.items() if summary.actions]
+      if not kept:
+        raise BadClipsError(f"no clip of the split {split!r} can be read")
+      template = self._get_filename_template(split_name=split)
+      paths = [
+        pathlib.Path(template.sharded_filepath(shard_index=index, num_shards=len(kept)))
+        for index in range(len(kept))
+      ]
+      for key, path in zip(kept, paths):
+        store.path(key).replace(path)
+      split_infos.append(
+        tfds.core.SplitInfo(
+          name=split,
+          shard_lengths=[len(summaries[key].actions) for key in kept],
+          num_bytes=sum(path.stat().st_size for path in paths),
+          filename_template=template,
+        )
+      )
+      counts[split] = {
+        "clips": sum(len(summary.actions) for summary in summaries.values()),
+        "skipped": sum(problem.split == split for problem in problems),
+        "trimmed": sum(summary.trimmed for summary in summaries.values()),
+        "without_person": sum(summary.without_person for summary in summaries.values()),
+        "max_frames": max(summary.max_frames for summary in summaries.values()),
+        "actions": [action for key in kept for action in summaries[key].actions],
+      }
+    self.info.set_splits(tfds.core.splits.SplitDict(split_infos))
+    self.info.metadata["splits"] = counts
+    self.info.metadata["skipped"] = len(problems)
+
+  # Nothing is downloaded.
+  def _log_download_bytes(self) -> None:
+    pass
+
+  def _log_download_done(self) -> None:
+    pass
+
+
+def _build_with_beam(
+  store: shard_store.ShardStore,
+  shards: Sequence[tuple[str, list[ClipSource]]],
+  encoding: Encoding,
+  download_config: tfds.download.DownloadConfig,
+) -> None:
+  import apache_beam as beam  # an optional dependency
+
+  def write(key: str, clips: list[ClipSource]) -> None:
+    encode = functools.partial(encode_clip, encoding=encoding)
+    store.write(key, (call_or_explain(encode, clip) for clip in clips))
+
+  with beam.Pipeline(download_config.beam_runner, download_config.beam_options) as pipeline:
+    _ = pipeline | beam.Create(shards) | beam.Reshuffle() | beam.MapTuple(write)
+
+
+def _counted(items: Iterator[Any], progress: tqdm.tqdm) -> Iterator[Any]:
+  for item in items:
+    yield item
+    progress.update()

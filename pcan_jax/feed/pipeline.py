@@ -1,0 +1,270 @@
+"""From TFRecord shards to host batches: choose the frames of a clip, decode only these, batch.
+
+A training stream is a function of (seed, step): which clip stands at a place of the stream, and
+which of its frames are taken, depends on the seed and the place alone, whatever the number of
+threads and hosts. Records are read by their number, so that a stream can start at any step at once
+and a host reads its own clips only.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow.experimental.numpy as tnp
+import tensorflow_datasets as tfds
+
+from pcan_jax.clips.persons import strongest_persons
+from pcan_jax.clips.sampling import FrameSampling, test_clips
+from pcan_jax.feed.dataset import Dataset
+from pcan_jax.feed.epochs import EpochOrder, uniform_order
+from pcan_jax.feed.sampling import training_clip
+
+HostBatch = dict[str, np.ndarray]
+Stage = Callable[[Any], Any]
+
+_PREFETCHED_BATCHES = 4
+
+
+def training_batches(
+  dataset: Dataset,
+  split: str,
+  sampling: FrameSampling,
+  *,
+  batch_size: int,
+  seed: int,
+  order: EpochOrder | None = None,
+  start_step: int = 0,
+  num_hosts: int = 1,
+  host: int = 0,
+) -> Iterator[HostBatch]:
+  """Endless shuffled batches; epochs follow each other without a gap.
+
+  Args:
+    dataset: the data set.
+    split: its training split.
+    sampling: what to read; its `num_clips` is None.
+    batch_size: clips per batch on all hosts together.
+    seed: of the order of clips and the choice of frames.
+    order: as `dataset.epoch_order` returns it; None is every clip once per epoch.
+    start_step: number of batches that an interrupted run has already used.
+    num_hosts, host: the batches hold this host's share of the clips.
+
+  Yields:
+    `rgb` uint8 [b, T, S, S, 3], `keypoints` float32 [b, T', M, V, 2], `keypoint_scores`
+    [b, T', M, V], `action` int32 [b].
+
+  Raises:
+    ValueError: there is no such split, or a record is damaged.
+  """
+  order = order or uniform_order(dataset.num_clips(split))
+  places = tf.data.Dataset.range(start_step * batch_size + host, np.iinfo(np.int64).max, num_hosts)
+  stream = _through(places, training_stages(dataset, split, sampling, order=order, seed=seed))
+  stream = stream.batch(batch_size // num_hosts, drop_remainder=True)
+  yield from _host_batches(stream, dataset)
+
+
+def training_stages(
+  dataset: Dataset, split: str, sampling: FrameSampling, *, order: EpochOrder, seed: int
+) -> dict[str, Stage]:
+  """What is done to each clip, by name and in order, from a place in the stream to its frames."""
+  read = _reader(dataset, split)
+  parse = _parser(dataset, sampling)
+
+  def choose(clip: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    chosen = _random_frames(clip, sampling, seed)
+    return {name: values for name, values in chosen.items() if name != "id"}
+
+  return {
+    "order": lambda place: {"place": place, "number": order.clip_at(place, seed)},
+    "read": lambda clip: clip | {"record": read(clip["number"])},
+    "parse": lambda clip: {"place": clip["place"]} | parse(clip["record"]),
+    "choose": choose,
+    "decode": _decode,
+  }
+
+
+def evaluation_batches(
+  dataset: Dataset,
+  split: str,
+  sampling: FrameSampling,
+  *,
+  batch_size: int,
+  num_hosts: int = 1,
+  host: int = 0,
+) -> Iterator[HostBatch]:
+  """Every clip of a split once, in the order of the shards.
+
+  The last batches are filled up with clips of which `mask` is 0, so that all batches have one
+  shape and all hosts equally many.
+
+  Yields:
+    As `training_batches`, with an axis [K] of test clips after the batch axis, and `id` bytes [b],
+    `mask` float32 [b].
+
+  Raises:
+    ValueError: there is no such split, it has fewer clips than there are hosts, or a record is
+      damaged.
+  """
+  num_clips = dataset.num_clips(split)
+  if num_clips < num_hosts:
+    raise ValueError(
+      f"split {split!r} has {num_clips} clips for {num_hosts} hosts; evaluate on fewer of them"
+    )
+  stages = {
+    "read": _reader(dataset, split),
+    "parse": _parser(dataset, sampling),
+    "choose": _test_frames(sampling, dataset.max_frames(split)),
+    "decode": _decode,
+  }
+  stream = _through(tf.data.Dataset.range(host, num_clips, num_hosts), stages)
+  size = batch_size // num_hosts
+  num_batches = -(-num_clips // batch_size)
+  batch = None
+  count = 0
+  for batch in _host_batches(stream.batch(size), dataset):
+    count += 1
+    yield _fill_up(batch, size)
+  for _ in range(num_batches - count):
+    yield _fill_up({name: values[:0] for name, values in batch.items()}, size)
+
+
+def _fill_up(batch: HostBatch, size: int) -> HostBatch:
+  missing = size - len(batch["id"])
+  batch["mask"] = np.ones(size - missing, np.float32)
+  if not missing:
+    return batch
+  return {
+    name: np.concatenate([values, np.zeros((missing, *values.shape[1:]), values.dtype)])
+    for name, values in batch.items()
+  }
+
+
+def _through(stream: tf.data.Dataset, stages: dict[str, Stage]) -> tf.data.Dataset:
+  """Sends elements through all stages, several at once; a single map costs least."""
+
+  def all_stages(element: Any) -> Any:
+    for stage in stages.values():
+      element = stage(element)
+    return element
+
+  return stream.map(all_stages, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _reader(dataset: Dataset, split: str) -> Stage:
+  """Reads the record of a clip by the clip's number in the split."""
+  info = dataset.builder.info.splits[split]
+  paths = tf.constant([str(path) for path in info.filepaths])
+  ends = tf.constant(np.cumsum(info.shard_lengths), tf.int64)
+  starts = tf.concat([[0], ends[:-1]], axis=0)
+
+  def read(number: tf.Tensor) -> tf.Tensor:
+    shard = tf.searchsorted(ends, number[None], side="right")[0]
+    # Without a buffer, records that are skipped are not read, only their lengths.
+    shard_records = tf.data.TFRecordDataset(paths[shard], buffer_size=0)
+    return shard_records.skip(number - starts[shard]).take(1).get_single_element()
+
+  return read
+
+
+class _StillEncoded(tfds.decode.SkipDecoding):
+  """Hands out all frames of a clip as they are stored, in one piece instead of one by one."""
+
+  def decode_batch_example(self, example_data: tf.Tensor) -> tf.Tensor:
+    return example_data
+
+
+def _parser(dataset: Dataset, sampling: FrameSampling) -> Stage:
+  """Turns a record into the fields that are needed, its frames still encoded."""
+  wanted = {"id", "action", "num_frames"}
+  if sampling.rgb_frames:
+    wanted |= {"frames"}
+  if sampling.pose_frames:
+    wanted |= {"keypoints", "keypoint_scores"}
+  decoding = tfds.decode.PartialDecoding(
+    dict.fromkeys(wanted, True),
+    decoders={"frames": _StillEncoded()} if sampling.rgb_frames else None,
+  )
+  partial = decoding.extract_features(dataset.builder.info.features)
+  return lambda record: partial.deserialize_example(record, decoders=decoding.decoders)
+
+
+def _choose_frames(
+  clip: dict[str, tf.Tensor], sampling: FrameSampling, indices: dict[str, tf.Tensor]
+) -> dict[str, tf.Tensor]:
+  """Keeps the frames that either stream was given, [length] or [clips, length], and no others."""
+  chosen = {"id": clip["id"], "action": tf.cast(clip["action"], tf.int32)}
+  if "rgb" in indices:
+    # Test clips have frames in common; each is to be decoded once.
+    frames, which = tf.unique(tf.reshape(indices["rgb"], [-1]))
+    chosen["jpegs"] = tf.gather(clip["frames"], frames)
+    chosen["rgb"] = tf.reshape(which, tf.shape(indices["rgb"]))
+  if "pose" in indices:
+    keypoints, scores = strongest_persons(
+      clip["keypoints"], clip["keypoint_scores"], sampling.max_persons, xp=tnp
+    )
+    chosen["keypoints"] = tf.gather(keypoints, indices["pose"])
+    chosen["keypoint_scores"] = tf.gather(scores, indices["pose"])
+  return chosen
+
+
+def _random_frames(
+  clip: dict[str, tf.Tensor], sampling: FrameSampling, seed: int
+) -> dict[str, tf.Tensor]:
+  """Draws frames for each stream, by the seed and the clip's place."""
+  indices = {}
+  for number, (stream, length) in enumerate(sampling.lengths.items()):
+    stream_seed = tf.random.experimental.stateless_fold_in(
+      tf.constant([seed, number], tf.int64), clip["place"]
+    )
+    indices[stream] = training_clip(clip["num_frames"], length, stream_seed)
+  return _choose_frames(clip, sampling, indices)
+
+
+def _test_frames(
+  sampling: FrameSampling, max_frames: int
+) -> Callable[[dict], dict[str, tf.Tensor]]:
+  """A function that gives a clip its test clips, from a table of those of every length."""
+  tables = {
+    stream: tf.constant(
+      [test_clips(n, length, sampling.num_clips) for n in range(1, max_frames + 1)]
+    )
+    for stream, length in sampling.lengths.items()
+  }
+  return lambda clip: _choose_frames(
+    clip, sampling, {stream: table[clip["num_frames"] - 1] for stream, table in tables.items()}
+  )
+
+
+def _decode(clip: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+  """Replaces `jpegs` and, in `rgb`, the number of the one that stands at each place."""
+  if "rgb" not in clip:
+    return clip
+  decoded = clip | {}
+  frames = tf.map_fn(
+    lambda jpeg: tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE"),
+    decoded.pop("jpegs"),
+    fn_output_signature=tf.uint8,
+  )
+  return decoded | {"rgb": tf.gather(frames, clip["rgb"])}
+
+
+def _host_batches(stream: tf.data.Dataset, dataset: Dataset) -> Iterator[HostBatch]:
+  """Works some batches ahead, and names the data set if one of its records is damaged."""
+  batches = stream.prefetch(_PREFETCHED_BATCHES).as_numpy_iterator()
+  while True:
+    try:
+      batch = next(batches)
+    except StopIteration:
+      return
+    except (
+      tf.errors.DataLossError,
+      tf.errors.InvalidArgumentError,
+      tf.errors.NotFoundError,
+    ) as error:
+      where = dataset.builder.data_path
+      raise ValueError(
+        f"a record of {where} cannot be read; `python -m data.check {where}` names it, and "
+        f"building the data set again mends it ({error.message})"
+      ) from error
+    yield batch

@@ -1,0 +1,101 @@
+"""What one stored clip holds: written by `data/`, read by `input_pipeline`.
+
+Coordinates. A keypoint is (x, y) in pixels, x to the right, y down; x = 0, y = 0 is the centre of
+the first pixel. A clip is cut out at its box and resized, and its keypoints are moved and scaled
+with it as the released PCAN models expect:
+
+  x_stored = (x_source - x0) * side / (x1 - x0)        and y likewise.
+
+An image resized by s puts the pixel centre x at s * x + (s - 1) / 2, so stored keypoints lie up to
+half a pixel from where a purist would put them. The released models were trained this way, and the
+same convention holds from here to the heatmaps.
+
+A keypoint that was not detected has the score 0 and the coordinates (0, 0).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+SCHEMA_VERSION = 1
+"""Rises when a reader of the older records could not read the new ones."""
+
+
+def features(num_keypoints: int) -> tfds.features.FeaturesDict:
+  """The features of one clip of T frames with M persons of V keypoints.
+
+  Args:
+    num_keypoints: V.
+
+  Returns:
+    `id`: name of the video without its suffix.
+    `action`: id of the action; -1 if the label is not known.
+    `num_frames`: T.
+    `fps`: average frames per second of the video.
+    `original_size`: (h, w) of the video in pixels.
+    `box`: (x0, y0, x1, y1) of the crop in pixels of the video, end exclusive.
+    `frames`: T JPEG images, RGB, square, all of the side that the metadata names.
+    `keypoints`: [M, T, V, 2] in pixels of the stored frames.
+    `keypoint_scores`: [M, T, V], 0 where a keypoint was not detected.
+  """
+  return tfds.features.FeaturesDict(
+    {
+      "id": tfds.features.Text(),
+      "action": tfds.features.Scalar(dtype=np.int64),
+      "num_frames": tfds.features.Scalar(dtype=np.int64),
+      "fps": tfds.features.Scalar(dtype=np.float32),
+      "original_size": tfds.features.Tensor(shape=(2,), dtype=np.int64),
+      "box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
+      "frames": tfds.features.Sequence(
+        tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
+      ),
+      "keypoints": tfds.features.Tensor(
+        shape=(None, None, num_keypoints, 2), dtype=np.float32, encoding="bytes"
+      ),
+      "keypoint_scores": tfds.features.Tensor(
+        shape=(None, None, num_keypoints), dtype=np.float32, encoding="bytes"
+      ),
+    }
+  )
+
+
+METADATA_FIELDS = ("schema_version", "side", "jpeg_quality", "layout", "tree", "splits", "skipped")
+"""What `metadata.json` of a built data set holds.
+
+`schema_version`; `side` of the stored frames in pixels and their `jpeg_quality`; `layout`
+(`KeypointLayout.to_dict`); `tree` (`LabelTree.to_dict`); `splits`, counts per split, the
+`max_frames` of its longest clip, and the `actions` of its records in their order; `skipped`, how
+many clips of the source were left out because they could not be read.
+"""
+
+
+def check_metadata(metadata: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
+  """Makes sure that the records of a data set can be read by this version of the project.
+
+  Args:
+    metadata: `builder.info.metadata` of the data set.
+    where: what to call the data set in error messages.
+
+  Returns:
+    The metadata with all of `METADATA_FIELDS`.
+
+  Raises:
+    ValueError: it is not one of this project's data sets, or of another schema version.
+  """
+  metadata = dict(metadata or {})
+  if "schema_version" not in metadata:
+    raise ValueError(
+      f"{where} was not built by this project: its metadata.json has no 'schema_version'. "
+      "Build a data set with `python -m data.build SOURCE OUT`"
+    )
+  if metadata["schema_version"] != SCHEMA_VERSION:
+    raise ValueError(
+      f"{where} has records of schema version {metadata['schema_version']}, but this version of "
+      f"the project reads {SCHEMA_VERSION}. Build it again with `python -m data.build SOURCE OUT`"
+    )
+  missing = [field for field in METADATA_FIELDS if field not in metadata]
+  if missing:
+    raise ValueError(f"{where}: metadata.json lacks {missing}; build the data set again")
+  return metadata

@@ -1,0 +1,140 @@
+"""Finished shards of a build in progress, kept until the data set is complete."""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import io
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from pcan_jax.clips.source_layout import ClipSource, Problem
+from pcan_jax.clips.stored_frames import Encoding
+from pcan_jax.feed.records import SCHEMA_VERSION
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardSummary:
+  """What a finished shard holds.
+
+  Attributes:
+    actions: of its records, in their order; -1 where the label is not known.
+    problems: clips that should have been in it.
+    trimmed: clips whose video and poses differed in length and were cut to the shorter one.
+    without_person: clips in which no keypoint was detected.
+    max_frames: number of frames of the longest clip.
+  """
+
+  actions: tuple[int, ...]
+  problems: tuple[Problem, ...]
+  trimmed: int
+  without_person: int
+  max_frames: int
+
+
+def plan_shards(clips: Sequence[ClipSource], clips_per_shard: int) -> list[list[ClipSource]]:
+  """Spreads clips over shards of nearly equal length, in an order that mixes the classes."""
+  clips = sorted(clips, key=lambda clip: hashlib.sha256(clip.id.encode()).digest())
+  count = -(-len(clips) // clips_per_shard)
+  if not clips:
+    return []
+  edges = [len(clips) * index // count for index in range(count + 1)]
+  return [clips[start:end] for start, end in zip(edges, edges[1:])]
+
+
+def shard_key(clips: Sequence[ClipSource], encoding: Encoding) -> str:
+  """Identifies what a shard is made of; it changes with anything that changes its files.
+
+  Videos count by size and time of change, not by content, or a restart would read them all.
+  """
+  summary = tuple(field.name for field in dataclasses.fields(ShardSummary))
+  versions = (SCHEMA_VERSION, summary, cv2.__version__, av.__version__)
+  digest = hashlib.sha256(repr((versions, encoding)).encode())
+  for clip in clips:
+    status = clip.video.stat()
+    pose = (clip.keypoints.dtype.str, clip.scores.dtype.str, clip.keypoints.shape, clip.img_shape)
+    video = (str(clip.video), status.st_size, status.st_mtime_ns)
+    digest.update(repr((clip.split, clip.id, clip.action, video, pose)).encode())
+    digest.update(np.ascontiguousarray(clip.keypoints).tobytes())
+    digest.update(np.ascontiguousarray(clip.scores).tobytes())
+  return digest.hexdigest()[:32]
+
+
+def _as_example(record: dict[str, Any]) -> dict[str, Any]:
+  """A record in the form that TFDS encodes; images given as files are stored as they are."""
+  example = {name: value for name, value in record.items() if name != "trimmed"}
+  return example | {"frames": [io.BytesIO(jpeg) for jpeg in record["frames"]]}
+
+
+class ShardStore:
+  """The folder of finished shards.
+
+  A shard is two files, KEY.tfrecord and KEY.json. The second one is written last.
+  """
+
+  def __init__(self, folder: pathlib.Path, features: tfds.features.FeaturesDict) -> None:
+    self.folder = folder
+    self._features = features
+
+  @contextlib.contextmanager
+  def locked(self) -> Iterator[None]:
+    """Keeps a second build of the same data set out.
+
+    Raises:
+      RuntimeError: such a build is running.
+    """
+    self.folder.mkdir(parents=True, exist_ok=True)
+    with (self.folder / "lock").open("w") as lock:
+      try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      except BlockingIOError:
+        raise RuntimeError(f"another build is writing to {self.folder}; wait for it") from None
+      yield
+
+  def path(self, key: str) -> pathlib.Path:
+    return self.folder / f"{key}.tfrecord"
+
+  def summary(self, key: str) -> ShardSummary | None:
+    """What a shard holds, or None if it is not finished."""
+    path = self.folder / f"{key}.json"
+    # The shard is gone if a build was killed while it moved its shards into place.
+    if not path.is_file() or not self.path(key).is_file():
+      return None
+    fields = json.loads(path.read_text(encoding="utf-8"))
+    problems = tuple(Problem(**problem) for problem in fields.pop("problems"))
+    return ShardSummary(actions=tuple(fields.pop("actions")), problems=problems, **fields)
+
+  def write(self, key: str, encoded: Iterable[dict[str, Any] | Problem]) -> ShardSummary:
+    """Writes one shard; it counts as finished only when all of it is on disk."""
+    serializer = tfds.core.example_serializer.ExampleSerializer(
+      self._features.get_serialized_info()
+    )
+    actions, problems, trimmed, without_person, max_frames = [], [], 0, 0, 0
+    unfinished = self.folder / f"{key}.unfinished"
+    with tf.io.TFRecordWriter(os.fspath(unfinished)) as writer:
+      for record in encoded:
+        if isinstance(record, Problem):
+          problems.append(record)
+          continue
+        actions.append(record["action"])
+        trimmed += record["trimmed"]
+        without_person += not record["keypoint_scores"].any()
+        max_frames = max(max_frames, len(record["frames"]))
+        example = serializer.serialize_example(self._features.encode_example(_as_example(record)))
+        # The fields of an example are a map, and maps are written in any order unless asked.
+        example = tf.train.Example.FromString(example)
+        writer.write(example.SerializeToString(deterministic=True))
+    unfinished.replace(self.path(key))
+    summary = ShardSummary(tuple(actions), tuple(problems), trimmed, without_person, max_frames)
+    unfinished.write_text(json.dumps(dataclasses.asdict(summary)), encoding="utf-8")
+    unfinished.replace(self.folder / f"{key}.json")
+    return summary

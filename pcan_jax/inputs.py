@@ -1,0 +1,233 @@
+"""From stored clips to network inputs, on the device: crop, flip, normalise, render heatmaps.
+
+Coordinates. A stored frame is a square of side S pixels. Keypoints are (x, y), x to the right and
+y down, in the units of its pixels; rescaling an image by s multiplies its keypoints by s, and
+mirroring an image of width W takes x to W - x. A heatmap puts a keypoint at (x, y) on the sample
+whose column is x and whose row is y. These are the conventions of MMAction2, on which the
+authors' release is built.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int, UInt8
+
+from pcan_jax import heatmaps
+from pcan_jax.keypoints import KeypointLayout
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+# Candidates per clip for a crop of random area and aspect that fits into the frame.
+_CROP_ATTEMPTS = 10
+
+Batch = dict[str, Array | np.ndarray]
+Box = Float[Array, "b 4"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+  """Random transformations of training clips, the same for both streams of a clip.
+
+  Attributes:
+    crop_area: smallest and largest area of the crop, as a fraction of the frame.
+    crop_aspect: smallest and largest width / height of the crop.
+    flip: probability of a horizontal flip.
+    rotation: largest rotation of the keypoints, in degrees; the frames are not rotated.
+    scale_jitter: largest relative change of the keypoints' width and height, independent.
+    keypoint_noise: standard deviation of a shift per joint and clip, as a fraction of the side.
+  """
+
+  crop_area: tuple[float, float]
+  crop_aspect: tuple[float, float]
+  flip: float
+  rotation: float
+  scale_jitter: float
+  keypoint_noise: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+  """What the network is fed.
+
+  Attributes:
+    stored_size: side of the stored frames in pixels.
+    rgb_size: side of the RGB input in pixels.
+    heatmap_size: side of the heatmaps in pixels.
+    layout: names, flip pairs and limbs of the keypoints.
+    sigma: standard deviation of a keypoint's Gaussian, in heatmap pixels.
+    heatmaps: what is drawn of the layout: "joints", "limbs", or "both", joints first.
+    augmentation: the random transformations, or None in evaluation.
+
+  Raises:
+    ValueError: `heatmaps` is none of these, or asks for limbs that the layout has not.
+  """
+
+  stored_size: int
+  rgb_size: int
+  heatmap_size: int
+  layout: KeypointLayout
+  sigma: float
+  heatmaps: str
+  augmentation: Augmentation | None
+
+  def __post_init__(self) -> None:
+    if self.heatmaps not in ("joints", "limbs", "both"):
+      raise ValueError(f"input.heatmaps must be joints, limbs or both, not {self.heatmaps!r}")
+    if self.heatmaps != "joints" and not self.layout.limbs:
+      raise ValueError(
+        f"input.heatmaps={self.heatmaps!r} needs limbs, but the keypoint layout "
+        f"{self.layout.name!r} has none; set it to joints"
+      )
+
+  @property
+  def heatmap_channels(self) -> tuple[str, ...]:
+    """What each heatmap shows: a joint by its name, a limb by those of its two joints."""
+    joints = self.layout.joints
+    limbs = tuple(f"{joints[start]}-{joints[end]}" for start, end in self.layout.limbs)
+    return {"joints": joints, "limbs": limbs, "both": joints + limbs}[self.heatmaps]
+
+
+def preprocess(batch: Batch, config: Preprocessing, key: Array | None = None) -> dict[str, Array]:
+  """Turns a host batch into network inputs.
+
+  Args:
+    batch: `rgb` uint8 [B, T, S, S, 3] and/or `keypoints` [B, T', M, V, 2], in the pixels of those
+      frames, with `keypoint_scores` [B, T', M, V].
+    config: sizes, and whether and how to augment.
+    key: randomness of the augmentation; unused without one.
+
+  Returns:
+    `rgb` [B, T, H, W, 3], normalised, and/or `heatmaps` [B, T', h, w, C] with the channels
+    `config.heatmap_channels`, both float32.
+  """
+  augmentation = config.augmentation
+  num_clips = batch["rgb" if "rgb" in batch else "keypoints"].shape[0]
+  if augmentation is None:
+    box = jnp.tile(jnp.array([0.0, 0.0, 1.0, 1.0]), (num_clips, 1))
+    flipped = jnp.zeros(num_clips, bool)
+  else:
+    key_crop, key_flip, key_keypoints = jax.random.split(key, 3)
+    box = random_crop(key_crop, num_clips, augmentation)
+    flipped = jax.random.bernoulli(key_flip, augmentation.flip, (num_clips,))
+  box *= config.stored_size
+
+  inputs = {}
+  if "rgb" in batch:
+    frames = crop_and_resize(batch["rgb"], box, config.rgb_size)
+    frames = jnp.where(flipped[:, None, None, None, None], frames[:, :, :, ::-1], frames)
+    inputs["rgb"] = (frames - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
+  if "keypoints" in batch:
+    keypoints, scores = batch["keypoints"], batch["keypoint_scores"]
+    if augmentation is not None:
+      keypoints = jitter_keypoints(key_keypoints, keypoints, config.stored_size, augmentation)
+    keypoints = crop_keypoints(keypoints, box, config.heatmap_size)
+    keypoints, scores = flip_keypoints(
+      keypoints, scores, flipped, config.heatmap_size, config.layout.flip_permutation()
+    )
+    # XLA would draw them once more for the gradient of the first kernel.
+    inputs["heatmaps"] = lax.optimization_barrier(_render(keypoints, scores, config))
+  return inputs
+
+
+def _render(
+  keypoints: Float[Array, "b t m v 2"], scores: Float[Array, "b t m v"], config: Preprocessing
+) -> Float[Array, "b t h w c"]:
+  """Draws `config.heatmap_channels` from keypoints in heatmap pixels."""
+  size = (config.heatmap_size, config.heatmap_size)
+  drawn = []
+  if config.heatmaps != "limbs":
+    drawn.append(heatmaps.render_joints(keypoints, scores, size, config.sigma))
+  if config.heatmaps != "joints":
+    limbs = config.layout.limbs
+    drawn.append(heatmaps.render_limbs(keypoints, scores, limbs, size, config.sigma))
+  return jnp.concatenate(drawn, axis=-1)
+
+
+def random_crop(key: Array, num_clips: int, config: Augmentation) -> Box:
+  """Boxes (x0, y0, x1, y1) of random area, aspect and place in the unit square.
+
+  Of ten candidates the first that fits is taken; where none does, the whole frame.
+  """
+  key_area, key_aspect, key_place = jax.random.split(key, 3)
+  attempts = (num_clips, _CROP_ATTEMPTS)
+  area = jax.random.uniform(
+    key_area, attempts, minval=config.crop_area[0], maxval=config.crop_area[1]
+  )
+  log_aspect = jax.random.uniform(
+    key_aspect, attempts, minval=np.log(config.crop_aspect[0]), maxval=np.log(config.crop_aspect[1])
+  )
+  sizes = jnp.stack([jnp.sqrt(area) * jnp.exp(s * log_aspect / 2) for s in (1, -1)], axis=-1)
+  fits = jnp.all(sizes <= 1, axis=-1)
+  first = jnp.argmax(fits, axis=1)
+  size = jnp.where(
+    jnp.any(fits, axis=1)[:, None],
+    jnp.take_along_axis(sizes, first[:, None, None], axis=1)[:, 0],
+    1.0,
+  )
+  start = jax.random.uniform(key_place, (num_clips, 2)) * (1 - size)
+  return jnp.concatenate([start, start + size], axis=-1)
+
+
+def crop_and_resize(
+  frames: UInt8[Array, "b t s s 3"], box: Box, size: int
+) -> Float[Array, "b t size size 3"]:
+  """Cuts `box`, in pixels, out of every frame of a clip and resizes it, bilinear, antialiased."""
+
+  def one_clip(clip: Array, corners: Array) -> Array:
+    scale = size / (corners[2:] - corners[:2])
+    return jax.image.scale_and_translate(
+      clip.astype(jnp.float32),
+      (clip.shape[0], size, size, 3),
+      spatial_dims=(1, 2),
+      scale=scale[::-1],
+      translation=(-corners[:2] * scale)[::-1],
+      method="linear",
+    )
+
+  return jax.vmap(one_clip)(frames, box)
+
+
+def crop_keypoints(
+  keypoints: Float[Array, "b t m v 2"], box: Box, size: int
+) -> Float[Array, "b t m v 2"]:
+  """Keypoints in the pixels of the heatmap that shows `box`."""
+  start, end = box[:, None, None, None, :2], box[:, None, None, None, 2:]
+  return (keypoints - start) * (size / (end - start))
+
+
+def flip_keypoints(
+  keypoints: Float[Array, "b t m v 2"],
+  scores: Float[Array, "b t m v"],
+  flipped: Array,
+  width: int,
+  permutation: Int[np.ndarray, "v"],
+) -> tuple[Array, Array]:
+  """Mirrors the chosen clips: x to width - x, left joints to right joints and back."""
+  mirrored = keypoints[..., permutation, :]
+  mirrored = jnp.stack([width - mirrored[..., 0], mirrored[..., 1]], axis=-1)
+  where = flipped[:, None, None, None]
+  return (
+    jnp.where(where[..., None], mirrored, keypoints),
+    jnp.where(where, scores[..., permutation], scores),
+  )
+
+
+def jitter_keypoints(
+  key: Array, keypoints: Float[Array, "b t m v 2"], side: int, config: Augmentation
+) -> Float[Array, "b t m v 2"]:
+  """Rotates and stretches skeletons about the frame's centre and displaces single joints."""
+  key_rotation, key_scale, key_noise = jax.random.split(key, 3)
+  num_clips, _, persons, joints, _ = keypoints.shape
+  angle = jax.random.uniform(key_rotation, (num_clips,), minval=-1, maxval=1)
+  angle = angle * jnp.deg2rad(config.rotation)
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  rotation = jnp.moveaxis(jnp.array([[cos, -sin], [sin, cos]]), -1, 0)
+  stretch = jax.random.uniform(key_scale, (num_clips, 1, 2), minval=-1, maxval=1)
+  transform = rotation * (1 + config.scale_jitter * stretch)
+  noise = jax.random.normal(key_noise, (num_clips, 1, persons, joints, 2)) * config.keypoint_noise
+  centred = jnp.einsum("bij,btmvj->btmvi", transform, keypoints - side / 2)
+  return centred + side / 2 + noise * side

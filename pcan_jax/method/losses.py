@@ -1,0 +1,286 @@
+"""PCAN's losses of one stream: cross-entropy, hierarchical, calibrating (PCC), diversity (PDA).
+
+Equations are those of PCAN, arXiv 2412.14719. The paper and the authors' released code differ in
+details; both are values of `LossConfig`, which `configs/ma52.py` gives. Where eq. 5, 8 and 9 write
+`dis`, cosine similarity is meant, and eq. 7 and 8 divide by the temperature, as the paper's own
+text needs it.
+
+Losses are means over the samples of a batch, computed in float32 or better.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Shaped
+
+from pcan_jax.method.cosine import cosines, upcast
+from pcan_jax.method.prototypes import class_means, update_prototypes
+from pcan_jax.method.sets import AmbiguousSets, ambiguous_sets
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+  """The losses of a stream. A weight of 0 switches a loss off.
+
+  Attributes:
+    ce_weight: of the cross-entropies of both classifiers.
+    hp_weight: of the hierarchical loss.
+    hp_lambda: how much a body part's probability counts in that loss (eq. 1).
+    pcc_weight: of the calibrating losses of both levels.
+    pcc_temperature: tau in eq. 7 and 8.
+    pcc_alpha: for the false negatives A1, A2, A3 of the action level.
+    pcc_alpha_scales: whether alpha multiplies the terms ("loss") or, within them, the logits.
+    pcc_covers: whether a false negative term is taken of the samples in its set, and the false
+      positive term of the samples whose class has false positives ("sets"), or all terms are taken
+      of every sample ("batch"). The penalties in the terms are the same.
+    pda_weight: of the diversity loss, beta.
+    pda_gradient: whether the diversity loss moves the embeddings, through the updated prototypes,
+      or is only reported.
+    prototype_momentum: the part of a prototype that stays in an update (eq. 3).
+
+  Raises:
+    ValueError: a value is not one of those above.
+  """
+
+  ce_weight: float
+  hp_weight: float
+  hp_lambda: float
+  pcc_weight: float
+  pcc_temperature: float
+  pcc_alpha: tuple[float, float, float]
+  pcc_alpha_scales: Literal["loss", "logits"]
+  pcc_covers: Literal["sets", "batch"]
+  pda_weight: float
+  pda_gradient: bool
+  prototype_momentum: float
+
+  def __post_init__(self) -> None:
+    if len(self.pcc_alpha) != 3:
+      raise ValueError(f"pcc_alpha needs a value for each of A1, A2, A3: {self.pcc_alpha}")
+    if self.pcc_alpha_scales not in ("loss", "logits"):
+      raise ValueError(f"pcc_alpha_scales is 'loss' or 'logits', not {self.pcc_alpha_scales!r}")
+    if self.pcc_covers not in ("sets", "batch"):
+      raise ValueError(f"pcc_covers is 'sets' or 'batch', not {self.pcc_covers!r}")
+    if self.pcc_temperature <= 0:
+      raise ValueError(f"pcc_temperature must be positive, not {self.pcc_temperature}")
+    if not 0 <= self.prototype_momentum <= 1:
+      raise ValueError(f"prototype_momentum must be in 0..1, not {self.prototype_momentum}")
+
+  @property
+  def needs_prototypes(self) -> bool:
+    """Whether a loss is on that is computed from embeddings and prototypes."""
+    return self.pcc_weight != 0 or self.pda_weight != 0
+
+
+def _pick(x: Shaped[Array, "*s n k"], label: Int[Array, " n"]) -> Shaped[Array, "*s n"]:
+  """The value of every sample's own class. Unlike indexing, it needs no scatter backwards."""
+  is_own = jnp.arange(x.shape[-1]) == label[:, None]
+  return jnp.sum(jnp.where(is_own, x, 0), axis=-1)
+
+
+def cross_entropy(logits: Float[Array, "n k"], labels: Int[Array, " n"]) -> Float[Array, ""]:
+  """Mean cross-entropy of softmax probabilities.
+
+  Args:
+    logits: of K classes.
+    labels: true classes.
+  """
+  logits = upcast(logits)
+  return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - _pick(logits, labels))
+
+
+def hierarchical_loss(
+  action_logits: Float[Array, "n a"],
+  body_logits: Float[Array, "n b"],
+  action: Int[Array, " n"],
+  parents: Int[Array, " a"],
+  hp_lambda: float,
+) -> Float[Array, ""]:
+  """Cross-entropy over the legal states of the label tree (PCAN eq. 1 and 2).
+
+  A state is a body part alone, or an action together with its body part; its score is the sum of
+  their sigmoids, body parts weighted by lambda.
+
+  Args:
+    action_logits: logits of the action classifier.
+    body_logits: logits of the body classifier.
+    action: true actions.
+    parents: body part of every action.
+    hp_lambda: lambda.
+  """
+  body = hp_lambda * jax.nn.sigmoid(upcast(body_logits))
+  with_parent = body[:, parents] + jax.nn.sigmoid(upcast(action_logits))
+  states = jnp.concatenate([body, with_parent], axis=-1)
+  return cross_entropy(states, body.shape[-1] + action)
+
+
+def pcc_terms(
+  z: Float[Array, "n d"],
+  prototypes: Float[Array, "k d"],
+  logits: Float[Array, "n k"],
+  sets: AmbiguousSets,
+  alpha: Sequence[float],
+  config: LossConfig,
+) -> Float[Array, "s n"]:
+  """The calibrating loss of every sample of one level, term by term (PCAN eq. 4-8).
+
+  Each term is the cross-entropy of the sample's similarities to the prototypes, after a penalty
+  was taken off its own class: for being far from the centre of its class's false negatives, or near
+  the centre of those mistaken for its class. The surer the classifier, the smaller the penalty.
+
+  Args:
+    z: embeddings.
+    prototypes: the updated ones.
+    logits: of the classifier of this level.
+    sets: of this level.
+    alpha: one factor per false negative set; it is applied to the logits or not at all, as
+      `config.pcc_alpha_scales` says.
+    config: its temperature, and what its terms cover.
+
+  Returns:
+    A row per false negative set, in the order of `sets.fn`, and one for the false positives; 0 for
+    samples not covered.
+
+  Raises:
+    ValueError: there is not one alpha for each set.
+  """
+  if len(alpha) != len(sets.fn):
+    raise ValueError(f"{len(sets.fn)} sets of false negatives, but alpha is {tuple(alpha)}")
+  z, prototypes, logits = upcast(z), upcast(prototypes), upcast(logits)
+  num_classes = prototypes.shape[0]
+  label = sets.label
+  doubt = 1 - _pick(jax.nn.softmax(logits, axis=-1), label)
+
+  masks = jnp.stack([*sets.fn, sets.fp])
+  filed_under = jnp.stack([label] * len(sets.fn) + [sets.predicted])
+  centres, counts = jax.vmap(class_means, in_axes=(None, 0, 0, None))(
+    z, filed_under, masks, num_classes
+  )
+  exists = counts[:, label] > 0
+  similarities = cosines(z, jnp.concatenate([prototypes[None], centres]))
+  similarity = similarities[0] / config.pcc_temperature
+  nearness = _pick(similarities[1:], label)
+  # False negatives shall come closer to their centre, all others leave that of false positives.
+  penalty = doubt * jnp.concatenate([1 - nearness[:-1], 1 + nearness[-1:]])
+
+  scale = jnp.ones(len(masks), z.dtype)
+  if config.pcc_alpha_scales == "logits":
+    scale = jnp.array([*alpha, 1.0], z.dtype)
+  own = scale[:, None] * (_pick(similarity, label) - jnp.where(exists, penalty, 0))
+  is_own = jnp.arange(num_classes) == label[:, None]
+  class_logits = jnp.where(is_own, own[..., None], scale[:, None, None] * similarity)
+  terms = jax.nn.logsumexp(class_logits, axis=-1) - own
+  if config.pcc_covers == "batch":
+    return terms
+  return jnp.where(jnp.stack([*sets.fn, exists[-1]]), terms, 0)
+
+
+def pcc_loss(
+  z: Float[Array, "n d"],
+  prototypes: Float[Array, "k d"],
+  logits: Float[Array, "n k"],
+  sets: AmbiguousSets,
+  alpha: Sequence[float],
+  config: LossConfig,
+) -> Float[Array, ""]:
+  """Prototypical calibrating loss of one level (PCAN eq. 4-8), before its weight.
+
+  Args:
+    z: embeddings.
+    prototypes: the updated ones.
+    logits: of the classifier of this level.
+    sets: of this level.
+    alpha: one factor per false negative set.
+    config: as for `pcc_terms`.
+
+  Raises:
+    ValueError: there is not one alpha for each set.
+  """
+  terms = pcc_terms(z, prototypes, logits, sets, alpha, config)
+  if config.pcc_alpha_scales == "loss":
+    terms *= jnp.array([*alpha, 1.0], terms.dtype)[:, None]
+  return jnp.mean(jnp.sum(terms, axis=0))
+
+
+def pda_loss(prototypes: Float[Array, "k d"]) -> Float[Array, ""]:
+  """Prototypical diversity amplification: Frobenius norm of the prototypes' cosines (PCAN eq. 9).
+
+  Squares are summed; eq. 9 as printed is the root of a sum that can be negative.
+  """
+  prototypes = upcast(prototypes)
+  squared = jnp.sum(jnp.square(cosines(prototypes, prototypes)))
+  # Only when all prototypes are zero is there nothing to take the root's gradient of.
+  return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
+
+
+def stream_loss(
+  outputs: dict[str, dict[str, Float[Array, "_ _"]]],
+  prototypes: dict[str, Float[Array, "_ _"]] | None,
+  *,
+  action: Int[Array, " n"],
+  parents: Sequence[int] | Int[Array, " a"],
+  config: LossConfig,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], dict[str, Float[Array, "_ _"]] | None]:
+  """All losses of one stream, and its new prototypes.
+
+  Args:
+    outputs: of the network, per level (`action`, `body`) the `logits` [N, C] and, of a stream with
+      prototypes, the `embedding` [N, D] in their space.
+    prototypes: per level [C, D]; None for a stream without.
+    action: true actions.
+    parents: body part of every action.
+    config: which losses, and how.
+
+  Returns:
+    The weighted sum; the losses before their weights and the sizes of the ambiguous sets, by name;
+    the prototypes to store, cut from the gradient, or None for a stream without.
+
+  Raises:
+    ValueError: a loss is on that needs embeddings and prototypes, and there are none.
+  """
+  if config.needs_prototypes and prototypes is None:
+    raise ValueError("pcc_weight and pda_weight must be 0 for a stream without prototypes")
+  parents = jnp.asarray(parents)
+  body = parents[action]
+  action_logits, body_logits = (outputs[level]["logits"] for level in ("action", "body"))
+  of_actions, of_bodies = ambiguous_sets(action_logits, body_logits, action, body)
+  terms = {
+    "ce_action": cross_entropy(action_logits, action),
+    "ce_body": cross_entropy(body_logits, body),
+  }
+  total = config.ce_weight * (terms["ce_action"] + terms["ce_body"])
+  if config.hp_weight:
+    terms["hp"] = hierarchical_loss(action_logits, body_logits, action, parents, config.hp_lambda)
+    total += config.hp_weight * terms["hp"]
+
+  new_prototypes = None
+  if prototypes is not None:
+    updated = {}
+    for level, sets, alpha in (
+      ("action", of_actions, config.pcc_alpha),
+      ("body", of_bodies, (1.0,)),
+    ):
+      z, logits = outputs[level]["embedding"], outputs[level]["logits"]
+      updated[level] = update_prototypes(
+        upcast(prototypes[level]), upcast(z), sets.label, sets.tp, config.prototype_momentum
+      )
+      if config.pcc_weight:
+        name = f"pcc_{level}"
+        terms[name] = pcc_loss(z, updated[level], logits, sets, alpha, config)
+        total += config.pcc_weight * terms[name]
+    new_prototypes = jax.lax.stop_gradient(updated)
+    if config.pda_weight:
+      spread = updated if config.pda_gradient else new_prototypes
+      terms["pda"] = pda_loss(spread["action"])
+      total += config.pda_weight * terms["pda"]
+
+  terms["num_tp"] = jnp.sum(of_actions.tp)
+  for kind, fn in zip(("a1", "a2", "a3"), of_actions.fn):
+    terms[f"num_fn_{kind}"] = jnp.sum(fn)
+  terms["num_fp"] = jnp.sum(of_actions.fp)
+  terms["num_body_tp"] = jnp.sum(of_bodies.tp)
+  terms["num_body_fp"] = jnp.sum(of_bodies.fp)
+  return total, terms, new_prototypes

@@ -1,0 +1,56 @@
+"""Class means and prototypes: the state that PCAN's losses calibrate with.
+
+Everything is segment sums over the batch. Under `jit` with a batch sharded over devices the sums,
+and with them the means and prototypes, are those of the global batch.
+
+Equations are those of PCAN, arXiv 2412.14719.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+
+def class_means(
+  z: Float[Array, "n d"], index: Int[Array, " n"], mask: Bool[Array, " n"], num_classes: int
+) -> tuple[Float[Array, "k d"], Float[Array, " k"]]:
+  """The mean of the masked embeddings of every class (PCAN eq. 4 and 6).
+
+  Args:
+    z: embeddings.
+    index: class of every sample.
+    mask: samples that count.
+    num_classes: K.
+
+  Returns:
+    Means, zero for a class without samples, and the number of samples of every class.
+  """
+  counts = jax.ops.segment_sum(mask.astype(z.dtype), index, num_classes)
+  sums = jax.ops.segment_sum(jnp.where(mask[:, None], z, 0), index, num_classes)
+  return sums / jnp.maximum(counts, 1)[:, None], counts
+
+
+def update_prototypes(
+  prototypes: Float[Array, "k d"],
+  z: Float[Array, "n d"],
+  index: Int[Array, " n"],
+  tp_mask: Bool[Array, " n"],
+  momentum: float,
+) -> Float[Array, "k d"]:
+  """Moves each class with true positives towards their mean (PCAN eq. 3); others stay.
+
+  The gradient flows into `z` through the means; store `jax.lax.stop_gradient` of the result.
+
+  Args:
+    prototypes: one per class.
+    z: embeddings.
+    index: class of every sample.
+    tp_mask: true positives.
+    momentum: the part of a prototype that stays.
+
+  Returns:
+    The new prototypes.
+  """
+  means, counts = class_means(z, index, tp_mask, prototypes.shape[0])
+  moved = momentum * prototypes + (1 - momentum) * means
+  return jnp.where(counts[:, None] > 0, moved, prototypes)

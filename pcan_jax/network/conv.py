@@ -1,0 +1,318 @@
+"""3D convolutions as 2D ones and matrix products, and temporal upsampling.
+
+Every convolution of a SlowOnly network has a kernel that is 1 x k x k, k x 1 x 1 or 1 x 1 x 1.
+Such a convolution is a 2D one over frames or over (time, pixels), or a matrix product, and both
+XLA on CPU and cuDNN run those several times faster than the equivalent 3D convolution.
+Arrays are [batch, time, height, width, channels] throughout.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from pcan_jax.network import cpu_gradients
+from pcan_jax.network.cpu_gradients import shift
+from pcan_jax.network.norm import BatchNorm
+
+# What leaves a convolution, by the name that rematerialisation knows it by.
+OUTPUT = "convolution"
+
+# He's initialisation by the fan out, as MMAction2 starts its convolutions.
+kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def convolve(
+  x: Float[Array, "n t h w c"],
+  kernel: Float[Array, "kt kh kw c d"],
+  strides: tuple[int, int, int] = (1, 1, 1),
+) -> Float[Array, "n t2 h2 w2 d"]:
+  """3D cross-correlation, padded by (k - 1) // 2 on both sides of every axis as in PyTorch.
+
+  Args:
+    x: input volume.
+    kernel: weights; every extent is odd.
+    strides: step along time, height and width.
+
+  Returns:
+    A volume whose extents are ceil(input extent / stride).
+
+  Raises:
+    ValueError: an even kernel extent.
+  """
+  if not all(extent % 2 for extent in kernel.shape[:3]):
+    raise ValueError(f"kernel extents must be odd, got {kernel.shape[:3]}")
+  kt, kh, kw = kernel.shape[:3]
+  if kt == 1:
+    x = x[:, :: strides[0]]
+    return _pointwise(x, kernel, strides) if kh == kw == 1 else _per_frame(x, kernel, strides)
+  if kh == kw == 1:
+    return _per_pixel(x[:, :, :: strides[1], :: strides[2]], kernel, strides[0])
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    strides,
+    [((extent - 1) // 2,) * 2 for extent in kernel.shape[:3]],
+    dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+  )
+
+
+def _matmul(x: Float[Array, "*batch c"], weights: Float[Array, "c d"]) -> Float[Array, "*batch d"]:
+  """A product of 2D operands; with more axes XLA on CPU transposes whole arrays in the backward."""
+  y = x.reshape(-1, x.shape[-1]) @ weights
+  return y.reshape(*x.shape[:-1], weights.shape[-1])
+
+
+def _pointwise(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
+  return _matmul(x[:, :, :: strides[1], :: strides[2]], kernel[0, 0, 0])
+
+
+def _per_frame(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
+  """1 x k x k: a 2D convolution of n * t frames."""
+  n, t, *frame = x.shape
+  y = _convolve_frames(x.reshape(n * t, *frame), kernel[0], strides[1:])
+  return y.reshape(n, t, *y.shape[1:])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve_frames(
+  x: Float[Array, "n h w c"], kernel: Float[Array, "kh kw c d"], strides: tuple[int, int]
+) -> Float[Array, "n h2 w2 d"]:
+  """A 2D convolution with symmetric padding; its gradient takes the form the backend likes."""
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    strides,
+    [((extent - 1) // 2,) * 2 for extent in kernel.shape[:2]],
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+
+
+def _convolve_frames_forward(
+  x: Array, kernel: Array, strides: tuple[int, int]
+) -> tuple[Array, tuple[Array, Array]]:
+  return _convolve_frames(x, kernel, strides), (x, kernel)
+
+
+def _convolve_frames_backward(
+  strides: tuple[int, int], kept: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
+  return lax.platform_dependent(
+    *kept,
+    gradient,
+    cpu=functools.partial(_gradients_on_cpu, strides),
+    default=functools.partial(_gradients_by_xla, strides),
+  )
+
+
+def _gradients_by_xla(
+  strides: tuple[int, int], x: Array, kernel: Array, gradient: Array
+) -> tuple[Array, Array]:
+  _, vjp = jax.vjp(functools.partial(_convolve_frames.fun, strides=strides), x, kernel)
+  return vjp(gradient)
+
+
+def _gradients_on_cpu(
+  strides: tuple[int, int], x: Array, kernel: Array, gradient: Array
+) -> tuple[Array, Array]:
+  if strides == (1, 1) or any(stride > k for stride, k in zip(strides, kernel.shape)):
+    to_x, _ = _gradients_by_xla(strides, x, kernel, gradient)
+  else:
+    to_x = cpu_gradients.of_input(strides, x.shape[1:3], kernel, gradient)
+  # Groups would be cut across what several devices hold.
+  group_bytes = cpu_gradients.GROUP_BYTES if jax.device_count() == 1 else None
+  return to_x, cpu_gradients.of_kernel(kernel.shape[:2], strides, x, gradient, group_bytes)
+
+
+_convolve_frames.defvjp(_convolve_frames_forward, _convolve_frames_backward)
+
+
+def _per_pixel(x: Array, kernel: Array, stride: int) -> Array:
+  """K x 1 x 1: one product for all taps that meet a frame, whose results are shifted and added.
+
+  Output frame m is the sum over taps k of x[stride * m + k - p] @ kernel[k], p = (K - 1) / 2. Of
+  every `stride` input frames the first meets the taps with k - p divisible by the stride, the
+  second those one further, and so on; a tap whose quotient is q adds to the output q frames before.
+
+  A 2D convolution over (t, h * w) is as fast forward, but XLA on CPU takes two to four times longer
+  for the gradient of its weights.
+  """
+  taps, _, _, c, d = kernel.shape
+  if x.shape[1] % stride:
+    x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % stride)] + [(0, 0)] * 3)
+  total = 0.0
+  for place in range(stride):
+    met = [tap for tap in range(taps) if (tap - taps // 2) % stride == place]
+    weights = jnp.moveaxis(kernel[jnp.array(met), 0, 0], 0, 1).reshape(c, len(met) * d)
+    products = _matmul(x[:, place::stride], weights)
+    for number, tap in enumerate(met):
+      product = products[..., number * d : (number + 1) * d]
+      total += shift(product, 1, -((tap - taps // 2) // stride))
+  return total
+
+
+def upsample_time(
+  x: Float[Array, "n t h w c"], kernel: Float[Array, "k 1 1 c d"], stride: int
+) -> Float[Array, "n t2 h w d"]:
+  """Transposed convolution along time with t2 = stride * t, as matrix products.
+
+  Equals PyTorch's ConvTranspose3d with kernel (2s - 1, 1, 1), stride (s, 1, 1), padding
+  (s - 1, 0, 0) and output padding (s - 1, 0, 0). Output frame s*m + r then has two sources:
+  x[m] through tap s - 1 + r and, for r > 0, x[m + 1] through tap r - 1.
+
+  Args:
+    x: input volume.
+    kernel: PyTorch's weight [c, d, k, 1, 1] with its first two axes moved to the end.
+    stride: the factor s; the kernel has 2s - 1 taps.
+
+  Raises:
+    ValueError: the kernel has another number of taps.
+  """
+  if kernel.shape[0] != 2 * stride - 1:
+    raise ValueError(
+      f"upsampling by {stride} needs {2 * stride - 1} taps, the kernel has {kernel.shape[0]}"
+    )
+  n, t, h, w, c = x.shape
+  d = kernel.shape[-1]
+  products = _matmul(x, jnp.moveaxis(kernel[:, 0, 0], 0, 1).reshape(c, -1))
+  products = products.reshape(n, t, h, w, 2 * stride - 1, d)
+  y = products[..., stride - 1 :, :]
+  if stride > 1:
+    from_next = shift(products[..., : stride - 1, :], 1, -1)
+    y += jnp.pad(from_next, [(0, 0)] * 4 + [(1, 0), (0, 0)])
+  return jnp.moveaxis(y, 4, 2).reshape(n, t * stride, h, w, d)
+
+
+class Conv3D(nn.Module):
+  """3D convolution with PyTorch's symmetric padding.
+
+  The parameter `kernel` is [t, h, w, in, out] (PyTorch's OIDHW moved by 2,3,4,1,0), float32.
+
+  Attributes:
+    features: output channels.
+    kernel: extents (t, h, w).
+    strides: steps (t, h, w).
+    use_bias: whether to add a parameter `bias` [out].
+    dtype: what to compute in.
+  """
+
+  features: int
+  kernel: tuple[int, int, int]
+  strides: tuple[int, int, int] = (1, 1, 1)
+  use_bias: bool = False
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h2 w2 d"]:
+    shape = (*self.kernel, x.shape[-1], self.features)
+    weights = self.param("kernel", kernel_init, shape, jnp.float32)
+    y = convolve(x.astype(self.dtype), weights.astype(self.dtype), self.strides)
+    y = checkpoint_name(y, OUTPUT)
+    if self.use_bias:
+      y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+    return y
+
+
+class ConvTranspose3D(nn.Module):
+  """Upsamples time by an integer factor; see `upsample_time`. No bias.
+
+  The parameter `kernel` is [2s - 1, 1, 1, in, out], not flipped: PyTorch's IODHW moved by
+  2,3,4,0,1.
+
+  Attributes:
+    features: output channels.
+    stride: the factor s.
+    dtype: what to compute in.
+  """
+
+  features: int
+  stride: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h w d"]:
+    shape = (2 * self.stride - 1, 1, 1, x.shape[-1], self.features)
+    weights = self.param("kernel", kernel_init, shape, jnp.float32)
+    return upsample_time(x.astype(self.dtype), weights.astype(self.dtype), self.stride)
+
+
+class GroupFrames(nn.Module):
+  """Joins every `size` consecutive frames into one: kernel and stride (size, 1, 1), no padding.
+
+  The parameters are `kernel` [size, 1, 1, in, out], laid out as in `Conv3D`, and `bias` [out].
+  """
+
+  features: int
+  size: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h w d"]:
+    n, t, h, w, c = x.shape
+    shape = (self.size, 1, 1, c, self.features)
+    weights = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
+    bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+    groups = x.astype(self.dtype).reshape(n, t // self.size, self.size, h, w, c)
+    groups = jnp.moveaxis(groups, 2, 4).reshape(n, t // self.size, h, w, self.size * c)
+    return _matmul(groups, weights.reshape(self.size * c, self.features)) + bias
+
+
+class UngroupFrames(nn.Module):
+  """Makes `size` frames of each, the transpose of `GroupFrames`.
+
+  The parameters are `kernel` [size, 1, 1, in, out], laid out as in `ConvTranspose3D`, and `bias`
+  [out].
+  """
+
+  features: int
+  size: int
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h w d"]:
+    n, t, h, w, c = x.shape
+    shape = (self.size, 1, 1, c, self.features)
+    weights = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
+    bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+    y = _matmul(x.astype(self.dtype), jnp.moveaxis(weights[:, 0, 0], 0, 1).reshape(c, -1))
+    y = jnp.moveaxis(y.reshape(n, t, h, w, self.size, self.features), 4, 2)
+    return y.reshape(n, t * self.size, h, w, self.features) + bias
+
+
+class ConvNorm(nn.Module):
+  """Convolution without bias, BatchNorm and, if asked for, ReLU, in this order."""
+
+  features: int
+  kernel: tuple[int, int, int]
+  strides: tuple[int, int, int] = (1, 1, 1)
+  relu: bool = True
+  scale_init: nn.initializers.Initializer = nn.initializers.ones
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t2 h2 w2 d"]:
+    x = Conv3D(self.features, self.kernel, self.strides, dtype=self.dtype, name="conv")(x)
+    return BatchNorm(self.relu, self.scale_init, name="bn")(x, train)
+
+
+def max_pool_spatial(x: Float[Array, "n t h w c"], stride: int) -> Float[Array, "n t h2 w2 c"]:
+  """1 x 3 x 3 maximum with one pixel of padding, as in the stem of a ResNet.
+
+  Of equal values the first in row-major order receives the gradient. Columns, then rows, by
+  comparisons: XLA on CPU runs the gradient of its own windowed maximum five times slower.
+  """
+  for axis in (3, 2):
+    padding = [(0, 0, 0)] * 5
+    padding[axis] = (1, 1, 0)
+    padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), padding)
+    span = (x.shape[axis] - 1) // stride * stride + 1
+    x = lax.slice_in_dim(padded, 0, span, stride, axis)
+    for start in (1, 2):
+      candidate = lax.slice_in_dim(padded, start, start + span, stride, axis)
+      x = jnp.where(x >= candidate, x, candidate)
+  return x

@@ -1,0 +1,219 @@
+"""One SlowOnly ResNet3D pathway: a stem and stages of bottleneck blocks, all frames kept.
+
+The topology is that of PoseConv3D and RGBPoseConv3D (Duan et al., CVPR 2022, arXiv 2104.13586).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from pcan_jax.network import conv
+
+EXPANSION = 4  # output channels of a bottleneck block per channel of its width
+
+REMAT = ("none", "norms", "blocks")
+
+
+@dataclasses.dataclass(frozen=True)
+class PathwayConfig:
+  """Shape of a pathway; the last four fields have one entry per stage.
+
+  Attributes:
+    stem_features: channels of the 1 x 7 x 7 stem.
+    stem_strides: spatial steps (h, w) of the stem.
+    stem_pool: whether a 1 x 3 x 3 max-pool follows the stem.
+    stem_pool_stride: its spatial step. MMAction2's pose pathway pools with step 1, which keeps the
+      size, although its papers do not mention it; its weights and PCAN's released ones need it.
+    blocks: bottleneck blocks in every stage.
+    widths: channels inside the blocks; a stage hands on `EXPANSION` times as many.
+    spatial_strides: spatial step of the first block of every stage.
+    temporal_kernels: extent in time of the first convolution of every block.
+
+  Raises:
+    ValueError: the four differ in length or are empty, or an entry cannot be.
+  """
+
+  stem_features: int
+  stem_strides: tuple[int, ...]
+  stem_pool: bool
+  stem_pool_stride: int
+  blocks: tuple[int, ...]
+  widths: tuple[int, ...]
+  spatial_strides: tuple[int, ...]
+  temporal_kernels: tuple[int, ...]
+
+  def __post_init__(self) -> None:
+    stages = {
+      name: getattr(self, name)
+      for name in ("blocks", "widths", "spatial_strides", "temporal_kernels")
+    }
+    if len({len(value) for value in stages.values()}) > 1 or not self.blocks:
+      raise ValueError(f"a pathway needs one entry per stage in each of {stages}")
+    if len(self.stem_strides) != 2:
+      raise ValueError(f"stem_strides are (height, width), got {self.stem_strides}")
+    for name, value in (
+      *stages.items(),
+      ("stem_features", (self.stem_features,)),
+      ("stem_strides", self.stem_strides),
+      ("stem_pool_stride", (self.stem_pool_stride,)),
+    ):
+      if any(entry < 1 for entry in value):
+        raise ValueError(f"{name} must be 1 or more, got {value}")
+    if any(extent % 2 == 0 for extent in self.temporal_kernels):
+      raise ValueError(f"temporal_kernels must be odd, got {self.temporal_kernels}")
+
+  @property
+  def num_stages(self) -> int:
+    return len(self.blocks)
+
+  @property
+  def features(self) -> int:
+    """Channels of the pathway's output."""
+    return EXPANSION * self.widths[-1]
+
+
+def rematerialized(target: Callable[..., Any], remat: str) -> Callable[..., Any]:
+  """A module class, or a method of one, called as (x, train), that keeps less for the backward.
+
+  Args:
+    target: the class or method.
+    remat: "none" keeps all that the gradient needs. "norms" keeps what leaves the convolutions and
+      computes BatchNorm, ReLU and pooling again: less memory for little time. "blocks" keeps the
+      input and computes everything again: the least memory, for one more forward pass.
+
+  Raises:
+    ValueError: `remat` is none of these.
+  """
+  if remat not in REMAT:
+    raise ValueError(f"model.remat must be one of {REMAT}, not {remat!r}")
+  if remat == "none":
+    return target
+  keep = jax.checkpoint_policies
+  policy = keep.save_only_these_names(conv.OUTPUT) if remat == "norms" else keep.nothing_saveable
+  return nn.remat(target, static_argnums=(2,), policy=policy)
+
+
+@jax.custom_vjp
+def _relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+  """max(x, 0), whose gradient reads the result, kept for the next convolution anyway.
+
+  Left alone, XLA computes x again to see where it is positive, from twice as many arrays.
+  """
+  return _relu_forward(x)[0]
+
+
+def _relu_forward(x: Array) -> tuple[Array, Array]:
+  y = lax.optimization_barrier(jnp.maximum(x, 0))
+  return y, y
+
+
+_relu.defvjp(_relu_forward, lambda y, gradient: (jnp.where(y > 0, gradient, 0),))
+
+
+class Bottleneck(nn.Module):
+  """k x 1 x 1, 1 x 3 x 3 (which carries the stride) and 1 x 1 x 1, added to the input."""
+
+  width: int
+  temporal_kernel: int
+  spatial_stride: int
+  conv_norm: Callable[..., conv.ConvNorm]
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t h2 w2 d"]:
+    features = EXPANSION * self.width
+    strides = (1, self.spatial_stride, self.spatial_stride)
+    y = self.conv_norm(self.width, (self.temporal_kernel, 1, 1), name="conv1")(x, train)
+    y = self.conv_norm(self.width, (1, 3, 3), strides, name="conv2")(y, train)
+    # A block starts as the identity: its last scale is zero.
+    y = self.conv_norm(
+      features, (1, 1, 1), relu=False, scale_init=nn.initializers.zeros, name="conv3"
+    )(y, train)
+    if x.shape != y.shape:
+      x = self.conv_norm(features, (1, 1, 1), strides, relu=False, name="downsample")(x, train)
+    return _relu(x + y)
+
+
+class Stage(nn.Module):
+  """A row of bottleneck blocks of one width; the first may stride."""
+
+  blocks: int
+  width: int
+  temporal_kernel: int
+  spatial_stride: int
+  conv_norm: Callable[..., conv.ConvNorm]
+  remat: str
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t h2 w2 d"]:
+    bottleneck = rematerialized(Bottleneck, self.remat)
+    for block in range(self.blocks):
+      x = bottleneck(
+        self.width,
+        self.temporal_kernel,
+        self.spatial_stride if block == 0 else 1,
+        self.conv_norm,
+        name=f"block{block}",
+      )(x, train)
+    return x
+
+
+class Pathway(nn.Module):
+  """A stem and its stages, which can be run one at a time.
+
+  What leaves the stem's convolution, its pool and every stage is sown as intermediates `stem`,
+  `pool`, `stage1`, ...
+
+  Attributes:
+    config: the pathway's shape.
+    dtype: what to compute in; parameters and statistics are float32.
+    remat: see `rematerialized`.
+  """
+
+  config: PathwayConfig
+  dtype: DTypeLike
+  remat: str
+
+  def setup(self) -> None:
+    config = self.config
+    conv_norm = functools.partial(conv.ConvNorm, dtype=self.dtype)
+    self.conv1 = conv_norm(config.stem_features, (1, 7, 7), (1, *config.stem_strides))
+    for number, (blocks, width, temporal_kernel, stride) in enumerate(
+      zip(config.blocks, config.widths, config.temporal_kernels, config.spatial_strides), start=1
+    ):
+      stage = Stage(blocks, width, temporal_kernel, stride, conv_norm, self.remat)
+      setattr(self, f"layer{number}", stage)
+
+  def stem(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t h2 w2 d"]:
+    """The first convolution and, if configured, the max-pool."""
+    return rematerialized(Pathway._stem, self.remat)(self, x, train)
+
+  def _stem(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t h2 w2 d"]:
+    x = self.conv1(x, train)
+    self.sow("intermediates", "stem", x)
+    if self.config.stem_pool:
+      x = conv.max_pool_spatial(x, self.config.stem_pool_stride)
+      self.sow("intermediates", "pool", x)
+    return x
+
+  def stage(
+    self, number: int, x: Float[Array, "n t h w c"], train: bool
+  ) -> Float[Array, "n t h2 w2 d"]:
+    """Stage `number`, counted from 1."""
+    x = getattr(self, f"layer{number}")(x, train)
+    self.sow("intermediates", f"stage{number}", x)
+    return x
+
+  def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t h2 w2 d"]:
+    """Runs the stem and all stages."""
+    x = self.stem(x, train)
+    for number in range(1, self.config.num_stages + 1):
+      x = self.stage(number, x, train)
+    return x

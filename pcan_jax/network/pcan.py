@@ -1,0 +1,181 @@
+"""PCAN: a backbone, and per stream two classifiers, two embeddings and two sets of prototypes.
+
+Reference: Li et al., Prototypical Calibrating Ambiguous Samples for Micro-Action Recognition,
+AAAI 2025, arXiv 2412.14719.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+from ml_collections import ConfigDict
+
+from pcan_jax.labels import LabelTree
+from pcan_jax.network.backbone import Backbone
+from pcan_jax.network.pathway import REMAT, PathwayConfig
+
+STREAMS = ("rgb", "pose")
+LEVELS = ("action", "body")
+
+# Per level what a stream says of a batch: `logits` [N, C] and, with prototypes, an `embedding`
+# [N, D]. `ModelSpec.predict` adds `probabilities` [N, C].
+StreamOutputs = dict[str, dict[str, Array]]
+# The same per stream; this form holds from here to files of results and exported models.
+Outputs = dict[str, StreamOutputs]
+
+
+class Head(nn.Module):
+  """Classifies pooled features and embeds them where the prototypes live.
+
+  Attributes:
+    tree: the labels.
+    action_embedding, body_embedding: sizes of the two embeddings; 0 leaves both out.
+    dropout: rate before the classifiers; the embeddings see all features.
+    pool_embedding: "mean" over time and space, or "max": in training the spatial maximum of the
+      mean over time, as in the authors' release.
+  """
+
+  tree: LabelTree
+  action_embedding: int
+  body_embedding: int
+  dropout: float
+  pool_embedding: str
+
+  @nn.compact
+  def __call__(self, features: Float[Array, "n t h w c"], train: bool) -> StreamOutputs:
+    features = features.astype(jnp.float32)
+    pooled = features.mean(axis=(1, 2, 3))
+    classified = nn.Dropout(self.dropout, deterministic=not train)(pooled)
+    outputs = {
+      "action": {"logits": nn.Dense(self.tree.num_actions, name="action")(classified)},
+      "body": {"logits": nn.Dense(self.tree.num_bodies, name="body")(classified)},
+    }
+    if self.action_embedding:
+      if train and self.pool_embedding == "max":
+        pooled = features.mean(axis=1).max(axis=(1, 2))
+      for level, size in (("action", self.action_embedding), ("body", self.body_embedding)):
+        outputs[level]["embedding"] = nn.Dense(size, name=f"{level}_embedding")(pooled)
+    return outputs
+
+
+class PCAN(nn.Module):
+  """The network.
+
+  Prototypes are the collection `prototypes`: per stream `action` [A, D] and `body` [B, D']. They
+  start as N(0, 1), are never parameters, and are replaced by the training step.
+
+  Attributes:
+    tree: the labels.
+    rgb, pose: the pathways; None leaves a stream out.
+    fusion: how the pathways are joined, see `Backbone`.
+    lateral_stride: pose frames per RGB frame.
+    action_embedding, body_embedding, dropout, pool_embedding: see `Head`.
+    dtype: precision of the backbone's arithmetic; parameters and heads stay float32.
+    remat: what the backward pass computes again, see `pathway.rematerialized`.
+  """
+
+  tree: LabelTree
+  rgb: PathwayConfig | None
+  pose: PathwayConfig | None
+  fusion: str
+  lateral_stride: int
+  action_embedding: int
+  body_embedding: int
+  dropout: float
+  pool_embedding: str
+  dtype: DTypeLike
+  remat: str
+
+  @property
+  def streams(self) -> tuple[str, ...]:
+    return tuple(stream for stream in STREAMS if getattr(self, stream) is not None)
+
+  @property
+  def has_prototypes(self) -> bool:
+    return self.action_embedding > 0
+
+  def setup(self) -> None:
+    self.backbone = Backbone(
+      rgb=self.rgb,
+      pose=self.pose,
+      fusion=self.fusion,
+      lateral_stride=self.lateral_stride,
+      dtype=self.dtype,
+      remat=self.remat,
+    )
+    self.heads = {
+      stream: Head(
+        tree=self.tree,
+        action_embedding=self.action_embedding,
+        body_embedding=self.body_embedding,
+        dropout=self.dropout,
+        pool_embedding=self.pool_embedding,
+        name=f"head_{stream}",
+      )
+      for stream in self.streams
+    }
+    if self.has_prototypes:
+      self.prototypes = {
+        stream: self.variable("prototypes", stream, self._initial_prototypes)
+        for stream in self.streams
+      }
+
+  def _initial_prototypes(self) -> dict[str, Array]:
+    action, body = jax.random.split(self.make_rng("params"))
+    return {
+      "action": jax.random.normal(action, (self.tree.num_actions, self.action_embedding)),
+      "body": jax.random.normal(body, (self.tree.num_bodies, self.body_embedding)),
+    }
+
+  def __call__(self, inputs: dict[str, Array], train: bool) -> Outputs:
+    """Classifies and embeds a batch.
+
+    Args:
+      inputs: `rgb` [N, T, H, W, 3] and/or `heatmaps` [N, T', h, w, V], as the streams need.
+      train: whether BatchNorm uses the batch and dropout acts (rng `dropout`).
+
+    Returns:
+      Per stream the outputs of its `Head`, not rectified.
+    """
+    features = self.backbone(inputs.get("rgb"), inputs.get("heatmaps"), train)
+    return {stream: self.heads[stream](features[stream], train) for stream in self.streams}
+
+
+def pathway_config(config: ConfigDict) -> PathwayConfig:
+  """The shape of a pathway that `model.rgb` or `model.pose` of a config describes."""
+  # Lists of a config become tuples, as modules must be hashable; checkpoints hold lists.
+  return PathwayConfig(
+    **{key: tuple(v) if isinstance(v, list | tuple) else v for key, v in config.items()}
+  )
+
+
+def build_model(config: ConfigDict, tree: LabelTree) -> PCAN:
+  """The network that the `model` part of a config describes.
+
+  Raises:
+    ValueError: a field holds a value that does not exist; the message names the field.
+  """
+  unknown = set(config.streams) - set(STREAMS)
+  if unknown or not config.streams:
+    raise ValueError(f"model.streams must hold 'rgb', 'pose' or both, not {config.streams}")
+  if config.pool_embedding not in ("mean", "max"):
+    raise ValueError(f"model.pool_embedding must be mean or max, not {config.pool_embedding!r}")
+  if config.dtype not in ("float32", "bfloat16"):
+    raise ValueError(f"model.dtype must be float32 or bfloat16, not {config.dtype!r}")
+  remat = config.get("remat", "none")  # older checkpoints do not name it
+  if remat not in REMAT:
+    raise ValueError(f"model.remat must be one of {REMAT}, not {remat!r}")
+  return PCAN(
+    tree=tree,
+    rgb=pathway_config(config.rgb) if "rgb" in config.streams else None,
+    pose=pathway_config(config.pose) if "pose" in config.streams else None,
+    fusion=config.fusion,
+    lateral_stride=config.lateral_stride,
+    action_embedding=config.action_embedding if config.prototypes else 0,
+    body_embedding=config.body_embedding if config.prototypes else 0,
+    dropout=config.dropout,
+    pool_embedding=config.pool_embedding,
+    dtype=jnp.dtype(config.dtype),
+    remat=remat,
+  )

@@ -1,0 +1,240 @@
+"""Files in, predictions out: JSON and CSV, and on request features and videos to look at.
+
+No labels are needed. A file that cannot be predicted is named, and the others go on.
+"""
+
+import csv
+import json
+import logging
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from pcan_jax.clips.pose_files import open_poses
+from pcan_jax.evaluation.results import flatten_outputs
+from pcan_jax.prediction.overlay import write_overlay
+from pcan_jax.prediction.recognizer import Prediction, Recognizer
+from pcan_jax.prediction.videos import Video, Window, check_window, clip_id, find_videos
+
+TOP = 5
+"""Actions and body parts that are written of every window."""
+
+_log = logging.getLogger(__name__)
+_BAR = "{percentage:3.0f} %|{bar}| {elapsed}, {remaining} left"
+
+Record = dict[str, Any]
+
+
+def predict_files(
+  checkpoint: str | os.PathLike[str],
+  videos: str | os.PathLike[str],
+  *,
+  output: str | os.PathLike[str],
+  pose: str | os.PathLike[str] | None = None,
+  window: float | None = None,
+  stride: float | None = None,
+  num_clips: int | None = None,
+  overlay: bool = False,
+  features: bool = False,
+) -> int:
+  """Predicts a video, or all videos in a folder and below.
+
+  Written are `predictions.csv`, window by window, and `predictions.json` at the end. Memory does
+  not grow with the length of a video, but for its keypoints.
+
+  Args:
+    checkpoint: as for `Recognizer.load`.
+    videos: a file or a folder.
+    output: folder for what is written; it is made.
+    pose: poses of the videos, as `pcan_jax.clips.pose_files.open_poses` reads them.
+    window: seconds that are recognised at a time; None takes every video as one clip.
+    stride: seconds from window to window; None is half a window.
+    num_clips: test clips per window; None is as many as the model is evaluated with.
+    overlay: whether to write NAME.overlay.mp4, the video with skeletons and predictions.
+    features: whether to write features.npz, embeddings and logits of every window.
+
+  Returns:
+    How many files have a problem: they could not be predicted, show nobody, or have one frame.
+
+  Raises:
+    FileNotFoundError: the checkpoint, the videos or the poses are not there.
+    ValueError: an argument is of no use; the message says which and what to do.
+  """
+  check_window(window, stride)
+  files = _named(pathlib.Path(videos), pathlib.Path(output), with_poses=pose is not None)
+  recognizer = Recognizer.load(checkpoint, num_clips=num_clips)
+  poses = None if pose is None else open_poses(pose, recognizer.layout)
+  recognizer.require_poses(poses)
+  if poses is None:
+    _log.info("no poses: the model sees whole frames, not the square around the persons")
+  output = pathlib.Path(output)
+  output.mkdir(parents=True, exist_ok=True)
+  records = []
+  rows = _FeatureRows()
+  with (
+    # Only on terminals, and only if it takes long.
+    tqdm.tqdm(total=len(files), delay=5, disable=None, bar_format=_BAR) as bar,
+    (output / "predictions.csv").open("w", newline="", encoding="utf-8") as file,
+  ):
+    table = csv.writer(file)
+    table.writerow(_header())
+    for done, (name, path) in enumerate(files.items()):
+      record: Record = {"file": name, "error": None, "warnings": [], "windows": []}
+      try:
+        video = Video.open(path, poses)
+        record |= _facts(video)
+        windows, predictions = video.windows(window, stride), []
+        for span, prediction in zip(windows, recognizer.predict_windows(video, windows)):
+          _log.info("%s", _line(name, span, prediction))
+          predictions.append(prediction)
+          record["windows"].append(_window_record(video, span, prediction))
+          table.writerow(_row(record, record["windows"][-1]))
+          if features:
+            rows.add(name, span, prediction)
+          bar.update(done + len(predictions) / len(windows) - bar.n)
+        if overlay:
+          target = output / pathlib.Path(name).with_name(f"{clip_id(path)}.overlay.mp4")
+          write_overlay(video, windows, predictions, recognizer.layout, target)
+      except (FileNotFoundError, ValueError) as error:
+        record["error"] = str(error)
+        table.writerow(_row(record, {}))
+      for problem in _problems(record):
+        _log.warning("%s  problem: %s", name, problem)
+      records.append(record)
+      file.flush()
+      bar.update(done + 1 - bar.n)
+  summary = {
+    "checkpoint": str(checkpoint),
+    "step": recognizer.step,
+    "streams": recognizer.streams,
+    "num_clips": recognizer.num_clips,
+    "window_seconds": window,
+    "stride_seconds": stride if stride or not window else window / 2,
+    "pose": None if pose is None else str(pose),
+    "videos": records,
+  }
+  (output / "predictions.json").write_text(json.dumps(summary, indent=1) + "\n")
+  if features:
+    rows.write(output / "features.npz")
+  failed = sum(bool(_problems(record)) for record in records)
+  _log.info("%s: %d videos, %d with a problem", output / "predictions.json", len(records), failed)
+  return failed
+
+
+def _named(
+  videos: pathlib.Path, output: pathlib.Path, *, with_poses: bool
+) -> dict[str, pathlib.Path]:
+  """The videos by their path below the folder, none of which may be taken for another."""
+  found = find_videos(videos)
+  if videos.is_file():
+    return {videos.name: videos}
+  if output.resolve().is_relative_to(videos.resolve()):
+    raise ValueError(f"the output {output} lies among the videos in {videos}; choose another")
+  first: dict[pathlib.PurePath | str, pathlib.Path] = {}
+  for path in found:
+    key = clip_id(path) if with_poses else path.with_name(clip_id(path))
+    if key in first:
+      raise ValueError(
+        f"{first[key]} and {path} have the same name, so that what belongs to one could be taken "
+        "for the other's; rename one, or predict their folders one by one"
+      )
+    first[key] = path
+  return {path.relative_to(videos).as_posix(): path for path in found}
+
+
+def _facts(video: Video) -> Record:
+  """What is known of a video before it is predicted; warnings are of what it was not made for."""
+  warnings = []
+  if video.num_frames == 1:
+    warnings.append("it has one frame, which is repeated")
+  if video.scores is not None and not (video.scores > 0).any():
+    warnings.append("no person was found in any frame; the model sees whole frames and no pose")
+  return {
+    "warnings": warnings,
+    "num_frames": video.num_frames,
+    "fps": round(video.fps, 6),
+    "height": video.size[0],
+    "width": video.size[1],
+  }
+
+
+def _problems(record: Record) -> list[str]:
+  return [*([record["error"]] if record["error"] else []), *record["warnings"]]
+
+
+def _window_record(video: Video, window: Window, prediction: Prediction) -> Record:
+  tree, fused = prediction.tree, prediction.outputs["fused"]
+
+  def best(level: str, names: tuple[str, ...]) -> list[Record]:
+    probabilities = fused[level]["probabilities"]
+    order = np.argsort(-probabilities, kind="stable")[:TOP].tolist()
+    return [
+      {"id": i, "name": names[i], "probability": round(float(probabilities[i]), 6)} for i in order
+    ]
+
+  return {
+    "start": round(window.start_seconds, 3),
+    "end": round(window.end_seconds, 3),
+    "first_frame": window.first,
+    "stop_frame": window.stop,
+    "person_found": None if video.scores is None else video.has_person(window),
+    "actions": best("action", tree.actions),
+    "bodies": best("body", tree.bodies),
+  }
+
+
+_PLACE = ("start", "end", "first_frame", "stop_frame", "person_found")
+
+
+def _header() -> list[str]:
+  ranked = [
+    f"{level}_{rank}{suffix}"
+    for level in ("action", "body")
+    for rank in range(1, TOP + 1)
+    for suffix in ("", "_probability")
+  ]
+  return ["file", *_PLACE, "problem", *ranked]
+
+
+def _row(record: Record, window: Record) -> list[Any]:
+  """A line of the table; of a tree with few classes, the last cells of a level stay empty."""
+  cells = [record["file"], *(window.get(field) for field in _PLACE), "; ".join(_problems(record))]
+  for level in ("actions", "bodies"):
+    best = window.get(level, [])
+    ranked = [cell for entry in best for cell in (entry["name"], entry["probability"])]
+    cells += ranked + [None] * (2 * TOP - len(ranked))
+  return cells
+
+
+def _line(name: str, window: Window, prediction: Prediction) -> str:
+  actions = ", ".join(f"{name} {100 * p:.0f} %" for name, p in prediction.top_actions(3))
+  body, probability = prediction.top_bodies(1)[0]
+  return (
+    f"{name}  {window.start_seconds:.2f}-{window.end_seconds:.2f} s  {actions}"
+    f"  | {body} {100 * probability:.0f} %"
+  )
+
+
+class _FeatureRows:
+  """What `features.npz` holds, window by window."""
+
+  def __init__(self) -> None:
+    self._rows: list[dict[str, Any]] = []
+
+  def add(self, name: str, window: Window, prediction: Prediction) -> None:
+    self._rows.append(
+      {
+        "ids": name,
+        "windows": (window.start_seconds, window.end_seconds),
+        "frames": (window.first, window.stop),
+      }
+      | flatten_outputs(prediction.outputs)
+    )
+
+  def write(self, path: pathlib.Path) -> None:
+    fields = self._rows[0] if self._rows else ("ids", "windows", "frames")
+    arrays = {field: np.array([row[field] for row in self._rows]) for field in fields}
+    np.savez_compressed(path, **arrays)

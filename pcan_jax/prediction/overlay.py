@@ -1,0 +1,158 @@
+"""A video beside its predictions: the skeleton on the frames, bars of the likeliest classes."""
+
+import fractions
+import pathlib
+import unicodedata
+from collections.abc import Sequence
+
+import av
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from pcan_jax.keypoints import KeypointLayout
+from pcan_jax.prediction.recognizer import Prediction
+from pcan_jax.prediction.videos import Video, Window
+
+# Small videos are enlarged until text beside them can be read, large ones reduced.
+_MIN_HEIGHT, _MAX_HEIGHT = 480, 1080
+_NUM_ACTIONS, _NUM_BODIES = 5, 3
+
+# Of the panel, in units of 1/480 of its height.
+_PANEL_WIDTH = 340
+_MARGIN = 16
+_ROW_HEIGHT = 42
+_TEXT_SCALE = 0.45
+
+# RGB. The three of the skeleton and the two of the bars differ for colour-blind eyes as well.
+_LEFT, _RIGHT, _MIDDLE = (255, 150, 40), (60, 170, 255), (240, 240, 240)
+_ACTION_BAR, _BODY_BAR = (86, 180, 233), (230, 159, 0)
+_BACKGROUND, _TRACK = (24, 24, 27), (63, 63, 70)
+_TEXT, _FAINT_TEXT = (250, 250, 250), (180, 180, 186)
+
+
+def write_overlay(
+  video: Video,
+  windows: Sequence[Window],
+  predictions: Sequence[Prediction],
+  layout: KeypointLayout,
+  path: pathlib.Path,
+) -> None:
+  """Writes an mp4 of a video with its poses, if it has any, and what was predicted.
+
+  Every frame shows the window in whose middle it lies best.
+
+  Args:
+    video: the video.
+    windows, predictions: what was predicted, at least one window, in order.
+    layout: of the video's keypoints.
+    path: of the mp4; it appears when it is complete.
+  """
+  height = min(max(video.size[0], _MIN_HEIGHT), _MAX_HEIGHT) // 2 * 2
+  scale = height / video.size[0]
+  width = max(round(video.size[1] * scale), 1)
+  panel_width = round(_PANEL_WIDTH * height / 480)
+  panel_width += (width + panel_width) % 2  # H.264 wants even sizes
+  panels = [
+    draw_panel(window, prediction, (height, panel_width))
+    for window, prediction in zip(windows, predictions)
+  ]
+  centres = np.array([(window.first + window.stop - 1) / 2 for window in windows])
+  path.parent.mkdir(parents=True, exist_ok=True)
+  unfinished = path.with_name(path.name + ".part")
+  with av.open(str(unfinished), "w", format="mp4") as container:
+    rate = fractions.Fraction(video.fps).limit_denominator(1001)
+    stream = container.add_stream("libx264", rate=rate, options={"crf": "20"})
+    stream.pix_fmt = "yuv420p"
+    stream.height, stream.width = height, width + panel_width
+    for index, frame in enumerate(video.frames()):
+      interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+      image = cv2.resize(frame, (width, height), interpolation=interpolation)
+      if video.keypoints is not None:
+        draw_skeletons(image, video.keypoints[:, index] * scale, video.scores[:, index], layout)
+      panel = panels[int(np.abs(centres - index).argmin())]
+      shown = av.VideoFrame.from_ndarray(np.hstack([image, panel]), format="rgb24")
+      container.mux(stream.encode(shown))
+    container.mux(stream.encode())
+  unfinished.replace(path)
+
+
+def draw_skeletons(
+  image: UInt8[np.ndarray, "h w 3"],
+  keypoints: Float[np.ndarray, "m v 2"],
+  scores: Float[np.ndarray, "m v"],
+  layout: KeypointLayout,
+) -> None:
+  """Draws the skeletons of one frame, in pixels of the image: left orange, right blue."""
+  thickness = max(round(image.shape[0] / 320), 1)
+  colours = [_joint_colour(joint) for joint in layout.joints]
+  for joints, found in zip(keypoints, (scores > 0) & (keypoints != 0).any(axis=-1)):
+    # Joints far outside the image would overflow OpenCV's coordinates.
+    points = np.clip(joints, -1e4, 1e4).round().astype(int).tolist()
+    for start, end in layout.limbs:
+      if found[start] and found[end]:
+        cv2.line(image, points[start], points[end], colours[end], thickness, cv2.LINE_AA)
+    for joint in np.flatnonzero(found):
+      cv2.circle(image, points[joint], thickness + 1, colours[joint], -1, cv2.LINE_AA)
+
+
+def _joint_colour(joint: str) -> tuple[int, int, int]:
+  if joint.startswith("left_"):
+    return _LEFT
+  return _RIGHT if joint.startswith("right_") else _MIDDLE
+
+
+def draw_panel(
+  window: Window, prediction: Prediction, size: tuple[int, int]
+) -> UInt8[np.ndarray, "h w 3"]:
+  """Draws the likeliest actions and body parts of a window as bars, on a panel of (h, w)."""
+  height, width = size
+  unit = height / 480
+  panel = np.full((height, width, 3), _BACKGROUND, np.uint8)
+  margin, percent_width = round(_MARGIN * unit), round(52 * unit)
+  seconds = f"{window.start_seconds:.2f} - {window.end_seconds:.2f} s"
+  _write(panel, seconds, (margin, round(26 * unit)), _FAINT_TEXT, width - 2 * margin)
+  sections = (
+    ("action", prediction.top_actions(_NUM_ACTIONS), _ACTION_BAR, 52),
+    ("body part", prediction.top_bodies(_NUM_BODIES), _BODY_BAR, 310),
+  )
+  for title, best, colour, top in sections:
+    _write(panel, title, (margin, round((top + 8) * unit)), colour, width - 2 * margin)
+    for row, (name, probability) in enumerate(best):
+      y = top + 16 + row * _ROW_HEIGHT
+      bar = slice(round((y + 22) * unit), round((y + 31) * unit))
+      panel[bar, margin : width - margin] = _TRACK
+      panel[bar, margin : margin + round(probability * (width - 2 * margin))] = colour
+      text = _FAINT_TEXT if row else _TEXT
+      baseline, room = round((y + 16) * unit), width - 2 * margin - percent_width
+      _write(panel, name, (margin, baseline), text, room, bold=not row)
+      percent = f"{100 * probability:.0f} %"
+      _write(panel, percent, (width - margin, baseline), text, percent_width, right=True)
+  return panel
+
+
+def _write(
+  image: UInt8[np.ndarray, "h w 3"],
+  text: str,
+  at: tuple[int, int],
+  colour: tuple[int, int, int],
+  max_width: int,
+  *,
+  bold: bool = False,
+  right: bool = False,
+) -> None:
+  """Writes one line, its baseline at (x, y), smaller if it would be wider than `max_width`.
+
+  OpenCV 4's font has the letters of ASCII only; accents are dropped, other letters become `?`.
+  """
+  text = unicodedata.normalize("NFKD", text)
+  text = "".join(c for c in text if not unicodedata.combining(c)).encode("ascii", "replace")
+  font = cv2.FONT_HERSHEY_SIMPLEX
+  unit = image.shape[0] / 480
+  thickness = max(round((1.6 if bold else 1) * unit), 1)
+  scale = _TEXT_SCALE * unit
+  (width, _), _ = cv2.getTextSize(text.decode(), font, scale, thickness)
+  if width > max_width:
+    scale, width = scale * max_width / width, max_width
+  place = (at[0] - (width if right else 0), at[1])
+  cv2.putText(image, text.decode(), place, font, scale, colour, thickness, cv2.LINE_AA)

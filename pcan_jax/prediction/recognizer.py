@@ -1,0 +1,306 @@
+"""A checkpoint as an object that recognises micro-actions in arrays and videos.
+
+  recognizer = Recognizer.load("runs/demo")
+  prediction = recognizer.predict_video("clip.mp4", pose="poses.pkl")
+  print(prediction.top_actions(), prediction.top_bodies())
+
+What the network is fed equals what a built data set would feed it: the same square around the
+persons, the same resizing and JPEG compression, the same frames in every test clip.
+"""
+
+import collections
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+
+import cv2
+import jax
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from pcan_jax.checkpoints import load_model
+from pcan_jax.clips.person_box import crop_box
+from pcan_jax.clips.persons import strongest_persons
+from pcan_jax.clips.pose_files import PoseFiles, open_poses
+from pcan_jax.clips.sampling import FrameSampling, test_clips
+from pcan_jax.clips.stored_frames import Encoding, encode_frame, move_keypoints
+from pcan_jax.keypoints import KeypointLayout
+from pcan_jax.labels import LabelTree
+from pcan_jax.network.pcan import Outputs
+from pcan_jax.prediction.videos import Video, Window
+from pcan_jax.spec import ModelSpec, PyTree
+
+NO_POSES = (
+  "the model looks at poses, and none were given: estimate them with "
+  "`uv run data/extract_pose.py VIDEO --out FILE`, then give it (--pose=FILE)"
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prediction:
+  """What a model says of one video or window, averaged over its test clips.
+
+  Attributes:
+    tree: names of the classes.
+    outputs: per branch (`fused` and the streams) and level (`action`, `body`) the `probabilities`
+      [C]; per stream also the `logits` [C], those of actions rectified by the prototypes, and, of a
+      model with prototypes, the `embedding` [D].
+  """
+
+  tree: LabelTree
+  outputs: Outputs
+
+  def top_actions(self, count: int = 5, branch: str = "fused") -> list[tuple[str, float]]:
+    """The likeliest actions and their probabilities, best first."""
+    return _top(self.outputs[branch]["action"]["probabilities"], self.tree.actions, count)
+
+  def top_bodies(self, count: int = 5, branch: str = "fused") -> list[tuple[str, float]]:
+    """The likeliest body parts and their probabilities, best first."""
+    return _top(self.outputs[branch]["body"]["probabilities"], self.tree.bodies, count)
+
+
+def _top(
+  probabilities: Float[np.ndarray, " c"], names: Sequence[str], count: int
+) -> list[tuple[str, float]]:
+  best = np.argsort(-probabilities, kind="stable")[:count]
+  return [(names[index], float(probabilities[index])) for index in best]
+
+
+class Recognizer:
+  """A model that is ready to be asked.
+
+  The first prediction compiles the network, later ones reuse it. It runs on one device.
+
+  Attributes:
+    tree: the labels.
+    layout: the keypoints that it expects.
+    streams: "rgb", "pose", or both.
+    step: training step of the checkpoint.
+    num_clips: test clips per video or window, over which a prediction is averaged.
+    spec: what the model was made for, its config included.
+  """
+
+  def __init__(
+    self, spec: ModelSpec, variables: PyTree, step: int, num_clips: int | None = None
+  ) -> None:
+    self.spec = spec
+    self.tree: LabelTree = spec.tree
+    self.layout: KeypointLayout = spec.layout
+    self.streams: tuple[str, ...] = spec.model.streams
+    self.step = step
+    self.num_clips: int = num_clips or spec.config.eval.num_clips
+    self._sampling = spec.frame_sampling(self.num_clips)
+    self._variables = jax.device_put(variables, jax.local_devices()[0])
+    self._predict_batch = jax.jit(spec.predict)
+
+  @classmethod
+  def load(cls, path: str | os.PathLike[str], *, num_clips: int | None = None) -> "Recognizer":
+    """Loads a checkpoint.
+
+    Args:
+      path: a working directory (its latest checkpoint), or one checkpoint, DIR/checkpoints/STEP.
+      num_clips: test clips per video; None is as many as the model is evaluated with.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint.
+    """
+    return cls(*load_model(path), num_clips=num_clips)
+
+  @property
+  def prototypes(self) -> dict[str, dict[str, np.ndarray]]:
+    """Per stream those of actions [A, D] and body parts [B, D']; none for a baseline."""
+    return jax.device_get(self._variables["prototypes"])
+
+  def predict(
+    self,
+    frames: np.ndarray | None = None,
+    keypoints: np.ndarray | None = None,
+    scores: np.ndarray | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+  ) -> Prediction:
+    """Recognises what happens in one clip, given as arrays.
+
+    Args:
+      frames: uint8 [T, H, W, 3], RGB. A model of poses alone does without.
+      keypoints: [M, T, V, 2], (x, y) in pixels of the frames. For a model of RGB alone they only
+        say where the persons are; without them it sees the whole frame.
+      scores: [M, T, V], 0 where a keypoint was not found.
+      size: (H, W), needed only without frames.
+
+    Raises:
+      ValueError: an array is missing or of another shape; the message says which.
+    """
+    num_frames, size = self._checked(frames, keypoints, scores, size)
+    collected = _Collector(
+      self._sampling, self.spec.stored_size, num_frames, size, keypoints, scores
+    )
+    for index in collected.wanted:
+      collected.add(index, frames[index])
+    return self._predict(collected)
+
+  def predict_video(
+    self, path: str | os.PathLike[str], pose: str | os.PathLike[str] | PoseFiles | None = None
+  ) -> Prediction:
+    """Recognises what happens in one video, taken as one clip.
+
+    Args:
+      path: of the video.
+      pose: its poses, as `pcan_jax.clips.pose_files.open_poses` reads them, or what that returned.
+
+    Raises:
+      FileNotFoundError, ValueError: the video or its poses cannot be read, or the model needs poses
+        and none are given.
+    """
+    if isinstance(pose, str | os.PathLike):
+      pose = open_poses(pose, self.layout)
+    self.require_poses(pose)
+    video = Video.open(path, pose)
+    return next(self.predict_windows(video, video.windows()))
+
+  def predict_windows(self, video: Video, windows: Sequence[Window]) -> Iterator[Prediction]:
+    """Recognises what happens in windows of a video, which is read once for all of them.
+
+    No more is held in memory than the test clips of the windows that overlap at a time.
+
+    Args:
+      video: a video, with poses if the model needs them.
+      windows: of the video; neither their first nor their last frames may go back in time.
+
+    Yields:
+      The predictions, in the order of the windows.
+
+    Raises:
+      ValueError: the video has changed since it was opened.
+    """
+    if "rgb" not in self.streams:
+      for window in windows:
+        yield self._predict(self._collector(video, window))
+      return
+    waiting = collections.deque(windows)
+    open_windows: collections.deque[tuple[Window, _Collector]] = collections.deque()
+    for index, frame in enumerate(video.frames()):
+      while waiting and waiting[0].first == index:
+        open_windows.append((waiting[0], self._collector(video, waiting.popleft())))
+      for window, collector in open_windows:
+        collector.add(index - window.first, frame)
+      while open_windows and open_windows[0][0].stop == index + 1:
+        yield self._predict(open_windows.popleft()[1])
+    if waiting or open_windows:
+      raise ValueError(f"{video.path} has fewer frames than when it was opened; do not change it")
+
+  def require_poses(self, poses: object | None) -> None:
+    """Makes sure that a model of poses gets some.
+
+    Raises:
+      ValueError: it does not; the message says how to make them.
+    """
+    if "pose" in self.streams and poses is None:
+      raise ValueError(NO_POSES)
+
+  def _checked(
+    self,
+    frames: np.ndarray | None,
+    keypoints: np.ndarray | None,
+    scores: np.ndarray | None,
+    size: tuple[int, int] | None,
+  ) -> tuple[int, tuple[int, int]]:
+    """The number of frames and their (H, W), if all arrays fit the model and each other."""
+    if frames is None and "rgb" in self.streams:
+      raise ValueError("the model looks at RGB frames: give frames, uint8 [T, H, W, 3]")
+    if (keypoints is None) != (scores is None):
+      raise ValueError("give both keypoints and scores, or neither")
+    self.require_poses(keypoints)
+    if frames is not None:
+      if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
+        raise ValueError(
+          f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {list(frames.shape)}"
+        )
+      size = frames.shape[1:3]
+    elif size is None:
+      raise ValueError("without frames, give their size=(height, width) in pixels")
+    if keypoints is None:
+      return len(frames), size
+    num_joints = self.layout.num_keypoints
+    if keypoints.ndim != 4 or keypoints.shape[2:] != (num_joints, 2) or not keypoints.shape[1]:
+      raise ValueError(
+        f"keypoints must be [M, T, {num_joints}, 2] (layout {self.layout.name}), "
+        f"not {list(keypoints.shape)}"
+      )
+    if scores.shape != keypoints.shape[:3]:
+      raise ValueError(
+        f"scores must be {list(keypoints.shape[:3])} as the keypoints, not {list(scores.shape)}"
+      )
+    if not (np.isfinite(keypoints).all() and np.isfinite(scores).all()):
+      raise ValueError("keypoints and scores hold NaN or infinity; give what is missing score 0")
+    num_frames = keypoints.shape[1]
+    if frames is not None and len(frames) != num_frames:
+      raise ValueError(f"there are {len(frames)} frames, but keypoints of {num_frames}")
+    return num_frames, size
+
+  def _collector(self, video: Video, window: Window) -> "_Collector":
+    keypoints, scores = video.keypoints, video.scores
+    if keypoints is not None:
+      keypoints = keypoints[:, window.first : window.stop]
+      scores = scores[:, window.first : window.stop]
+    num_frames = window.stop - window.first
+    side = self.spec.stored_size
+    return _Collector(self._sampling, side, num_frames, video.size, keypoints, scores)
+
+  def _predict(self, collected: "_Collector") -> Prediction:
+    batch = {name: values[None] for name, values in collected.clips.items()}
+    outputs = jax.device_get(self._predict_batch(self._variables, batch))
+    return Prediction(self.tree, jax.tree.map(lambda values: values[0], outputs))
+
+
+class _Collector:
+  """Takes from the frames and poses of one window what its test clips are made of.
+
+  Attributes:
+    clips: of K test clips `rgb` uint8 [K, T, S, S, 3], and/or `keypoints` [K, T', M, V, 2] in
+      pixels of these and `keypoint_scores` [K, T', M, V].
+    wanted: indices of the frames that `add` has a use for.
+  """
+
+  def __init__(
+    self,
+    sampling: FrameSampling,
+    side: int,
+    num_frames: int,
+    size: tuple[int, int],
+    keypoints: np.ndarray | None,
+    scores: np.ndarray | None,
+  ) -> None:
+    self._encoding = Encoding(side)
+    # Without poses, the whole frame.
+    self._box = (
+      (0, 0, size[1], size[0]) if keypoints is None else crop_box(keypoints, size, "the clip")
+    )
+    self._places: dict[int, list[tuple[int, int]]] = collections.defaultdict(list)
+    self.clips: dict[str, np.ndarray] = {}
+    indices = {
+      stream: test_clips(num_frames, length, sampling.num_clips)
+      for stream, length in sampling.lengths.items()
+    }
+    if "rgb" in indices:
+      self.clips["rgb"] = np.zeros((*indices["rgb"].shape, side, side, 3), np.uint8)
+      for place, index in np.ndenumerate(indices["rgb"]):
+        self._places[int(index)].append(place)
+    if "pose" in indices:
+      moved = move_keypoints(keypoints, scores, self._box, side)
+      keypoints, scores = strongest_persons(*moved, sampling.max_persons)
+      self.clips["keypoints"] = keypoints[indices["pose"]]
+      self.clips["keypoint_scores"] = scores[indices["pose"]]
+
+  @property
+  def wanted(self) -> list[int]:
+    return sorted(self._places)
+
+  def add(self, index: int, frame: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Takes the frame with this index, counted from the start of the window."""
+    if index not in self._places:
+      return
+    jpeg = np.frombuffer(encode_frame(frame, self._box, self._encoding), np.uint8)
+    image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1]
+    for place in self._places[index]:
+      self.clips["rgb"][place] = image

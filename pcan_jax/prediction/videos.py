@@ -1,0 +1,152 @@
+"""A video with the poses of the persons in it, and the windows of time that it is cut into."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from pcan_jax.clips.pose_files import PoseFiles
+from pcan_jax.clips.source_layout import VIDEO_SUFFIXES
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+  """A stretch of a video.
+
+  Attributes:
+    first: index of its first frame.
+    stop: index of the frame behind its last one.
+    fps: frames per second of the video.
+  """
+
+  first: int
+  stop: int
+  fps: float
+
+  @property
+  def start_seconds(self) -> float:
+    return self.first / self.fps
+
+  @property
+  def end_seconds(self) -> float:
+    return self.stop / self.fps
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Video:
+  """A video that can be read to its end.
+
+  Attributes:
+    path: of the file.
+    num_frames: T.
+    fps: frames per second, on average.
+    size: (h, w) in pixels.
+    keypoints: [M, T, V, 2], (x, y) in pixels of the video; None without poses.
+    scores: [M, T, V]; None without poses.
+  """
+
+  path: pathlib.Path
+  num_frames: int
+  fps: float
+  size: tuple[int, int]
+  keypoints: Float[np.ndarray, "m t v 2"] | None
+  scores: Float[np.ndarray, "m t v"] | None
+
+  @classmethod
+  def open(cls, path: str | os.PathLike[str], poses: PoseFiles | None = None) -> "Video":
+    """Reads a video once, to count its frames, and its poses.
+
+    Containers may be wrong about the number of frames; and a damaged video shows before anything
+    has been said about it.
+
+    Args:
+      path: of the video.
+      poses: where its poses are found, under its name without the suffix.
+
+    Raises:
+      FileNotFoundError: the video is gone, or there are no poses of it.
+      ValueError: it cannot be decoded, or its poses cannot be read or do not fit; the message names
+        the file.
+    """
+    path = pathlib.Path(path)
+    frames, fps = _decode(path)
+    num_frames, size = 0, (0, 0)
+    for frame in frames:
+      num_frames, size = num_frames + 1, frame.shape[:2]
+    keypoints = scores = None
+    if poses is not None:
+      keypoints, scores = poses.read(clip_id(path), num_frames, size)
+    return cls(path, num_frames, fps, size, keypoints, scores)
+
+  def frames(self) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    """Decodes it again, one RGB frame at a time."""
+    return _decode(self.path)[0]
+
+  def windows(self, seconds: float | None = None, stride: float | None = None) -> list[Window]:
+    """Cuts the video into windows of equal length, the last one of which ends with the video.
+
+    Args:
+      seconds: length of a window; None, or more than the video has, is the whole video.
+      stride: seconds from the start of a window to that of the next; None is half a window, so that
+        what one window cuts in two is whole in another.
+
+    Raises:
+      ValueError: a length is not positive.
+    """
+    check_window(seconds, stride)
+    length = self.num_frames
+    if seconds is not None:
+      length = min(max(round(seconds * self.fps), 1), length)
+    step = max(round((stride or (seconds or 0) / 2) * self.fps), 1)
+    starts = [*range(0, self.num_frames - length + 1, step)]
+    if starts[-1] + length < self.num_frames:
+      starts.append(self.num_frames - length)
+    return [Window(start, start + length, self.fps) for start in starts]
+
+  def has_person(self, window: Window) -> bool:
+    """Whether the poses show somebody in a window."""
+    return self.scores is not None and bool((self.scores[:, window.first : window.stop] > 0).any())
+
+
+def _decode(path: pathlib.Path) -> tuple[Iterator[UInt8[np.ndarray, "h w 3"]], float]:
+  from pcan_jax.clips.video import decode_video  # arrays are predicted without PyAV
+
+  return decode_video(path)
+
+
+def check_window(seconds: float | None, stride: float | None) -> None:
+  """Makes sure that a length and a stride can be used.
+
+  Raises:
+    ValueError: one of them is not positive, or there is a stride but no length.
+  """
+  for name, value in (("window", seconds), ("stride", stride)):
+    if value is not None and not (np.isfinite(value) and value > 0):
+      raise ValueError(f"the {name} must be a positive number of seconds, not {value}")
+  if stride is not None and seconds is None:
+    raise ValueError(f"a stride of {stride} s needs a window; give its length in seconds")
+
+
+def clip_id(path: pathlib.Path) -> str:
+  """The name under which poses of a video are kept: that of the file without its suffix."""
+  return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
+
+
+def find_videos(path: str | os.PathLike[str]) -> list[pathlib.Path]:
+  """A video, or all videos in a folder and the folders below it, in the order of their paths.
+
+  Raises:
+    FileNotFoundError: there is nothing at `path`, or no video in the folder.
+  """
+  path = pathlib.Path(path)
+  if path.is_file():
+    return [path]
+  if not path.is_dir():
+    raise FileNotFoundError(f"no video or folder at {path}")
+  found = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+  if not found:
+    raise FileNotFoundError(f"{path} holds no video ({' '.join(VIDEO_SUFFIXES)})")
+  return found

@@ -1,0 +1,182 @@
+"""What a model is made for, and all that follows from it.
+
+Training, evaluation, prediction, export and the benchmarks take the network, its inputs and the
+function that predicts from here, so that they cannot differ.
+"""
+
+import dataclasses
+import functools
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from pcan_jax.clips.sampling import FrameSampling
+from pcan_jax.inputs import Augmentation, Preprocessing, preprocess
+from pcan_jax.keypoints import KeypointLayout
+from pcan_jax.labels import LabelTree
+from pcan_jax.method.rectification import rectify
+from pcan_jax.network.pcan import PCAN, Outputs, build_model
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelSpec:
+  """What a model is made for. Checkpoints keep it, as their item `description`.
+
+  Attributes:
+    config: the complete config of the run.
+    tree: the labels.
+    layout: the keypoints.
+    stored_size: side in pixels of the stored frames that it is trained from.
+
+  Raises:
+    ValueError: the config holds a value that cannot be; the message names the field.
+  """
+
+  config: ConfigDict
+  tree: LabelTree
+  layout: KeypointLayout
+  stored_size: int
+
+  @functools.cached_property
+  def model(self) -> PCAN:
+    """The network."""
+    return build_model(self.config.model, self.tree)
+
+  @functools.cached_property
+  def train_preprocessing(self) -> Preprocessing:
+    """From stored clips to the network's inputs in training, with augmentation."""
+    augmentation = Augmentation(**self.config.augmentation)
+    return self._preprocessing(self.config.input.train_size, augmentation)
+
+  @functools.cached_property
+  def test_preprocessing(self) -> Preprocessing:
+    """From stored clips to the network's inputs in evaluation and prediction."""
+    return self._preprocessing(self.config.input.test_size, None)
+
+  def _preprocessing(self, size: int, augmentation: Augmentation | None) -> Preprocessing:
+    config = self.config.input
+    if size % config.heatmap_scale:
+      raise ValueError(
+        f"input sizes must be multiples of input.heatmap_scale={config.heatmap_scale}, not {size}"
+      )
+    return Preprocessing(
+      stored_size=self.stored_size,
+      rgb_size=size,
+      heatmap_size=size // config.heatmap_scale,
+      layout=self.layout,
+      sigma=config.sigma,
+      heatmaps=config.get("heatmaps", "joints"),  # older checkpoints do not name it
+      augmentation=augmentation,
+    )
+
+  def frame_sampling(self, num_clips: int | None) -> FrameSampling:
+    """The frames that the model is given of a video.
+
+    Args:
+      num_clips: test clips per video; None is one random clip, as in training.
+    """
+    streams = self.config.model.streams
+    return FrameSampling(
+      rgb_frames=self.config.input.rgb_frames if "rgb" in streams else 0,
+      pose_frames=self.config.input.pose_frames if "pose" in streams else 0,
+      num_clips=num_clips,
+      max_persons=self.config.input.max_persons,
+    )
+
+  def batch_shapes(self, *leading: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The arrays that `predict` and, with `action` beside them, a training step take.
+
+    Args:
+      *leading: axes before that of the frames: (B, K) for `predict`, (B,) for training.
+    """
+    sampling, side = self.frame_sampling(None), self.stored_size
+    shapes = {}
+    if sampling.rgb_frames:
+      frames = (*leading, sampling.rgb_frames, side, side, 3)
+      shapes["rgb"] = jax.ShapeDtypeStruct(frames, np.uint8)
+    if sampling.pose_frames:
+      persons, joints = sampling.max_persons, self.layout.num_keypoints
+      scores = (*leading, sampling.pose_frames, persons, joints)
+      shapes["keypoints"] = jax.ShapeDtypeStruct((*scores, 2), np.float32)
+      shapes["keypoint_scores"] = jax.ShapeDtypeStruct(scores, np.float32)
+    return shapes
+
+  def init(self, seed: int = 0) -> dict[str, PyTree]:
+    """Fresh variables: the collections `params`, `batch_stats` and `prototypes`."""
+    sampling, sizes = self.frame_sampling(None), self.test_preprocessing
+    inputs = {}
+    if sampling.rgb_frames:
+      inputs["rgb"] = jnp.zeros((1, sampling.rgb_frames, sizes.rgb_size, sizes.rgb_size, 3))
+    if sampling.pose_frames:
+      heatmaps = (sizes.heatmap_size, sizes.heatmap_size, len(sizes.heatmap_channels))
+      inputs["heatmaps"] = jnp.zeros((1, sampling.pose_frames, *heatmaps))
+    variables = self.model.init(jax.random.key(seed), inputs, train=False)
+    return {"prototypes": {}} | dict(variables)
+
+  def predict(self, variables: PyTree, batch: dict[str, jax.Array]) -> Outputs:
+    """What the model says of a batch of videos, averaged over the clips of each.
+
+    Args:
+      variables: `params`, `batch_stats`, `prototypes`.
+      batch: `rgb` uint8 [B, K, T, S, S, 3] and/or `keypoints` [B, K, T', M, V, 2] in pixels of the
+        stored frames with `keypoint_scores` [B, K, T', M, V], of K clips per video.
+
+    Returns:
+      Per stream and level (`action`, `body`) the `logits` [B, C], those of actions rectified by the
+      prototypes (PCAN eq. 10 and 11), their softmax as `probabilities` [B, C] and, of a model with
+      prototypes, the `embedding` [B, D]. Under `fused`, the mean of the streams' probabilities.
+    """
+    num_clips = next(iter(batch.values())).shape[1]
+    flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in batch.items()}
+    inputs = preprocess(flat, self.test_preprocessing)
+    outputs = self.model.apply(variables, inputs, train=False)
+    gamma = self.config.eval.gamma
+    for stream, levels in outputs.items():
+      if self.model.has_prototypes:
+        action = levels["action"]
+        action["logits"] = rectify(
+          action["logits"],
+          action["embedding"],
+          variables["prototypes"][stream]["action"],
+          gamma[stream],
+        )
+      for output in levels.values():
+        output["probabilities"] = jax.nn.softmax(output["logits"])
+    outputs = {"fused": _fuse(outputs)} | outputs
+    return jax.tree.map(
+      lambda values: values.reshape(-1, num_clips, values.shape[-1]).mean(axis=1), outputs
+    )
+
+  def to_json(self) -> dict[str, Any]:
+    """Plain values, ready for JSON."""
+    return {
+      "config": json.loads(self.config.to_json_best_effort()),
+      "tree": self.tree.to_dict(),
+      "layout": self.layout.to_dict(),
+      "stored_size": self.stored_size,
+    }
+
+  @classmethod
+  def from_json(cls, spec: dict[str, Any]) -> "ModelSpec":
+    """Inverse of `to_json`."""
+    return cls(
+      config=ConfigDict(spec["config"]),
+      tree=LabelTree.from_dict(spec["tree"]),
+      layout=KeypointLayout.from_dict(spec["layout"]),
+      stored_size=spec["stored_size"],
+    )
+
+
+def _fuse(outputs: Outputs) -> dict[str, dict[str, jax.Array]]:
+  """The mean of the streams' probabilities, per level."""
+  streams = list(outputs.values())
+  return {
+    level: {"probabilities": sum(s[level]["probabilities"] for s in streams) / len(streams)}
+    for level in streams[0]
+  }

@@ -1,0 +1,225 @@
+"""A training run: what follows from its config and its data set, and the loop of steps."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import optax
+from clu import metric_writers, parameter_overview
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from pcan_jax.checkpoints import Checkpoints
+from pcan_jax.evaluation.protocol import Evaluator
+from pcan_jax.feed.dataset import Dataset, open_dataset
+from pcan_jax.feed.epochs import ClassSampling, EpochOrder
+from pcan_jax.feed.pipeline import training_batches
+from pcan_jax.mesh import data_mesh, send
+from pcan_jax.spec import ModelSpec
+from pcan_jax.training import warm_start
+from pcan_jax.training.optimizer import learning_rate, peak_learning_rate
+from pcan_jax.training.progress import Progress
+from pcan_jax.training.step import Batch, TrainState, compile_step
+
+PyTree = Any
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRun:
+  """What follows from a config and its data set.
+
+  Attributes:
+    spec: what the model is made for; holds the config.
+    dataset: to train and to evaluate on.
+    mesh: the devices.
+    order: of the clips of an epoch.
+  """
+
+  spec: ModelSpec
+  dataset: Dataset
+  mesh: Mesh
+  order: EpochOrder
+
+  @property
+  def config(self) -> ConfigDict:
+    return self.spec.config
+
+  @property
+  def batch_size(self) -> int:
+    return self.config.optimizer.batch_size
+
+  @property
+  def steps_per_epoch(self) -> float:
+    return self.order.num_clips / self.batch_size
+
+  @property
+  def total_steps(self) -> int:
+    """Steps of the whole schedule."""
+    return round(self.config.optimizer.epochs * self.steps_per_epoch)
+
+  @property
+  def schedule(self) -> optax.Schedule:
+    """The learning rate by step."""
+    return learning_rate(self.config.optimizer, self.steps_per_epoch)
+
+  def batches(self, start_step: int = 0) -> Iterator[Batch]:
+    """This host's share of the batches from a step on, sent to the devices ahead of their use."""
+    batches = training_batches(
+      self.dataset,
+      self.config.data.train_split,
+      self.spec.frame_sampling(num_clips=None),
+      batch_size=self.batch_size,
+      seed=self.config.seed,
+      order=self.order,
+      start_step=start_step,
+      num_hosts=jax.process_count(),
+      host=jax.process_index(),
+    )
+    return _one_ahead(send(batch, self.mesh) for batch in batches)
+
+  def start_block(self, state: TrainState, start_step: int, workdir: pathlib.Path | None) -> str:
+    """What a user wants to know before waiting: a line per fact."""
+    config, model = self.config, self.spec.model
+    optimizer = config.optimizer
+    device = self.mesh.devices.flat[0]
+    facts = {
+      "devices": f"{self.mesh.size} x {device.device_kind} ({device.platform})",
+      "model": f"{' + '.join(model.streams)}, fusion {config.model.fusion}, "
+      + ("with" if model.has_prototypes else "without")
+      + " prototypes",
+      "parameters": f"{parameter_overview.count_parameters(state.params):,}",
+      "precision": f"{config.model.dtype} network, float32 parameters and losses",
+      "data": f"{self.dataset.path}, {self.order.num_clips:,} clips per epoch, "
+      f"{config.data.sampling} sampling",
+      "batch": f"{self.batch_size} clips, {self.batch_size // self.mesh.size} per device",
+      "learning rate": f"{peak_learning_rate(optimizer):.4g} "
+      f"({optimizer.learning_rate:.4g} for {optimizer.learning_rate_batch_size}), "
+      f"{optimizer.schedule} schedule",
+      "schedule": f"{optimizer.epochs:g} epochs, {self.total_steps:,} steps",
+      "starts at": f"step {start_step:,}" + (" (resumed)" if start_step else ""),
+      "workdir": str(workdir or "none, nothing is written"),
+    }
+    width = max(map(len, facts))
+    return "\n".join(f"{name:>{width}}  {fact}" for name, fact in facts.items())
+
+
+def prepare(config: ConfigDict) -> TrainingRun:
+  """Opens the data set of a config and works out what follows.
+
+  Raises:
+    FileNotFoundError: there is no data set at `config.data.path`.
+    ValueError: the config does not fit the data set or the devices.
+  """
+  dataset = open_dataset(config.data.path, config.data.instructions)
+  mesh = data_mesh()
+  batch_size = config.optimizer.batch_size
+  if batch_size % mesh.size:
+    raise ValueError(
+      f"optimizer.batch_size={batch_size} does not divide among {mesh.size} devices; "
+      f"use a multiple of {mesh.size}"
+    )
+  sampling = ClassSampling(config.data.sampling, config.data.repeat_threshold)
+  return TrainingRun(
+    spec=ModelSpec(config, dataset.tree, dataset.layout, dataset.stored_size),
+    dataset=dataset,
+    mesh=mesh,
+    order=dataset.epoch_order(config.data.train_split, sampling),
+  )
+
+
+def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
+  """Trains to the end of the schedule, from the latest checkpoint in `workdir` if there is one.
+
+  Without one, from what `config.init_from` names.
+
+  Writes `checkpoints/`, `config.json`, `parameters.txt` and TensorBoard events below `workdir`.
+
+  Raises:
+    FileNotFoundError: there is no data set at `config.data.path`, or no checkpoint where
+      `config.init_from` says.
+    ValueError: the config does not fit the data set, the devices or the checkpoint.
+    FloatingPointError: the loss is not finite.
+  """
+  run = prepare(config)
+  evaluator = Evaluator(run.spec, run.dataset)
+  init, step_fn = compile_step(run.spec, run.schedule, run.mesh)
+  state = init()
+
+  workdir.mkdir(parents=True, exist_ok=True)
+  with (
+    Checkpoints(workdir / "checkpoints", max_to_keep=config.checkpoints.keep) as checkpoints,
+    contextlib.closing(_writer(workdir)) as writer,
+  ):
+    start_step = checkpoints.latest_step or 0
+    if checkpoints.latest_step is None:
+      state = state.replace(**warm_start.initialize(state.model(), run.spec))
+    else:
+      state = restore_state(checkpoints, start_step, state)
+    if jax.process_index() == 0:
+      _write_overview(workdir, run.spec, state)
+    _log.info("%s\n", run.start_block(state, start_step, workdir))
+    batches = run.batches(start_step)
+    progress = Progress(
+      start_step, run.total_steps, run.batch_size, run.steps_per_epoch, writer, run.schedule
+    )
+
+    def due(step: int, every_epochs: float) -> bool:
+      return every_epochs > 0 and step % max(round(every_epochs * run.steps_per_epoch), 1) == 0
+
+    for step in range(start_step + 1, run.total_steps + 1):
+      state, terms = step_fn(state, next(batches))
+      progress.add(terms)
+      last = step == run.total_steps
+      if last or step % config.log_every == 0:
+        progress.report(step)
+      if last or due(step, config.checkpoints.every_epochs):
+        checkpoints.save(step, state.model(), state.training(), run.spec)
+      if due(step, config.eval.every_epochs) and not last:
+        with progress.paused():
+          results = evaluator(state.model(), config.data.eval_split, num_clips=1)
+        for branch, values in results.metrics.items():
+          writer.write_scalars(step, {f"eval/{branch}/{name}": v for name, v in values.items()})
+        _log.info("epoch %.0f, 1 clip per video\n%s", step / run.steps_per_epoch, results.table())
+    progress.close()
+  return state
+
+
+def _write_overview(workdir: pathlib.Path, spec: ModelSpec, state: TrainState) -> None:
+  """What is trained, for people: the whole config, and every parameter with its shape."""
+  (workdir / "config.json").write_text(json.dumps(spec.to_json(), indent=2) + "\n")
+  (workdir / "parameters.txt").write_text(
+    parameter_overview.get_parameter_overview(state.params, include_stats=False) + "\n"
+  )
+
+
+def _writer(workdir: pathlib.Path) -> metric_writers.MetricWriter:
+  """TensorBoard events, from one host."""
+  first = jax.process_index() == 0
+  return metric_writers.MultiWriter([metric_writers.SummaryWriter(str(workdir))] if first else [])
+
+
+def restore_state(checkpoints: Checkpoints, step: int, state: TrainState) -> TrainState:
+  """The state of a checkpoint, with the shapes and shardings of `state`."""
+
+  def target(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+  restored = checkpoints.restore(
+    step, model=target(state.model()), training=target(state.training())
+  )
+  return state.replace(**restored["model"], **restored["training"])
+
+
+def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+  """Takes each batch while the one before it is in use."""
+  ahead = next(batches)
+  for batch in batches:
+    yield ahead
+    ahead = batch

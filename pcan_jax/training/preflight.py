@@ -1,0 +1,96 @@
+"""What to try before a long run: one of everything, and whether the network can learn at all."""
+
+import logging
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from pcan_jax.evaluation.protocol import Evaluator
+from pcan_jax.training import warm_start
+from pcan_jax.training.loop import TrainingRun, prepare
+from pcan_jax.training.optimizer import peak_learning_rate
+from pcan_jax.training.step import TrainState, compile_step
+
+_log = logging.getLogger(__name__)
+
+OVERFIT_STEPS = 300
+OVERFIT_LOSS = 0.05
+
+
+def dry_run(config: ConfigDict) -> None:
+  """Everything that a run needs, once: data, compilation, a step, evaluation. Writes nothing.
+
+  Raises:
+    FileNotFoundError, ValueError, FloatingPointError: as `loop.train`.
+  """
+  run = prepare(config)
+  evaluator = Evaluator(run.spec, run.dataset)
+  init, step_fn = compile_step(run.spec, run.schedule, run.mesh)
+  state = _start(run, init())
+  state, terms = step_fn(state, next(run.batches()))
+  loss = float(terms["loss"])
+  if not np.isfinite(loss):
+    raise FloatingPointError(f"the loss of the first step is {loss}")
+  results = evaluator(state.model(), config.data.eval_split, num_clips=1, max_batches=1)
+  _log.info(
+    "dry run: a step with loss %.3f, %d videos evaluated, nothing written", loss, len(results.ids)
+  )
+
+
+def overfit_batch(config: ConfigDict, max_steps: int = OVERFIT_STEPS) -> int:
+  """Learns one batch by heart: a network that cannot do that has no chance on all of them.
+
+  Dropout, augmentation and weight decay are off and the learning rate stays at its peak. Only the
+  cross entropies can reach zero, so they decide; the prototype losses act as the config says.
+
+  Args:
+    config: of the run.
+    max_steps: when to give up.
+
+  Returns:
+    The number of steps it took.
+
+  Raises:
+    FileNotFoundError, ValueError: as `loop.train`.
+    FloatingPointError: the cross entropy of a stream is not below `OVERFIT_LOSS` in the end.
+  """
+  config = config.copy_and_resolve_references()
+  config.model.dropout = 0.0
+  config.optimizer.weight_decay = 0.0
+  config.augmentation.update(
+    crop_area=(1.0, 1.0),
+    crop_aspect=(1.0, 1.0),
+    flip=0.0,
+    rotation=0.0,
+    scale_jitter=0.0,
+    keypoint_noise=0.0,
+  )
+  run = prepare(config)
+  rate = peak_learning_rate(config.optimizer)
+  init, step_fn = compile_step(run.spec, optax.constant_schedule(rate), run.mesh)
+  state = _start(run, init())
+  batch = next(run.batches())
+  for step in range(1, max_steps + 1):
+    state, terms = step_fn(state, batch)
+    if step % 10 and step != max_steps:
+      continue
+    values = {name: float(term) for name, term in jax.device_get(terms).items()}
+    entropies = {name: value for name, value in values.items() if "/ce_" in name}
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in entropies.items())
+    _log.info("step %d: %s", step, shown)
+    if max(entropies.values()) < OVERFIT_LOSS:
+      _log.info("one batch of %d clips was learned by heart", run.batch_size)
+      return step
+  raise FloatingPointError(
+    f"{run.batch_size} clips were not learned by heart in {max_steps} steps: {shown}, not below "
+    f"{OVERFIT_LOSS}. Try another optimizer.learning_rate ({rate:.4g} here); if none helps, look "
+    "at the clips with python -m data.check --html"
+  )
+
+
+def _start(run: TrainingRun, state: TrainState) -> TrainState:
+  state = state.replace(**warm_start.initialize(state.model(), run.spec))
+  _log.info("%s\n", run.start_block(state, 0, None))
+  return state

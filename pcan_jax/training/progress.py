@@ -1,0 +1,106 @@
+"""What a training run says while it goes on: a line now and then, and TensorBoard scalars."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from clu import metric_writers
+from tqdm import tqdm
+
+from pcan_jax.training.step import Terms
+
+_log = logging.getLogger(__name__)
+
+
+class Progress:
+  """Averages metrics between reports; a report never waits for the step just dispatched."""
+
+  def __init__(
+    self,
+    start_step: int,
+    total_steps: int,
+    batch_size: int,
+    steps_per_epoch: float,
+    writer: metric_writers.MetricWriter,
+    schedule: optax.Schedule,
+  ) -> None:
+    self._total_steps = total_steps
+    self._batch_size = batch_size
+    self._steps_per_epoch = steps_per_epoch
+    self._writer = writer
+    self._schedule = schedule
+    self._add = jax.jit(lambda total, terms: jax.tree.map(jnp.add, total, terms))
+    self._total, self._count, self._newest = None, 0, None
+    self._reported_step, self._since = start_step, None
+    # On terminals only, below the lines.
+    self._bar = tqdm(
+      initial=start_step, total=total_steps, unit="step", desc="training", disable=None, leave=False
+    )
+
+  def add(self, terms: Terms | None) -> None:
+    """Takes the metrics of a step; they may still be on their way."""
+    if self._since is None:  # the first step has been compiled, which is not part of the rate
+      jax.block_until_ready(terms)
+      self._reported_step, self._since = self._reported_step + 1, time.monotonic()
+    if self._newest is not None:
+      first = self._total is None
+      self._total = self._newest if first else self._add(self._total, self._newest)
+      self._count += 1
+    self._newest = terms
+    if terms is not None:
+      self._bar.update()
+
+  def report(self, step: int) -> None:
+    """Prints a line and writes the averages since the last report.
+
+    Raises:
+      FloatingPointError: the loss was not finite.
+    """
+    if step == self._total_steps or self._total is None:
+      self.add(None)
+    totals = jax.device_get(self._total)
+    values = {name: float(total) / self._count for name, total in totals.items()}
+    if not np.isfinite(values["loss"]):
+      raise FloatingPointError(
+        f"the loss is {values['loss']} between steps {self._reported_step} and {step}; "
+        "a smaller optimizer.learning_rate or optimizer.clip_norm may help"
+      )
+    now = time.monotonic()
+    seconds_per_step = (now - self._since) / max(step - self._reported_step, 1)
+    rate = self._batch_size / max(seconds_per_step, 1e-9)
+    values |= {"learning_rate": float(self._schedule(step)), "clips_per_second": rate}
+    self._writer.write_scalars(step, values)
+    remaining = round((self._total_steps - step) * seconds_per_step)
+    accuracies = "  ".join(
+      f"{name.removesuffix('/action_top1')} {100 * value:.1f} %"
+      for name, value in values.items()
+      if name.endswith("/action_top1")
+    )
+    _log.info(
+      "step %d/%d  epoch %.1f  loss %.3f  top-1 %s  %.1f clips/s  ETA %s",
+      step,
+      self._total_steps,
+      step / self._steps_per_epoch,
+      values["loss"],
+      accuracies,
+      rate,
+      f"{remaining // 3600}:{remaining // 60 % 60:02}:{remaining % 60:02}",
+    )
+    self._total, self._count = None, 0
+    self._reported_step, self._since = step, now
+
+  def close(self) -> None:
+    """Takes the bar away."""
+    self._bar.close()
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Leaves the time spent inside out of the rate."""
+    start = time.monotonic()
+    yield
+    self._since += time.monotonic() - start

@@ -1,0 +1,147 @@
+"""The training step: what it changes, what it does, and its compilation for a mesh of devices.
+
+Knows arrays only, no files, so that it can be measured and tested on its own.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from pcan_jax.inputs import preprocess
+from pcan_jax.mesh import jit_once, jit_step
+from pcan_jax.method import losses
+from pcan_jax.network.pcan import Outputs, StreamOutputs
+from pcan_jax.spec import ModelSpec
+from pcan_jax.training.optimizer import build_optimizer
+
+Batch = dict[str, Any]
+PyTree = Any
+Terms = dict[str, jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that a step changes.
+
+  Attributes:
+    step: number of steps taken.
+    params: trained by the optimizer.
+    batch_stats: running statistics of BatchNorm.
+    prototypes: class prototypes per stream; neither trained nor decayed.
+    opt_state: of the optimizer.
+  """
+
+  step: jax.Array
+  params: PyTree
+  batch_stats: PyTree
+  prototypes: PyTree
+  opt_state: optax.OptState
+
+  def model(self) -> dict[str, PyTree]:
+    """The variables of the network, as `ModelSpec.predict` takes them."""
+    return {
+      "params": self.params,
+      "batch_stats": self.batch_stats,
+      "prototypes": self.prototypes,
+    }
+
+  def training(self) -> dict[str, PyTree]:
+    """What only training needs."""
+    return {"step": self.step, "opt_state": self.opt_state}
+
+
+def init_state(spec: ModelSpec, optimizer: optax.GradientTransformation) -> TrainState:
+  """A fresh state, drawn from the seed of the config."""
+  variables = spec.init(spec.config.seed)
+  return TrainState(
+    step=jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables["params"])
+  )
+
+
+def train_step(
+  state: TrainState, batch: Batch, *, spec: ModelSpec, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, Terms]:
+  """One step: preprocess, differentiate, update parameters, statistics and prototypes.
+
+  Args:
+    state: before the step; randomness derives from the config's seed and `state.step`.
+    batch: as `feed.pipeline.training_batches` yields it.
+    spec, optimizer: what stays the same over a run.
+
+  Returns:
+    The state after the step, and scalars: losses, accuracies and sizes of the sets.
+  """
+  key = jax.random.fold_in(jax.random.key(spec.config.seed), state.step)
+  key_inputs, key_dropout = jax.random.split(key)
+  inputs = preprocess(batch, spec.train_preprocessing, key_inputs)
+
+  def loss_fn(params: PyTree) -> tuple[jax.Array, tuple]:
+    outputs, mutated = spec.model.apply(
+      {"params": params, "batch_stats": state.batch_stats, "prototypes": state.prototypes},
+      inputs,
+      train=True,
+      mutable=["batch_stats"],
+      rngs={"dropout": key_dropout},
+    )
+    total, terms, prototypes = _all_streams(outputs, state.prototypes, batch["action"], spec)
+    return total, (mutated["batch_stats"], prototypes, terms | {"loss": total})
+
+  gradients, (batch_stats, prototypes, terms) = jax.grad(loss_fn, has_aux=True)(state.params)
+  updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+  state = state.replace(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    batch_stats=batch_stats,
+    prototypes=jax.lax.stop_gradient(prototypes),
+    opt_state=opt_state,
+  )
+  return state, terms | {"gradient_norm": optax.tree.norm(gradients)}
+
+
+def _all_streams(
+  outputs: Outputs, prototypes: PyTree, action: jax.Array, spec: ModelSpec
+) -> tuple[jax.Array, Terms, PyTree]:
+  """The losses of all streams, their terms as `STREAM/NAME`, and their new prototypes.
+
+  Streams have the same shapes. Taking both at once halves the number of operations, each of which
+  is so small that it takes as long as it takes to be started.
+  """
+  parents = jnp.asarray(spec.tree.parents)
+  config = losses.LossConfig(**spec.config.loss)
+
+  def one_stream(out: StreamOutputs, prototypes: PyTree) -> tuple[jax.Array, Terms, PyTree]:
+    total, terms, updated = losses.stream_loss(
+      out, prototypes, action=action, parents=parents, config=config
+    )
+    for level, label in (("action", action), ("body", parents[action])):
+      terms[f"{level}_top1"] = jnp.mean(out[level]["logits"].argmax(-1) == label)
+    return total, terms, updated
+
+  alike = [(out, prototypes.get(stream)) for stream, out in outputs.items()]
+  stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alike)
+  total, terms, updated = jax.vmap(one_stream)(*stacked)
+  named_terms, new_prototypes = {}, {}
+  for index, stream in enumerate(outputs):
+    named_terms |= {f"{stream}/{name}": values[index] for name, values in terms.items()}
+    if updated is not None:
+      new_prototypes[stream] = {level: values[index] for level, values in updated.items()}
+  return jnp.sum(total), named_terms, new_prototypes
+
+
+def compile_step(
+  spec: ModelSpec, schedule: optax.Schedule, mesh: Mesh
+) -> tuple[Callable[[], TrainState], Callable[[TrainState, Batch], tuple[TrainState, Terms]]]:
+  """What makes a fresh state on all devices, and the step for batches sharded over them.
+
+  Both are compiled when they are first called.
+  """
+  optimizer = build_optimizer(spec.config.optimizer, schedule)
+  init = functools.partial(init_state, spec, optimizer)
+  step = functools.partial(train_step, spec=spec, optimizer=optimizer)
+  return jit_once(init, mesh), jit_step(step, mesh, donate_argnums=0)

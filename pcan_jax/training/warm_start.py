@@ -1,0 +1,281 @@
+"""Starts a run from what others have learned: one run with its streams, or one run per stream.
+
+PCAN is trained in three steps: RGB and pose alone, then both from these two. The dual-stream
+network first behaves like its parts: whatever a pathway reads of the other has weight zero.
+"""
+
+import dataclasses
+import logging
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from pcan_jax.checkpoints import load_model
+from pcan_jax.network.backbone import exchange_places
+from pcan_jax.network.pathway import EXPANSION
+from pcan_jax.network.pcan import PCAN
+from pcan_jax.spec import ModelSpec
+
+PyTree = Any
+Path = tuple[str, ...]
+Arrays = dict[Path, Any]
+
+_log = logging.getLogger(__name__)
+_SHOWN_PROBLEMS = 8
+
+
+class _Part(NamedTuple):
+  """A part of the network that is taken over as a whole or not at all.
+
+  Attributes:
+    kind: what it does.
+    stream: whose it is; empty for what joins the streams.
+  """
+
+  kind: str
+  stream: str = ""
+
+  def __str__(self) -> str:
+    return f"{self.stream} {self.kind}".strip()
+
+
+_LATERALS = _Part("lateral projections")
+_ATTENTION = _Part("attention")
+# What means nothing once the streams have been trained apart.
+_KINDS_OF_BOTH_STREAMS = (_LATERALS.kind, _ATTENTION.kind, "embeddings", "prototypes")
+
+
+def _part(path: Path) -> _Part:
+  """The part that an array of the variables belongs to."""
+  collection, module, *inner = path
+  if collection == "prototypes":
+    return _Part("prototypes", module)
+  if module.startswith("head_"):
+    kind = "embeddings" if inner[0].endswith("_embedding") else "classifiers"
+    return _Part(kind, module.removeprefix("head_"))
+  if inner[0].endswith("_path"):
+    # What the pose stem reads depends on the keypoints.
+    kind = "stem" if inner[:2] == ["pose_path", "conv1"] else "pathway"
+    return _Part(kind, inner[0].removesuffix("_path"))
+  return _ATTENTION if inner[0].startswith("gate") else _LATERALS
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+  """A checkpoint to take parts from.
+
+  Attributes:
+    option: of `config.init_from`, that names it.
+    path: what the option says.
+    step: of the checkpoint.
+    spec: what its model was made for.
+    arrays: its variables.
+  """
+
+  option: str
+  path: str
+  step: int
+  spec: ModelSpec
+  arrays: Arrays
+
+  @classmethod
+  def load(cls, option: str, path: str) -> "_Source":
+    try:
+      spec, variables, step = load_model(path)
+    except FileNotFoundError as error:
+      raise FileNotFoundError(f"init_from.{option}: {error}") from error
+    except ValueError as error:
+      raise ValueError(f"init_from.{option}: {error}") from error
+    return cls(option, path, step, spec, traverse_util.flatten_dict(variables))
+
+  @property
+  def parts(self) -> set[_Part]:
+    return {_part(path) for path in self.arrays}
+
+  def __str__(self) -> str:
+    return f"{self.path}, step {self.step}"
+
+
+def initialize(fresh: PyTree, spec: ModelSpec) -> PyTree:
+  """Replaces fresh variables by those of the checkpoints that `config.init_from` names.
+
+  From `checkpoint` comes every part that the network has as well; without the same labels, not
+  classifiers and prototypes, and without the same heatmap channels, not the pose stem. From `rgb`
+  and `pose` come pathways with their BatchNorm statistics and, with the same labels, classifiers.
+  Inputs of a pathway from lateral projections that start fresh have weight zero, and the gates of
+  attention that starts fresh are closed. Where everything comes from is logged.
+
+  Args:
+    fresh: the collections `params`, `batch_stats` and `prototypes`.
+    spec: the run's config, labels and keypoints.
+
+  Returns:
+    Variables with the structure, shapes and shardings of `fresh`; `fresh` itself if `init_from` is
+    empty.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint where an option says.
+    ValueError: options contradict each other, a checkpoint lacks a stream, or arrays of a part that
+      is taken over do not fit; the message names them.
+  """
+  options = {option: path for option, path in spec.config.init_from.items() if path}
+  if not options:
+    return fresh
+  _require_consistent(options, spec.model)
+  sources = {option: _Source.load(option, path) for option, path in options.items()}
+  for option, source in sources.items():
+    _require_streams(source, spec.model.streams if option == "checkpoint" else (option,))
+
+  arrays = traverse_util.flatten_dict(fresh)
+  parts = list(dict.fromkeys(map(_part, arrays)))
+  origins = {part: _origin(part, sources, spec) for part in parts}
+  started = dict(arrays)
+  problems, cut = [], {}
+  for part, source in origins.items():
+    wanted = {path: array for path, array in arrays.items() if _part(path) == part}
+    if isinstance(source, _Source):
+      keep_laterals = origins.get(_LATERALS) is source
+      taken, cut[part], part_problems = _take(part, wanted, source, spec.model, keep_laterals)
+      started |= taken
+      problems += part_problems
+    elif part == _ATTENTION:
+      started |= _closed_gates(wanted)
+  if problems:
+    more = len(problems) - _SHOWN_PROBLEMS
+    raise ValueError(
+      "the checkpoint of init_from does not fit the network; give both the same config.model:\n  "
+      + "\n  ".join(problems[:_SHOWN_PROBLEMS])
+      + (f"\n  and {more} more" if more > 0 else "")
+    )
+  _report(origins, cut, list(sources.values()))
+  placed = {
+    path: array if array is arrays[path] else jax.device_put(array, arrays[path].sharding)
+    for path, array in started.items()
+  }
+  return {name: {} for name in fresh} | traverse_util.unflatten_dict(placed)
+
+
+def _require_consistent(options: dict[str, str], model: PCAN) -> None:
+  if "checkpoint" in options and len(options) > 1:
+    raise ValueError(
+      "init_from.checkpoint brings all streams, init_from.rgb and init_from.pose bring one each; "
+      "give the first or the others"
+    )
+  for stream in options.keys() - {"checkpoint", *model.streams}:
+    raise ValueError(
+      f"init_from.{stream} is given, but the network has no such stream: "
+      f"model.streams={model.streams}"
+    )
+
+
+def _require_streams(source: _Source, streams: tuple[str, ...]) -> None:
+  for stream in streams:
+    if stream not in source.spec.model.streams:
+      raise ValueError(
+        f"init_from.{source.option}: the network in {source} has no {stream} stream, only "
+        f"{', '.join(source.spec.model.streams)}; runs of one stream each are merged with init_from.rgb "
+        "and init_from.pose"
+      )
+
+
+def _origin(part: _Part, sources: dict[str, _Source], spec: ModelSpec) -> _Source | str:
+  """Where a part comes from, or why it starts fresh."""
+  if "checkpoint" in sources:
+    source = sources["checkpoint"]
+  elif part.kind in _KINDS_OF_BOTH_STREAMS:
+    return "fresh"
+  elif part.stream in sources:
+    source = sources[part.stream]
+  else:
+    return f"fresh, init_from.{part.stream} is empty"
+  if part not in source.parts:
+    return f"fresh, not in {source}"
+  if part.kind in ("classifiers", "prototypes") and source.spec.tree != spec.tree:
+    return f"fresh, {source} has other labels"
+  if part.kind == "stem":
+    channels = spec.test_preprocessing.heatmap_channels
+    if source.spec.test_preprocessing.heatmap_channels != channels:
+      return f"fresh, {source} has other heatmaps"
+  return source
+
+
+def _take(
+  part: _Part, wanted: Arrays, source: _Source, model: PCAN, keep_laterals: bool
+) -> tuple[Arrays, bool, list[str]]:
+  """A part's arrays from a source.
+
+  Returns:
+    The arrays, whether weights of the other stream's features were set to zero or left out, and
+    what does not fit.
+  """
+  given = {path: array for path, array in source.arrays.items() if _part(path) == part}
+  ours, theirs = _own_channels(model), _own_channels(source.spec.model)
+  taken, cut, problems = {}, False, []
+  # Kernels first: their shapes explain those of the rest.
+  for path in sorted(wanted.keys() | given.keys(), key=lambda path: (path[-1] != "kernel", path)):
+    shapes = [tuple(x[path].shape) if path in x else "lacks it" for x in (given, wanted)]
+    problem = f"{'/'.join(path)}: {source} {shapes[0]}, network {shapes[1]}"
+    if "lacks it" in shapes:
+      problems.append(problem)
+      continue
+    array = np.asarray(given[path])
+    if not keep_laterals and (path in ours or path in theirs):
+      own = theirs.get(path, shapes[0][-2])
+      if own != ours.get(path, shapes[1][-2]):
+        problems.append(problem)
+        continue
+      array = array[..., :own, :]
+      array = np.pad(array, [(0, 0)] * 3 + [(0, shapes[1][-2] - own), (0, 0)])
+      cut = True
+    if array.shape != shapes[1]:
+      problems.append(problem)
+      continue
+    taken[path] = array
+  return taken, cut, problems
+
+
+def _own_channels(model: PCAN) -> dict[Path, int]:
+  """Kernels that read a concatenation, and how many channels of it are their own stream's.
+
+  Those come first, the lateral projection of the other stream last.
+  """
+  if len(model.streams) < 2 or model.fusion == "late":
+    return {}
+  channels = {}
+  for places in exchange_places(model.rgb.num_stages, model.pose.num_stages):
+    for stream, stage in zip(("rgb", "pose"), places):
+      block = ("params", "backbone", f"{stream}_path", f"layer{stage + 1}", "block0")
+      for conv in ("conv1", "downsample"):
+        own = EXPANSION * getattr(model, stream).widths[stage - 1]
+        channels[*block, conv, "conv", "kernel"] = own
+  return channels
+
+
+def _closed_gates(attention: Arrays) -> Arrays:
+  """Gates of zero, which let features pass as they are."""
+  return {
+    path: np.zeros(array.shape, array.dtype)
+    for path, array in attention.items()
+    if path[-2] in ("rgb_out", "pose_out")
+  }
+
+
+def _report(
+  origins: dict[_Part, _Source | str], cut: dict[_Part, bool], sources: list[_Source]
+) -> None:
+  width = max(len(str(part)) for part in origins)
+  lines = []
+  for part, origin in origins.items():
+    text = f"from {origin}" if isinstance(origin, _Source) else origin
+    if cut.get(part):
+      text += "; nothing of the other stream yet" if _LATERALS in origins else "; of its own stream"
+    elif part == _ATTENTION and not isinstance(origin, _Source):
+      text += "; gates closed"
+    lines.append(f"{part!s:{width}}  {text}")
+  for source in sources:
+    unused = sorted(map(str, source.parts - origins.keys()))
+    if unused:
+      lines.append(f"left out of {source}: {', '.join(unused)}")
+  _log.info("initial weights\n  %s", "\n  ".join(lines))
