@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float, Float32
 from scipy.optimize import linear_sum_assignment
 
-Persons = Float[np.ndarray, "m v 3"]
-"""The persons of one frame: (x, y, score) of each of their keypoints."""
+Persons = Float[np.ndarray, "_m _v 3"]
+"""The M persons of one frame: (x, y, score) of each of their V keypoints; both may change."""
 
 
 def link_persons(
