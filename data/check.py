@@ -12,9 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import tqdm
 
-from data import findings
-from data.build import add_source_arguments
-from data.findings import ClipFacts, Finding, Report
 from pcan_jax.clips import source_layout
 from pcan_jax.clips.encode_clip import encode_clip
 from pcan_jax.clips.parallel import map_clips
@@ -22,6 +19,10 @@ from pcan_jax.clips.source_layout import ClipSource, Problem
 from pcan_jax.clips.stored_frames import Encoding
 from pcan_jax.console import quiet_libraries
 from pcan_jax.keypoints import KeypointLayout, get_layout
+
+from . import findings
+from .build import add_source_arguments
+from .findings import ClipFacts, Finding, Report
 
 
 def check_source(
@@ -153,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _check(arguments: argparse.Namespace) -> Report:
   # Not at the top: worker processes import this module again and have no use for TensorFlow.
-  from data import check_shards, contact_sheet
+  from . import check_shards, contact_sheet
 
   directory = arguments.directory
   if next(directory.rglob("dataset_info.json"), None):

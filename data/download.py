@@ -18,12 +18,13 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 
-from data import hub_files
-from data.hub_files import HubError, HubFile
-from data.safe_zip import FREE_SPACE_LEFT, unpack
 from pcan_jax.clips import source_layout
 from pcan_jax.clips.source_layout import SPLITS, VIDEO_SUFFIXES
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout
+
+from . import hub_files
+from .hub_files import HubError, HubFile
+from .safe_zip import FREE_SPACE_LEFT, unpack
 
 _SHOWN = 20
 _SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}

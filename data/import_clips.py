@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from data.clip_table import Row, label_rows, read_rows
-from data.draw_split import draw_split
 from pcan_jax.clips import source_layout
 from pcan_jax.clips.parallel import map_clips
 from pcan_jax.clips.pose_files import open_poses
@@ -27,6 +25,9 @@ from pcan_jax.clips.source_layout import SPLITS, UNLABELLED_SPLIT, ClipSource, P
 from pcan_jax.clips.video import decode_video
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout, get_layout
 from pcan_jax.labels import LabelTree
+
+from .clip_table import Row, label_rows, read_rows
+from .draw_split import draw_split
 
 
 class BadClipsError(ValueError):

@@ -4,7 +4,7 @@ import argparse
 import os
 import time
 
-from data.synthetic.generate import Settings, generate
+from .generate import Settings, generate
 
 
 def main() -> None:
