@@ -1,4 +1,7 @@
-"""The paper's values as objects: what configs/ma52.py says, for tests of single parts."""
+"""The paper's values as objects, to read: what is to be changed, a test loads for itself.
+
+Classes have no defaults; `configs/ma52.py` gives all values.
+"""
 
 from pcan_jax.config import load_config
 from pcan_jax.inputs import Augmentation
