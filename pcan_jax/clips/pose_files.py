@@ -26,7 +26,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -43,6 +43,7 @@ MAX_ARRAY_BYTES = 1 << 29
 _SHOWN_CLIPS = 5
 
 
+@runtime_checkable
 class _Source(Protocol):
   """One kind of file."""
 
