@@ -4,16 +4,10 @@ import pathlib
 
 import jax
 import numpy as np
+from pcan_jax.feed.input_pipeline import Dataset
 
-<<<<<<< HEAD
 from configs import ma52
 from pcan_jax.checkpoints import Checkpoints
-=======
-from pcan_jax.checkpoints import Checkpoints
-from pcan_jax.config import load_config
-from pcan_jax.feed.dataset import Dataset
-from pcan_jax.spec import ModelSpec
->>>>>>> h5
 from tests.tiny_config import shrink
 
 
@@ -21,11 +15,7 @@ def write_tiny_checkpoint(
   workdir: pathlib.Path, dataset: Dataset, variant: str = "pcan"
 ) -> pathlib.Path:
   """Writes step 0 of a working directory; different clips get clearly different scores."""
-<<<<<<< HEAD
   config = shrink(ma52.get_config(variant))
-=======
-  config = shrink(load_config(f"ma52:{variant}"))
->>>>>>> h5
   config.data.path = str(dataset.path)
   spec = ModelSpec(config, dataset.tree, dataset.layout, dataset.stored_size)
   rng = np.random.default_rng(0)
