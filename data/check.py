@@ -1,4 +1,4 @@
-"""Checks a source directory or a built data set: `python -m data.check DIR [--html PAGE]`.
+"""Checks a source directory or a built data set: `pcan check DIR [--html PAGE]`.
 
 Exits with 1 and names the first bad record if a build would fail on it or training would suffer.
 """
@@ -12,9 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import tqdm
 
-from data import findings
-from data.build import add_source_arguments
-from data.findings import ClipFacts, Finding, Report
 from pcan_jax.clips import source_layout
 from pcan_jax.clips.encode_clip import encode_clip
 from pcan_jax.clips.parallel import map_clips
@@ -22,6 +19,10 @@ from pcan_jax.clips.source_layout import ClipSource, Problem
 from pcan_jax.clips.stored_frames import Encoding
 from pcan_jax.console import quiet_libraries
 from pcan_jax.keypoints import KeypointLayout, get_layout
+
+from . import findings
+from .build import add_source_arguments
+from .findings import ClipFacts, Finding, Report
 
 
 def check_source(
@@ -131,7 +132,7 @@ def _print_classes(report: Report) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = argparse.ArgumentParser(
-    prog="python -m data.check",
+    prog="pcan check",
     description="Checks every clip of a source directory in MA-52's layout, or of a built data "
     "set, and exits with 1 if one is bad.",
   )
@@ -153,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _check(arguments: argparse.Namespace) -> Report:
   # Not at the top: worker processes import this module again and have no use for TensorFlow.
-  from data import check_shards, contact_sheet
+  from . import check_shards, contact_sheet
 
   directory = arguments.directory
   if next(directory.rglob("dataset_info.json"), None):

@@ -13,10 +13,11 @@ import tensorflow_datasets as tfds
 import tqdm
 from pcan_jax.feed.input_pipeline import Dataset, open_dataset
 
-from data import findings
-from data.contact_sheet import Sample, evenly_spaced
-from data.findings import ClipFacts, Finding, Report
 from pcan_jax.clips.source_layout import UNLABELLED
+
+from . import findings
+from .contact_sheet import Sample, evenly_spaced
+from .findings import ClipFacts, Finding, Report
 
 Record = dict[str, Any]
 

@@ -12,14 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from data import findings
-from data.findings import ClipFacts, Report
 from pcan_jax.clips.encode_clip import encode_clip
 from pcan_jax.clips.source_layout import UNLABELLED, ClipSource
 from pcan_jax.clips.stored_frames import Encoding
 from pcan_jax.clips.video import decode_video
 from pcan_jax.inputs import Preprocessing, preprocess
 from pcan_jax.keypoints import KeypointLayout
+
+from . import findings
+from .findings import ClipFacts, Report
 
 _FRAMES = 16
 _HEIGHT = 168

@@ -1,10 +1,10 @@
 """Fetches MA-52 from the Hugging Face Hub and makes a source directory of it.
 
-    python -m data.download ma52 --accept-license --out SOURCE
+    pcan download ma52 --accept-license --out SOURCE
 
 Files arrive in SOURCE/download, zip files are unpacked from there into the layout of
-`pcan_jax.clips.source_layout`, and what is in place is compared with what was published. An interrupted run can
-be repeated and goes on where it was.
+`pcan_jax.clips.source_layout`, and what is in place is compared with what was published. An
+interrupted run can be repeated and goes on where it was.
 """
 
 import argparse
@@ -18,12 +18,13 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 
-from data import hub_files
-from data.hub_files import HubError, HubFile
-from data.safe_zip import FREE_SPACE_LEFT, unpack
 from pcan_jax.clips import source_layout
 from pcan_jax.clips.source_layout import SPLITS, VIDEO_SUFFIXES
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout
+
+from . import hub_files
+from .hub_files import HubError, HubFile
+from .safe_zip import FREE_SPACE_LEFT, unpack
 
 _SHOWN = 20
 _SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -270,7 +271,7 @@ def _some(names: Sequence[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = argparse.ArgumentParser(
-    prog="python -m data.download",
+    prog="pcan download",
     description="Fetches a data set from the Hugging Face Hub into a source directory and checks "
     "what arrived. Run it again after an interruption and it goes on where it was.",
   )
@@ -297,7 +298,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     log.write_text("".join(f"{difference}\n" for difference in differences), encoding="utf-8")
     print("".join(f"  {difference}\n" for difference in differences[:_SHOWN]), file=sys.stderr)
     sys.exit(f"{len(differences)} differences to what was published, all of them in {log}")
-  print(f"complete; next: python -m data.check {arguments.out}")
+  print(f"complete; next: pcan check {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 
-from data.safe_zip import check_name
+from .safe_zip import check_name
 
 _PART = ".part"
 

@@ -1,7 +1,7 @@
-"""Makes a source directory of your own clips: `python -m data.import_clips CLIPS.csv ...`.
+"""Makes a source directory of your own clips: `pcan import_clips CLIPS.csv ...`.
 
-A table (`data.clip_table`), a folder of videos and poses of any accepted kind (`pcan_jax.clips.pose_files`)
-become a directory in MA-52's layout, which `data.check` and `data.build` take.
+A table (`clip_table`), a folder of videos and poses of any kind that `clips.pose_files` reads become
+a directory in MA-52's layout, which `pcan check` and `pcan build` take.
 """
 
 import argparse
@@ -18,8 +18,6 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from data.clip_table import Row, label_rows, read_rows
-from data.draw_split import draw_split
 from pcan_jax.clips import source_layout
 from pcan_jax.clips.parallel import map_clips
 from pcan_jax.clips.pose_files import open_poses
@@ -27,6 +25,9 @@ from pcan_jax.clips.source_layout import SPLITS, UNLABELLED_SPLIT, ClipSource, P
 from pcan_jax.clips.video import decode_video
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout, get_layout
 from pcan_jax.labels import LabelTree
+
+from .clip_table import Row, label_rows, read_rows
+from .draw_split import draw_split
 
 
 class BadClipsError(ValueError):
@@ -61,8 +62,8 @@ def import_clips(
     table: CSV file, see `data.clip_table`.
     videos: folder of the videos.
     out: the source directory; must not exist.
-    poses: see `pcan_jax.clips.pose_files`; None gives every clip keypoints with the score 0, and then the
-      whole frame is what a network sees.
+    poses: see `pcan_jax.clips.pose_files`; None gives every clip keypoints with the score 0, and
+      then the whole frame is what a network sees.
     layout: of the keypoints, a key of `pcan_jax.keypoints.LAYOUTS` or the path of a JSON file.
     tree: CSV file of labels, `id,action,body`; None makes a tree of the labels in the table.
     copy: copy the videos instead of linking to them.
@@ -275,9 +276,9 @@ def _write_split(
 def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = argparse.ArgumentParser(
-    prog="python -m data.import_clips",
-    description="Makes a source directory in MA-52's layout of your own videos, for data.check and "
-    "data.build. See docs/DATA.md for the table.",
+    prog="pcan import_clips",
+    description="Arranges your own videos like MA-52's, for `pcan check` and `pcan build`. See "
+    "docs/DATA.md for the table.",
   )
   parser.add_argument(
     "table", type=pathlib.Path, help="CSV file: video,label and optionally body, split, person"
@@ -317,8 +318,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   print("\n".join(notes))
   layout = arguments["layout"]
   option = "" if layout in LAYOUTS else f" --layout {layout}"
-  print(f"next: python -m data.check {arguments['out']}{option} --html page.html")
-  print(f"      python -m data.build {arguments['out']} DATASET{option}")
+  print(f"next: pcan check {arguments['out']}{option} --html page.html")
+  print(f"      pcan build {arguments['out']} DATASET{option}")
 
 
 if __name__ == "__main__":

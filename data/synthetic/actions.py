@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.synthetic import gestures, head_touches, motions, touches
-from data.synthetic.take import Take
+from . import gestures, head_touches, motions, touches
+from .take import Take
 
 
 class Action(NamedTuple):

@@ -6,7 +6,7 @@ import functools
 import numpy as np
 from jaxtyping import Float
 
-from data.synthetic.skeleton import rotation
+from .skeleton import rotation
 
 Array = np.ndarray
 _TARGET = np.array([0.0, 0.62, 0.15])

@@ -3,8 +3,8 @@
 import numpy as np
 from jaxtyping import Float
 
-from data.synthetic.camera import Camera
-from data.synthetic.take import Performance
+from .camera import Camera
+from .take import Performance
 
 Array = np.ndarray
 NUM_KEYPOINTS = 28

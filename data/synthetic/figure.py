@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from data.synthetic.skeleton import Body
+from .skeleton import Body
 
 Colour = tuple[float, float, float]
 

@@ -26,14 +26,15 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from data.synthetic import actions
-from data.synthetic.camera import sample_camera
-from data.synthetic.detector import detect
-from data.synthetic.figure import Figure, sample_figure
-from data.synthetic.rendering import render
-from data.synthetic.room import draw_room
-from data.synthetic.take import FPS, Performance, Take
 from pcan_jax.labels import get_tree
+
+from . import actions
+from .camera import sample_camera
+from .detector import detect
+from .figure import Figure, sample_figure
+from .rendering import render
+from .room import draw_room
+from .take import FPS, Performance, Take
 
 Array = np.ndarray
 SPLITS = ("train", "val")

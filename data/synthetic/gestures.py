@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from data.synthetic.skeleton import LEFT, PITCH, RIGHT, SIGN, YAW
-from data.synthetic.take import Take
+from .skeleton import LEFT, PITCH, RIGHT, SIGN, YAW
+from .take import Take
 
 
 def scratching_arms(take: Take) -> None:

@@ -3,10 +3,10 @@
 import numpy as np
 from jaxtyping import Float
 
-from data.synthetic.camera import Camera
-from data.synthetic.canvas import Part, limb, tint
-from data.synthetic.figure import Looks
-from data.synthetic.skeleton import HEAD_RADII, Trunk, apply
+from .camera import Camera
+from .canvas import Part, limb, tint
+from .figure import Looks
+from .skeleton import HEAD_RADII, Trunk, apply
 
 Array = np.ndarray
 _FACE = np.array([0.0, -0.36, 0.93])  # where the middle of the face is, seen from the head's centre

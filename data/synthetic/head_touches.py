@@ -5,8 +5,8 @@ Places on the head are in radii of its ellipsoid, so that hands arrive on figure
 
 import numpy as np
 
-from data.synthetic.skeleton import LEFT, PITCH, RIGHT
-from data.synthetic.take import TO_HEAD, Take
+from .skeleton import LEFT, PITCH, RIGHT
+from .take import TO_HEAD, Take
 
 _TIPS = ("index", "middle", "ring")
 

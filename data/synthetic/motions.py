@@ -6,8 +6,8 @@ purpose: these are micro-actions. What tells siblings apart is noted where it is
 
 import numpy as np
 
-from data.synthetic.skeleton import LEFT, PITCH, RIGHT, ROLL, SIGN, YAW
-from data.synthetic.take import Take
+from .skeleton import LEFT, PITCH, RIGHT, ROLL, SIGN, YAW
+from .take import Take
 
 # Body.
 

@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from data.synthetic import canvas
-from data.synthetic.camera import Camera
-from data.synthetic.canvas import Colour, Part, lerp, limb, tint
-from data.synthetic.figure import Figure
-from data.synthetic.head import head_parts
-from data.synthetic.skeleton import LEFT, RIGHT, SIGN, apply
-from data.synthetic.take import Performance
+from . import canvas
+from .camera import Camera
+from .canvas import Colour, Part, lerp, limb, tint
+from .figure import Figure
+from .head import head_parts
+from .skeleton import LEFT, RIGHT, SIGN, apply
+from .take import Performance
 
 Array = np.ndarray
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from data.synthetic.camera import Camera
+from .camera import Camera
 
 Array = np.ndarray
 _BACK_WALL = -1.3  # z, in metres

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from data.synthetic import skeleton
-from data.synthetic.skeleton import LEFT, RIGHT, SIGN, Arm, Body, HandPosture, Posture, Trunk
+from . import skeleton
+from .skeleton import LEFT, RIGHT, SIGN, Arm, Body, HandPosture, Posture, Trunk
 
 Array = np.ndarray
 FPS = 30

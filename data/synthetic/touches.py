@@ -5,8 +5,8 @@ Places on the limbs are in radii and lengths, so that hands arrive on figures of
 
 import numpy as np
 
-from data.synthetic.skeleton import LEFT, PITCH, RIGHT, ROLL, SIGN
-from data.synthetic.take import TO_HEAD, Take
+from .skeleton import LEFT, PITCH, RIGHT, ROLL, SIGN
+from .take import TO_HEAD, Take
 
 _TIPS = ("index", "middle", "ring")
 

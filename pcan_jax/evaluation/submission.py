@@ -1,6 +1,6 @@
 """The file with which the Micro-Action Analysis challenges score the hidden test labels.
 
-  python -m pcan_jax.evaluation.submission submission.zip --data datasets/ma52 --split test
+  pcan submission submission.zip --data datasets/ma52 --split test
 
 `submission.zip` holds `prediction.csv` and no folder. Its header is vid, action_pred_1 to 5,
 body_pred_1 to 5; a row names a video (`test0000.mp4`) and the ids of its likeliest classes, best
@@ -77,7 +77,7 @@ def check_submission(path: str | os.PathLike[str], ids: Sequence[str], tree: Lab
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: it has other files, columns, videos, an other order, or something that is not a
+    ValueError: it has other files, columns, videos, another order, or something that is not a
       class; the message names the line.
   """
   path = pathlib.Path(path)
@@ -116,7 +116,7 @@ def _check_videos(found: Sequence[str], expected: Sequence[str], where: str) -> 
   for number, (video, right) in enumerate(zip(found, expected), start=2):
     if video != right:
       raise ValueError(
-        f"{where}, line {number}: {video!r} stands where {right!r} belongs; "
+        f"{where}, line {number}: {video!r} where {right!r} is expected; "
         "rows must be in the order of the names"
       )
 
@@ -176,7 +176,7 @@ def read_split(data: str | os.PathLike[str], split: str) -> tuple[list[str], Lab
 def main(argv: Sequence[str] | None = None) -> None:
   """Checks the file that the command line names."""
   parser = argparse.ArgumentParser(
-    prog="python -m pcan_jax.evaluation.submission",
+    prog="pcan submission",
     description="Checks a submission against the videos and labels of a data set.",
   )
   parser.add_argument("file", help="submission.zip or prediction.csv")
@@ -190,7 +190,3 @@ def main(argv: Sequence[str] | None = None) -> None:
   except (FileNotFoundError, ValueError) as error:
     sys.exit(f"error: {error}")
   print(f"{arguments.file}: {len(ids)} videos, as the challenge expects them")
-
-
-if __name__ == "__main__":
-  main()

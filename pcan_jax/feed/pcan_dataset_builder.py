@@ -1,7 +1,7 @@
 """TFDS builder: a source directory in MA-52's layout becomes TFRecord shards.
 
     python -m data.build SOURCE OUT                                            the short way
-    tfds build data/pcan_dataset_builder.py --manual_dir=SOURCE --data_dir=OUT
+    tfds build pcan_jax/feed/pcan_dataset_builder.py --manual_dir=SOURCE --data_dir=OUT
 
 A shard depends on its clips and on the config alone, whatever the number of processes. Finished
 ones stay in `OUT/pcan/CONFIG/VERSION.work` until the data set is complete, so that a build that was
@@ -18,7 +18,6 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-import tensorflow as tf
 import tensorflow_datasets as tfds
 import tqdm
 
@@ -29,8 +28,6 @@ from pcan_jax.clips.source_layout import ClipSource, Problem
 from pcan_jax.clips.stored_frames import Encoding
 from pcan_jax.feed import records, shard_store
 from pcan_jax.keypoints import KeypointLayout, get_layout
-
-tf.config.set_visible_devices([], "GPU")
 
 Shards = dict[str, list[list[ClipSource]]]
 
