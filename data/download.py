@@ -3,8 +3,8 @@
     python -m data.download ma52 --accept-license --out SOURCE
 
 Files arrive in SOURCE/download, zip files are unpacked from there into the layout of
-`pcan_jax.clips.source_layout`, and what is in place is compared with what was published. An interrupted run can
-be repeated and goes on where it was.
+`pcan_jax.clips.source_layout`, and what is in place is compared with what was published. An
+interrupted run can be repeated and goes on where it was.
 """
 
 import argparse
@@ -19,7 +19,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from pcan_jax.clips import source_layout
-from pcan_jax.clips.source_layout import SPLITS, VIDEO_SUFFIXES
+from pcan_jax.clips.source_layout import SPLITS
+from pcan_jax.clips.video_files import VIDEO_SUFFIXES
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout
 
 from . import hub_files

@@ -9,8 +9,8 @@ Accepted are
     FILE.npz    arrays `CLIP/keypoints` [M, T, V, 2] and `CLIP/scores` [M, T, V] for every clip, or
                 `keypoints` and `scores` of the one clip that has the name of the file
     FILE.json   COCO annotations or results, one per person and frame (`pcan_jax.clips.pose_json`)
-    FOLDER      OpenPose's output, one JSON file per frame (`pcan_jax.clips.pose_json`), in a folder per clip,
-                or in one folder for all
+    FOLDER      OpenPose's output, one JSON file per frame (`pcan_jax.clips.pose_json`), in a folder
+                per clip, or in one folder for all
 
 M persons, T frames, V keypoints, (x, y) in pixels of the video. The keypoints of pickles and arrays
 are in the order of the layout; those of JSON files are chosen by the names of the joints.
@@ -26,7 +26,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -34,7 +34,8 @@ from jaxtyping import Float32
 from pcan_jax.clips.person_box import MAX_BOX_TO_FRAME, person_box
 from pcan_jax.clips.pose_json import CocoFile, OpenPoseFolder, Pose
 from pcan_jax.clips.safe_pickle import load_pickle
-from pcan_jax.clips.source_layout import FRAME_COUNT_TOLERANCE, VIDEO_SUFFIXES
+from pcan_jax.clips.source_layout import FRAME_COUNT_TOLERANCE
+from pcan_jax.clips.video_files import VIDEO_SUFFIXES
 from pcan_jax.keypoints import KeypointLayout
 
 MAX_ARRAY_BYTES = 1 << 29
@@ -43,6 +44,7 @@ MAX_ARRAY_BYTES = 1 << 29
 _SHOWN_CLIPS = 5
 
 
+@runtime_checkable
 class _Source(Protocol):
   """One kind of file."""
 

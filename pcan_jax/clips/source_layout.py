@@ -21,7 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from pcan_jax.clips.problems import Problem, describe_problems
 from pcan_jax.clips.safe_pickle import load_pickle
+from pcan_jax.clips.video_files import VIDEO_SUFFIXES
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout
 from pcan_jax.labels import LabelTree, get_tree
 
@@ -30,10 +32,6 @@ UNLABELLED_SPLIT = "test"
 UNLABELLED = -1
 FRAME_COUNT_TOLERANCE = 1
 """Frames by which video and poses may differ; the longer one is cut at its end."""
-
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
-
-_SHOWN_PROBLEMS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,24 +59,6 @@ class ClipSource:
   @property
   def num_frames(self) -> int:
     return self.keypoints.shape[1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-  """What is wrong with one record of the source.
-
-  Attributes:
-    id: of the clip.
-    split: of the clip.
-    reason: what is wrong and what to do.
-  """
-
-  id: str
-  split: str
-  reason: str
-
-  def __str__(self) -> str:
-    return f"{self.split}/{self.id}: {self.reason}"
 
 
 def find_splits(source: str | os.PathLike[str]) -> list[str]:
@@ -147,15 +127,6 @@ def read_split(
   if problems:
     raise ValueError(describe_problems(source, problems))
   return clips
-
-
-def describe_problems(source: str | os.PathLike[str], problems: list[Problem]) -> str:
-  """One message that shows the first few problems and counts them all."""
-  shown = "".join(f"\n  {problem}" for problem in problems[:_SHOWN_PROBLEMS])
-  more = len(problems) - _SHOWN_PROBLEMS
-  return f"{source}: {len(problems)} bad clip{'s' * (len(problems) > 1)}:{shown}" + (
-    f"\n  and {more} more" if more > 0 else ""
-  )
 
 
 def scan_split(
