@@ -19,6 +19,7 @@ def write_tiny_checkpoint(
   config = shrink(load_config(f"ma52:{variant}"))
   config.data.path = str(dataset.path)
   spec = ModelSpec(config, dataset.tree, dataset.layout, dataset.stored_size)
+  shapes = jax.eval_shape(spec.init)
   rng = np.random.default_rng(0)
 
   def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -29,7 +30,7 @@ def write_tiny_checkpoint(
     fan_in = max(np.prod(leaf.shape[:-1], dtype=int), 1)
     return rng.normal(0, np.sqrt(2 / fan_in), leaf.shape).astype(np.float32)
 
-  variables = jax.tree_util.tree_map_with_path(draw, jax.eval_shape(spec.init))
+  variables = jax.tree_util.tree_map_with_path(draw, shapes)
   with Checkpoints(workdir / "checkpoints") as checkpoints:
     checkpoints.save(0, variables, {"step": np.zeros((), np.int32)}, spec)
   return workdir

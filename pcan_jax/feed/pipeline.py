@@ -6,13 +6,14 @@ threads and hosts. Records are read by their number, so that a stream can start 
 and a host reads its own clips only.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow.experimental.numpy as tnp
 import tensorflow_datasets as tfds
+from jaxtyping import UInt8
 
 from pcan_jax.clips.persons import strongest_persons
 from pcan_jax.clips.sampling import FrameSampling, test_clips
@@ -127,6 +128,41 @@ def evaluation_batches(
     yield _fill_up(batch, size)
   for _ in range(num_batches - count):
     yield _fill_up({name: values[:0] for name, values in batch.items()}, size)
+
+
+def read_frames(
+  dataset: Dataset, split: str, ids: Sequence[str], num_frames: int
+) -> dict[str, UInt8[np.ndarray, "_ s s 3"]]:
+  """Evenly spaced frames of some clips; all frames of a clip that has no more.
+
+  Args:
+    dataset: the data set.
+    split: in which the clips are.
+    ids: of the clips; those that the split lacks are left out.
+    num_frames: frames per clip at most.
+
+  Raises:
+    ValueError: there is no such split, or a record is damaged.
+  """
+  dataset.num_clips(split)
+  stored = dataset.builder.as_dataset(
+    split=split,
+    shuffle_files=False,
+    read_config=tfds.ReadConfig(try_autocache=False),
+    decoders=tfds.decode.PartialDecoding(
+      {"id": True, "frames": True}, decoders={"frames": _StillEncoded()}
+    ),
+  )
+  wanted = tf.constant(list(ids), tf.string)
+  stored = stored.filter(lambda clip: tf.reduce_any(clip["id"] == wanted)).take(len(ids))
+  frames = {}
+  for clip in _host_batches(stored, dataset):
+    jpegs = clip["frames"]
+    chosen = np.linspace(0, len(jpegs) - 1, min(num_frames, len(jpegs))).round().astype(int)
+    frames[clip["id"].decode()] = np.stack(
+      [tf.io.decode_jpeg(jpegs[index], channels=3).numpy() for index in chosen]
+    )
+  return frames
 
 
 def _fill_up(batch: HostBatch, size: int) -> HostBatch:
