@@ -159,9 +159,7 @@ def read_frames(
   for clip in _host_batches(stored, dataset):
     jpegs = clip["frames"]
     chosen = np.linspace(0, len(jpegs) - 1, min(num_frames, len(jpegs))).round().astype(int)
-    frames[clip["id"].decode()] = np.stack(
-      [tf.io.decode_jpeg(jpegs[index], channels=3).numpy() for index in chosen]
-    )
+    frames[clip["id"].decode()] = np.stack([decode_frame(jpegs[index]).numpy() for index in chosen])
   return frames
 
 
