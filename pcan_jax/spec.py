@@ -89,11 +89,12 @@ class ModelSpec:
       max_persons=self.config.input.max_persons,
     )
 
-  def batch_shapes(self, *leading: int) -> dict[str, jax.ShapeDtypeStruct]:
+  def batch_shapes(self, *leading: Any) -> dict[str, jax.ShapeDtypeStruct]:
     """The arrays that `predict` and, with `action` beside them, a training step take.
 
     Args:
-      *leading: axes before that of the frames: (B, K) for `predict`, (B,) for training.
+      *leading: axes before that of the frames: (B, K) for `predict`, (B,) for training; an axis
+        may be symbolic (`jax.export.symbolic_shape`).
     """
     sampling, side = self.frame_sampling(None), self.stored_size
     shapes = {}

@@ -13,15 +13,7 @@ import numpy as np
 
 from pcan_jax.clips.pose import Pose
 from pcan_jax.clips.safe_pickle import load_pickle
-
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
-
-
-def clip_id(name: str) -> str:
-  """The id of a clip: the name of its video without folders and suffix."""
-  name = name.rpartition("/")[-1]
-  stem, dot, suffix = name.rpartition(".")
-  return stem if dot + suffix.lower() in VIDEO_SUFFIXES else name
+from pcan_jax.clips.video_files import clip_id
 
 
 class PysklFile:
@@ -56,7 +48,7 @@ class PysklFile:
       if not isinstance(name, str) or not name:
         raise ValueError(f"{path}: entry {index} has no 'frame_dir'; give it the id of its clip")
       if not isinstance(members, set) or name in members:
-        self._entries.setdefault(clip_id(name), []).append(entry)
+        self._entries.setdefault(clip_id(pathlib.PurePosixPath(name)), []).append(entry)
 
   @property
   def clip_ids(self) -> Collection[str]:

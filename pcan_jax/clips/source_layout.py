@@ -20,15 +20,15 @@ from typing import Any
 
 import numpy as np
 
-from pcan_jax.clips.pyskl import VIDEO_SUFFIXES, PysklFile, clip_id
+from pcan_jax.clips.problems import Problem, describe_problems
+from pcan_jax.clips.pyskl import PysklFile
+from pcan_jax.clips.video_files import VIDEO_SUFFIXES, clip_id
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout
 from pcan_jax.labels import LabelTree, get_tree
 
 SPLITS = ("train", "val", "test")
 UNLABELLED_SPLIT = "test"
 UNLABELLED = -1
-
-_SHOWN_PROBLEMS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,24 +56,6 @@ class ClipSource:
   @property
   def num_frames(self) -> int:
     return self.keypoints.shape[1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-  """What is wrong with one record of the source.
-
-  Attributes:
-    id: of the clip.
-    split: of the clip.
-    reason: what is wrong and what to do.
-  """
-
-  id: str
-  split: str
-  reason: str
-
-  def __str__(self) -> str:
-    return f"{self.split}/{self.id}: {self.reason}"
 
 
 def find_splits(source: str | os.PathLike[str]) -> list[str]:
@@ -142,15 +124,6 @@ def read_split(
   if problems:
     raise ValueError(describe_problems(source, problems))
   return clips
-
-
-def describe_problems(source: str | os.PathLike[str], problems: list[Problem]) -> str:
-  """One message that shows the first few problems and counts them all."""
-  shown = "".join(f"\n  {problem}" for problem in problems[:_SHOWN_PROBLEMS])
-  more = len(problems) - _SHOWN_PROBLEMS
-  return f"{source}: {len(problems)} bad clip{'s' * (len(problems) > 1)}:{shown}" + (
-    f"\n  and {more} more" if more > 0 else ""
-  )
 
 
 def scan_split(
@@ -242,7 +215,7 @@ def _read_list(path: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
     _check_name(name, f"{path}, line {number}")
     if not name.lower().endswith(VIDEO_SUFFIXES):
       name += ".mp4"
-    listed.setdefault(clip_id(name), []).append((name, parts[1]))
+    listed.setdefault(clip_id(pathlib.PurePath(name)), []).append((name, parts[1]))
   if not listed:
     raise ValueError(f"{path}: the list names no video")
   return listed
