@@ -47,6 +47,6 @@ def tiny_dataset_path(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_dataset(tiny_dataset_path):
-  from pcan_jax.feed.input_pipeline import open_dataset
+  from pcan_jax.feed.dataset import open_dataset
 
   return open_dataset(tiny_dataset_path)
