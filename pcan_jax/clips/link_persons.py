@@ -11,7 +11,7 @@ Persons = Float[np.ndarray, "m v 3"]
 
 def link_persons(
   frames: Mapping[int, Persons], num_frames: int, num_keypoints: int
-) -> Float32[np.ndarray, "places t v 3"]:
+) -> Float32[np.ndarray, "m t v 3"]:
   """Gives every person a place of their own.
 
   From one frame to the next, people are matched so that the sum of the mean distances between their
