@@ -2,41 +2,50 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
+PIP := -m pip install --quiet --disable-pip-version-check
+# The default build of PyTorch brings gigabytes of CUDA along.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: help demo test lint constraints clean
+.PHONY: help demo test test-torch lint constraints clean
 
 help:
-	@echo "make demo   build synthetic clips, train a narrow PCAN on them, evaluate (about 10 minutes)"
-	@echo "make test   run ruff and all tests"
-	@echo "make clean  remove what the demo wrote"
+	@echo "make demo         draw clips, train a narrow PCAN on them, evaluate (about 8 minutes)"
+	@echo "make test         lint, check types, run all tests (about 6 minutes)"
+	@echo "make test-torch   install PyTorch and run the tests that compare with it"
+	@echo "make constraints  renew constraints.txt"
+	@echo "make clean        remove what the demo wrote"
 
 # The constraints give everybody the set of packages that CI passes with.
 $(VENV)/installed: requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  --requirement requirements.txt --requirement requirements-test.txt
+	$(RUN) $(PIP) --constraint constraints.txt --editable '.[test]'
 	touch $@
 
 demo: $(VENV)/installed
-	$(RUN) -m data.synthetic --out runs/demo/source --val 300
-	$(RUN) -m data.build runs/demo/source runs/demo/dataset --side 64
-	$(RUN) launch.py --config=configs/demo.py --workdir=runs/demo
+	$(VENV)/bin/pcan synthetic --out runs/demo/source --val 300
+	$(VENV)/bin/pcan build runs/demo/source runs/demo/dataset --side 64
+	$(VENV)/bin/pcan --config=demo --workdir=runs/demo
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ty check --quiet --python $(VENV)
 
 test: lint
 	$(RUN) -m pytest -n 2 --dist loadfile
 
-# The newest versions within the bounds of requirements.txt, for Python 3.11.
-constraints: requirements.txt requirements-test.txt
+test-torch: $(VENV)/installed
+	$(RUN) $(PIP) --constraint constraints.txt --extra-index-url $(TORCH_INDEX) --editable '.[bench]'
+	$(RUN) -m pytest tests/test_torch_peer.py
+
+# The newest versions within the bounds of requirements.txt and pyproject.toml, for Python 3.11.
+constraints: requirements.txt pyproject.toml
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
-	build/constraints/bin/pip install --quiet --upgrade -r requirements.txt -r requirements-test.txt
+	build/constraints/bin/pip install --quiet --upgrade '.[test]'
 	echo "# What \`make constraints\` found on Python 3.11: the exact set that CI passes with." > constraints.txt
-	build/constraints/bin/pip freeze >> constraints.txt
+	build/constraints/bin/pip freeze --all --exclude pcan_jax --exclude pip >> constraints.txt
 
 clean:
 	rm -rf runs/demo

@@ -1,4 +1,4 @@
-"""Builds a data set: `python -m data.build SOURCE OUT`.
+"""Builds a data set: `pcan build SOURCE OUT`.
 
 SOURCE is a directory in MA-52's layout; the shards end up in OUT/pcan/LAYOUT-SIDE/VERSION.
 """
@@ -81,7 +81,7 @@ def build(
 def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = argparse.ArgumentParser(
-    prog="python -m data.build",
+    prog="pcan build",
     description="Builds TFRecord shards from clips in MA-52's layout. Run it again after an "
     "interruption and it goes on where it was.",
   )

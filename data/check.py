@@ -1,4 +1,4 @@
-"""Checks a source directory or a built data set: `python -m data.check DIR [--html PAGE]`.
+"""Checks a source directory or a built data set: `pcan check DIR [--html PAGE]`.
 
 Exits with 1 and names the first bad record if a build would fail on it or training would suffer.
 """
@@ -117,7 +117,7 @@ def _print_classes(result: CheckResult) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = argparse.ArgumentParser(
-    prog="python -m data.check",
+    prog="pcan check",
     description="Checks every clip of a source directory in MA-52's layout, or of a built data "
     "set, and exits with 1 if one is bad.",
   )

@@ -1,6 +1,6 @@
 """Fetches MA-52 from the Hugging Face Hub and makes a source directory of it.
 
-    python -m data.download ma52 --accept-license --out SOURCE
+    pcan download ma52 --accept-license --out SOURCE
 
 Files arrive in SOURCE/download, zip files are unpacked from there into the layout of
 `pcan_jax.clips.source_layout`, and what is in place is compared with what was published. An
@@ -272,7 +272,7 @@ def _some(names: Sequence[str]) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = argparse.ArgumentParser(
-    prog="python -m data.download",
+    prog="pcan download",
     description="Fetches a data set from the Hugging Face Hub into a source directory and checks "
     "what arrived. Run it again after an interruption and it goes on where it was.",
   )
@@ -299,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     log.write_text("".join(f"{difference}\n" for difference in differences), encoding="utf-8")
     print("".join(f"  {difference}\n" for difference in differences[:_SHOWN]), file=sys.stderr)
     sys.exit(f"{len(differences)} differences to what was published, all of them in {log}")
-  print(f"complete; next: python -m data.check {arguments.out}")
+  print(f"complete; next: pcan check {arguments.out}")
 
 
 if __name__ == "__main__":

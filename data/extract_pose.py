@@ -32,7 +32,10 @@ import tqdm
 from jaxtyping import Float, Float32
 
 if not __package__:  # run as a script, which finds only what lies next to it
-  sys.path[0] = str(pathlib.Path(__file__).resolve().parents[1])
+  # Last, for this environment's own packages: that of an installed pcan_jax has another NumPy.
+  folders = pathlib.Path(__file__).resolve().parents
+  sys.path[:1] = []
+  sys.path.append(str(next(folder for folder in folders if (folder / "pcan_jax").is_dir())))
 
 from pcan_jax.clips.video import Frame, VideoError, decode_video  # noqa: E402
 
@@ -245,9 +248,10 @@ def extract(
 def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = argparse.ArgumentParser(
+    prog="pcan extract_pose",
     description="Estimates body and hands of one person in every frame of a video, or of all "
     "videos in a folder, with MediaPipe, and writes them as OpenPose's 28 keypoints. Exits with 1 "
-    "if a video is unreadable; the others are written nevertheless."
+    "if a video is unreadable; the others are written nevertheless.",
   )
   parser.add_argument("videos", type=pathlib.Path, help="a video or a folder of videos")
   parser.add_argument("--out", type=pathlib.Path, required=True, help="pickle to write, *.pkl")
@@ -261,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with _mute_native_code():
       entries, unreadable = extract(videos, open_tracker)
   except ModuleNotFoundError as error:
-    sys.exit(f"error: {error}; run `uv run data/extract_pose.py`, or see the top of this file")
+    sys.exit(f"error: {error}; run `uv run {__file__}`, or see the top of that file")
   except (OSError, ValueError) as error:
     sys.exit(f"error: {error}")
   if entries:

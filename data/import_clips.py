@@ -1,8 +1,13 @@
-"""Makes a source directory of your own clips: `python -m data.import_clips CLIPS.csv ...`.
+"""Makes a source directory of your own clips: `pcan import_clips CLIPS.csv ...`.
 
+<<<<<<< HEAD
 A table (`data.clip_table`), a folder of videos and poses of any kind that
 `pcan_jax.clips.pose_files` reads become a directory in MA-52's layout, which `data.check` and
 `data.build` take.
+=======
+A table (`clip_table`), a folder of videos and poses of any kind that `clips.pose_files` reads become
+a directory in MA-52's layout, which `pcan check` and `pcan build` take.
+>>>>>>> main
 """
 
 import argparse
@@ -264,9 +269,9 @@ def _write_split(
 def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = argparse.ArgumentParser(
-    prog="python -m data.import_clips",
-    description="Makes a source directory in MA-52's layout of your own videos, for data.check and "
-    "data.build. See docs/DATA.md for the table.",
+    prog="pcan import_clips",
+    description="Arranges your own videos like MA-52's, for `pcan check` and `pcan build`. See "
+    "docs/DATA.md for the table.",
   )
   parser.add_argument(
     "table", type=pathlib.Path, help="CSV file: video,label and optionally body, split, person"
@@ -306,8 +311,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   print("\n".join(notes))
   layout = arguments["layout"]
   option = "" if layout in LAYOUTS else f" --layout {layout}"
-  print(f"next: python -m data.check {arguments['out']}{option} --html page.html")
-  print(f"      python -m data.build {arguments['out']} DATASET{option}")
+  print(f"next: pcan check {arguments['out']}{option} --html page.html")
+  print(f"      pcan build {arguments['out']} DATASET{option}")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ def load_config(name: str) -> ConfigDict:
   name, _, variant = name.partition(":")
   path = shipped.find_file(name, "configs", ".py", "config")
   spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+  assert spec and spec.loader
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module.get_config(*([variant] if variant else []))

@@ -2,8 +2,8 @@
 
   eval "$(python -m pcan_jax.cpu)"      for everything that a shell starts from then on
 
-`launch.py` starts itself again with them where JAX finds nothing but a CPU. What they gain is in
-docs/PERFORMANCE.md.
+The command line starts itself again with them where JAX finds nothing but a CPU. What they gain is
+in docs/PERFORMANCE.md.
 """
 
 import os

@@ -61,7 +61,7 @@ def test_errors_name_file_and_directory(tmp_path, description, weights):
 
 def command(*arguments):
   return subprocess.run(
-    [sys.executable, "-m", "pcan_jax.torch.convert", *map(str, arguments)],
+    [sys.executable, "-m", "pcan_jax", "convert", *map(str, arguments)],
     cwd=ROOT,
     capture_output=True,
     text=True,

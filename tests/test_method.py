@@ -12,10 +12,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import ma52
-from pcan_jax.labels import LabelTree
-from pcan_jax.method.losses import RECIPES, LossConfig
+from pcan_jax.labels import LabelTree, get_tree
+from pcan_jax.method.losses import LossConfig
 from pcan_jax.network.pcan import Head, build_model
-from pcan_jax.training import step as train_step
+from pcan_jax.training.optimizer import build_optimizer
+from tests.paper import RELEASE_LOSSES
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCUMENT = (ROOT / "docs" / "METHOD.md").read_text(encoding="utf-8")
@@ -63,18 +64,30 @@ def test_ablations_are_configs(name, monkeypatch):
   assert (config.to_dict() == default.to_dict()) == stays
   loss = LossConfig(**config.loss)
   assert loss.needs_prototypes <= config.model.prototypes
-  tree = LabelTree.read_csv(ROOT / "data" / "trees" / "ma52.csv")
+  tree = get_tree("ma52")
   assert build_model(config.model, tree).has_prototypes == config.model.prototypes
 
 
 def test_ablations_of_the_release_make_its_losses(monkeypatch):
   config = parsed(ABLATIONS["the release's losses"], monkeypatch)
-  assert LossConfig(**config.loss) == RECIPES["release"]
+  assert LossConfig(**config.loss) == RELEASE_LOSSES
 
 
 def test_default_values_are_the_papers():
   config = ma52.get_config()
-  assert LossConfig(**config.loss) == RECIPES["paper"]
+  assert LossConfig(**config.loss) == LossConfig(
+    ce_weight=1.0,
+    hp_weight=1.0,
+    hp_lambda=1.0,
+    pcc_weight=1.0,
+    pcc_temperature=0.125,
+    pcc_alpha=(1.0, 0.5, 0.1),
+    pcc_alpha_scales="loss",
+    pcc_covers="sets",
+    pda_weight=5.0,
+    pda_gradient=True,
+    prototype_momentum=0.9,
+  )
   assert config.eval.gamma.to_dict() == {"rgb": 1.0, "pose": 5.0}
   optimizer = config.optimizer
   assert (optimizer.schedule, optimizer.epochs, optimizer.decay_epochs) == ("step", 40, (15, 30))
@@ -98,13 +111,13 @@ def test_max_pooling_is_for_training_only():
   ):
     outputs = head.clone(pool_embedding=pool).apply(variables, features, train=is_training)
     # Biases start at zero.
-    np.testing.assert_allclose(outputs["action_embedding"], pooled @ kernel, atol=1e-5)
+    np.testing.assert_allclose(outputs["action"]["embedding"], pooled @ kernel, atol=1e-5)
 
 
 def test_clipping_comes_before_weight_decay():
   config = ma52.get_config().optimizer
   config.clip_norm, config.weight_decay = 1.0, 0.5
-  optimizer = train_step.build_optimizer(config, lambda _: 1.0)
+  optimizer = build_optimizer(config, lambda _: 1.0)
   params = {"kernel": jnp.array([4.0, 0.0])}
   updates, _ = optimizer.update({"kernel": jnp.array([30.0, 40.0])}, optimizer.init(params), params)
   np.testing.assert_allclose(updates["kernel"], [-(0.6 + 2.0), -0.8], rtol=1e-5)

@@ -19,7 +19,7 @@ def config(tiny_dataset_path, tmp_path, monkeypatch):
 def test_a_dry_run_does_everything_once_and_writes_nothing(config, tmp_path, caplog):
   with caplog.at_level(logging.INFO, "pcan_jax"):
     preflight.dry_run(config)
-  facts = ("8 x cpu", "16 clips per epoch, uniform", "8 clips, 1 per device", "step 0", "0.016")
+  facts = ("1 x cpu", "16 clips per epoch, uniform", "8 clips, 8 per device", "step 0", "0.016")
   for fact in facts:
     assert fact in caplog.text
   assert "7 videos evaluated, nothing written" in caplog.text

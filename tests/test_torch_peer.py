@@ -11,9 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-torch = pytest.importorskip(
-  "torch", reason="measuring against PyTorch needs requirements-bench.txt"
-)
+torch = pytest.importorskip("torch", reason="measuring against PyTorch needs pcan_jax[bench]")
 
 from benchmarks import torch_peer, workload  # noqa: E402
 from benchmarks.torch_pcan import losses, network, preprocess, steps  # noqa: E402

@@ -1,4 +1,4 @@
-"""Command line: `python -m data.synthetic --out DIR`."""
+"""Command line: `pcan synthetic --out DIR`."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ def main() -> None:
   """Parses the arguments and generates."""
   default = Settings()
   parser = argparse.ArgumentParser(
-    prog="python -m data.synthetic",
+    prog="pcan synthetic",
     description="Writes drawn (not real) micro-action clips in the layout of MA-52's release.",
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )

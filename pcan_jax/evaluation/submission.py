@@ -1,6 +1,6 @@
 """The file with which the Micro-Action Analysis challenges score the hidden test labels.
 
-  python -m pcan_jax.evaluation.submission submission.zip --data datasets/ma52 --split test
+  pcan submission submission.zip --data datasets/ma52 --split test
 
 `submission.zip` holds `prediction.csv` and no folder. Its header is vid, action_pred_1 to 5,
 body_pred_1 to 5; a row names a video (`test0000.mp4`) and the ids of its likeliest classes, best
@@ -176,7 +176,7 @@ def read_split(data: str | os.PathLike[str], split: str) -> tuple[list[str], Lab
 def main(argv: Sequence[str] | None = None) -> None:
   """Checks the file that the command line names."""
   parser = argparse.ArgumentParser(
-    prog="python -m pcan_jax.evaluation.submission",
+    prog="pcan submission",
     description="Checks a submission against the videos and labels of a data set.",
   )
   parser.add_argument("file", help="submission.zip or prediction.csv")
@@ -190,7 +190,3 @@ def main(argv: Sequence[str] | None = None) -> None:
   except (FileNotFoundError, ValueError) as error:
     sys.exit(f"error: {error}")
   print(f"{arguments.file}: {len(ids)} videos, as the challenge expects them")
-
-
-if __name__ == "__main__":
-  main()

@@ -1,8 +1,7 @@
 r"""Turns a PyTorch checkpoint into one of this project's, to evaluate or to start from.
 
-  python -m pcan_jax.torch.convert --source=release.pth --workdir=runs/release \
-    --config=configs/ma52.py:release
-  python launch.py --mode=eval --workdir=runs/release
+  pcan convert --config=ma52:release --source=release.pth --workdir=runs/release
+  pcan --mode=eval --workdir=runs/release
 
 Read are the checkpoint that PCAN's authors released, MMAction2's RGBPoseConv3D and the start it is
 trained from, and MMAction2's SlowOnly of one stream. PyTorch is not needed, and nothing in the file
@@ -15,10 +14,11 @@ import pathlib
 import sys
 
 import jax
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import flags, logging
+from ml_collections import ConfigDict
 
 from pcan_jax.checkpoints import Checkpoints
+from pcan_jax.console import define_config_flag, run_with_flags
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import get_tree
 from pcan_jax.mesh import data_mesh, jit_once
@@ -65,8 +65,22 @@ def convert(
   return conversion
 
 
-def main(_: list[str]) -> None:
-  """Converts what the flags name and says what was left out."""
+def main() -> None:
+  """The command line."""
+  define_config_flag()
+  flags.DEFINE_string("source", None, "File of torch.save.", required=True)
+  flags.DEFINE_string("workdir", None, "Where the checkpoint goes.", required=True)
+  flags.DEFINE_string("tree", "ma52", "Labels: a tree's name or CSV file, id,action,body.")
+  flags.DEFINE_string("layout", "openpose-28", "Keypoints: a layout's name or JSON file.")
+  flags.DEFINE_integer("stored_size", None, "Side of stored frames, if not input.test_size.")
+  flags.DEFINE_bool("reinit_stem", False, "Start a pose stem of other keypoints fresh.")
+  flags.mark_flag_as_required("config")
+  usage = "usage: pcan convert --config=NAME[:VARIANT] --source=FILE --workdir=DIR"
+  run_with_flags(_convert_as_flags_say, usage, __name__)
+
+
+def _convert_as_flags_say() -> None:
+  """Converts and says what was left out."""
   logging.set_verbosity(logging.ERROR)
   config: ConfigDict = flags.FLAGS.config
   try:
@@ -91,12 +105,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  config_flags.DEFINE_config_file("config", None, "Config of the network.", lock_config=True)
-  flags.DEFINE_string("source", None, "File of torch.save.")
-  flags.DEFINE_string("workdir", None, "Where the checkpoint goes.")
-  flags.DEFINE_string("tree", "ma52", "Labels: a tree's name or CSV file, id,action,body.")
-  flags.DEFINE_string("layout", "openpose-28", "Keypoints: a layout's name or JSON file.")
-  flags.DEFINE_integer("stored_size", None, "Side of stored frames, if not input.test_size.")
-  flags.DEFINE_bool("reinit_stem", False, "Start a pose stem of other keypoints fresh.")
-  flags.mark_flags_as_required(["config", "source", "workdir"])
-  app.run(main)
+  main()

@@ -1,0 +1,258 @@
+"""The command line: `pcan`, which is also `python -m pcan_jax` and `python launch.py`.
+
+A first word names a command with a command line of its own; without one, `--mode` says what to do
+with a model. Libraries are imported late, so that help and mistyped flags answer at once.
+"""
+
+import importlib
+import importlib.util
+import logging
+import os
+import pathlib
+import sys
+import types
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from absl import app, flags
+
+from pcan_jax import cpu
+from pcan_jax.console import define_config_flag, quiet_libraries, run_with_flags
+
+COMMANDS = {
+  "synthetic": ("data.synthetic.__main__", "draw clips, to try everything without a data set"),
+  "download": ("data.download", "fetch MA-52 from the Hugging Face Hub"),
+  "extract_pose": ("data.extract_pose", "estimate the poses in videos"),
+  "import_clips": ("data.import_clips", "arrange videos of your own as MA-52 is"),
+  "check": ("data.check", "check clips or a data set, and show samples"),
+  "build": ("data.build", "build a data set of clips"),
+  "convert": ("pcan_jax.torch.convert", "convert a PyTorch checkpoint"),
+  "submission": ("pcan_jax.evaluation.submission", "check a file for the challenge"),
+}
+"""What a first word may be: the module with its `main`, and what that does."""
+
+_FROM = "workdir checkpoint"  # flags that say where a model is
+_SCORING = "data split num_clips rectify"  # flags of an evaluation
+_VIDEOS = "video pose out window stride num_clips overlay features"
+MODES = {
+  "train": (
+    "--config=NAME[:VARIANT] --workdir=DIR: train, go on where a run ended, evaluate",
+    f"config workdir dry_run overfit_batch multi_host {_SCORING}",
+  ),
+  "eval": ("--workdir=DIR: evaluate", f"{_FROM} multi_host {_SCORING}"),
+  "report": ("--workdir=DIR: write a page on a run", "workdir baseline data split"),
+  "predict": ("--checkpoint=DIR --video=PATH --pose=PATH --out=DIR", f"{_FROM} {_VIDEOS}"),
+  "export": ("--checkpoint=DIR --out=DIR: one function", f"{_FROM} out num_clips"),
+}
+"""What `--mode` may be: what that does, and the flags that concern it."""
+
+FLAGS = flags.FLAGS
+
+
+def main() -> None:
+  """Runs what the command line asks for."""
+  program, *words = sys.argv
+  if words[:1] == ["help"]:
+    words = [*words[1:], "--help"]
+  if words and words[0] in COMMANDS:
+    sys.argv = [f"{program} {words[0]}", *words[1:]]
+    _command_module(words[0]).main()
+  elif words and not words[0].startswith("-"):
+    sys.exit(f"error: no command {words[0]!r}; `pcan --help` lists them")
+  else:
+    sys.argv = [program, *words]
+    _define_flags()
+    app.call_after_init(_show_log)
+    app.call_after_init(_keep_compiled_programs)
+    app.call_after_init(_suit_cpu)  # the first to import JAX, which reads what the others set
+    run_with_flags(run_mode, _usage(), __name__)
+
+
+def _command_module(name: str) -> types.ModuleType:
+  module = COMMANDS[name][0]
+  # In a checkout, `data/` lies beside the package; an installed package has it within.
+  if module.startswith("data.") and importlib.util.find_spec("pcan_jax.data"):
+    module = f"pcan_jax.{module}"
+  return importlib.import_module(module)
+
+
+def _usage() -> str:
+  def rows(texts: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"  {name:14}{text}\n" for name, text in texts)
+
+  return (
+    "usage: pcan COMMAND ...      prepare data, convert, check (pcan COMMAND --help)\n"
+    "       pcan [--mode=MODE] --FLAG=VALUE ...      work with a model\n\n"
+    f"commands:\n{rows((name, text) for name, (_, text) in COMMANDS.items())}\n"
+    f"modes (without --mode: train):\n{rows((name, text) for name, (text, _) in MODES.items())}"
+  )
+
+
+def _define_flags() -> None:
+  define_config_flag()
+  text, switch = flags.DEFINE_string, flags.DEFINE_bool
+  flags.DEFINE_enum("mode", "train", MODES, "What to do.")
+  text("workdir", None, "Where checkpoints, logs and results go.")
+  text("checkpoint", None, "eval, predict, export: DIR or DIR/STEP, if not --workdir.")
+  switch("dry_run", False, "train: one of everything, nothing is written.")
+  switch("overfit_batch", False, "train: sanity check, overfit one batch.")
+  switch("multi_host", False, "train, eval: one process per host, on TPU pods and clusters.")
+  text("data", None, "eval, report: data set, if not the one trained on.")
+  text("split", None, "eval, report: split, if not the config's eval_split.")
+  flags.DEFINE_integer(
+    "num_clips", None, "eval, predict, export: clips per video, if not the config's.", lower_bound=1
+  )
+  switch("rectify", True, "eval: correct predictions by the prototypes.")
+  text("baseline", None, "report: working directory to compare with.")
+  text("out", None, "predict, export: directory to write to.")
+  text("video", None, "predict: a video, or a folder of videos.")
+  text("pose", None, "predict: poses of the videos, see docs/DATA.md.")
+  flags.DEFINE_float("window", None, "predict: seconds per window; default: whole videos.")
+  flags.DEFINE_float("stride", None, "predict: seconds between windows (half a window).")
+  switch("overlay", False, "predict: also write videos with the predictions.")
+  switch("features", False, "predict: also write embeddings and logits.")
+
+
+def run_mode() -> None:
+  """Does what the flags say."""
+  from tqdm.contrib.logging import logging_redirect_tqdm
+
+  run = {"train": _train, "eval": _eval, "report": _report, "predict": _predict, "export": _export}
+  try:
+    _refuse_flags_of_other_modes()
+    if FLAGS.multi_host:
+      import jax
+
+      jax.distributed.initialize()
+      if jax.process_index():  # one host speaks for all
+        logging.getLogger("pcan_jax").setLevel(logging.WARNING)
+    with logging_redirect_tqdm([logging.getLogger("pcan_jax")]):  # lines above progress bars
+      run[FLAGS.mode]()
+  except (FileNotFoundError, ValueError, FloatingPointError) as error:
+    sys.exit(f"error: {error}")
+
+
+def _refuse_flags_of_other_modes() -> None:
+  known = {"mode", *MODES[FLAGS.mode][1].split()}
+  for flag in FLAGS.get_flags_for_module(__name__):
+    if flag.present and flag.name.split(".")[0] not in known:
+      raise ValueError(f"--{flag.name} means nothing with --mode={FLAGS.mode}")
+
+
+def _train() -> None:
+  config = _needed("config")
+  if FLAGS.dry_run or FLAGS.overfit_batch:
+    from pcan_jax.training import preflight
+
+    check = preflight.dry_run if FLAGS.dry_run else preflight.overfit_batch
+    check(config)
+    return
+  workdir = pathlib.Path(_needed("workdir"))
+  from pcan_jax.training.loop import train
+
+  train(config, workdir)
+  _eval()
+
+
+def _eval() -> None:
+  source = _source()
+  from pcan_jax.evaluation.protocol import evaluate_checkpoint
+
+  evaluate_checkpoint(
+    source,
+    pathlib.Path(FLAGS.workdir or source),
+    data_path=FLAGS.data,
+    split=FLAGS.split,
+    num_clips=FLAGS.num_clips,
+    rectify=FLAGS.rectify,
+  )
+
+
+def _report() -> None:
+  workdir = pathlib.Path(_needed("workdir"))
+  try:
+    from pcan_jax.report import write_report
+  except ModuleNotFoundError as error:
+    if (error.name or "").startswith("pcan_jax"):
+      raise
+    sys.exit(
+      f"error: {error}; reports need the extra packages of pcan_jax[report]: "
+      "pip install '.[report]' in the checkout"
+    )
+  page = write_report(
+    workdir,
+    baseline=pathlib.Path(FLAGS.baseline) if FLAGS.baseline else None,
+    split=FLAGS.split,
+    data_path=FLAGS.data,
+  )
+  print(page)
+
+
+def _predict() -> None:
+  source, video, output = _source(), pathlib.Path(_needed("video")), pathlib.Path(_needed("out"))
+  from pcan_jax.prediction.files import predict_files
+
+  failed = predict_files(
+    source,
+    video,
+    pose=pathlib.Path(FLAGS.pose) if FLAGS.pose else None,
+    output=output,
+    window=FLAGS.window,
+    stride=FLAGS.stride,
+    num_clips=FLAGS.num_clips,
+    overlay=FLAGS.overlay,
+    features=FLAGS.features,
+  )
+  if failed:
+    sys.exit(f"error: {failed} file(s) with a problem, see above")
+
+
+def _export() -> None:
+  source, output = _source(), pathlib.Path(_needed("out"))
+  from pcan_jax.prediction.export import export_checkpoint
+
+  print(export_checkpoint(source, output, num_clips=FLAGS.num_clips))
+
+
+def _needed(name: str) -> Any:
+  value = FLAGS[name].value
+  if value is None:
+    raise ValueError(f"--mode={FLAGS.mode} needs --{name}; `pcan --help` says more")
+  return value
+
+
+def _source() -> str:
+  source = FLAGS.checkpoint or FLAGS.workdir
+  if source is None:
+    raise ValueError(f"--mode={FLAGS.mode} needs --workdir or --checkpoint; see `pcan --help`")
+  return source
+
+
+def _show_log() -> None:
+  """Prints what this project logs, and only errors of the libraries it uses."""
+  quiet_libraries()
+  log = logging.getLogger("pcan_jax")
+  log.addHandler(logging.StreamHandler(sys.stdout))
+  log.setLevel(logging.INFO)
+  log.propagate = False
+
+
+def _keep_compiled_programs() -> None:
+  """Has them written to disk, so that the second start takes seconds."""
+  cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "pcan_jax"
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+  # On a CPU, JAX 0.12 cannot write programs that contain oneDNN's (`pcan_jax.cpu`).
+  warnings.filterwarnings("ignore", "Error writing persistent compilation .* std::bad_alloc")
+
+
+def _suit_cpu() -> None:
+  """Starts the program again with `pcan_jax.cpu.settings`, unless there is an accelerator."""
+  settings = cpu.settings(os.environ)
+  if FLAGS.multi_host or not settings:
+    return
+  import jax
+
+  if jax.default_backend() == "cpu":
+    os.environ.update(settings)
+    os.execv(sys.executable, sys.orig_argv)
