@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Float, Float32
 
-Persons = Float[np.ndarray, "m v 3"]
-"""The persons of one frame: (x, y, score) of each of their keypoints."""
+Persons = Float[np.ndarray, "_m _v 3"]
+"""The M persons of one frame: (x, y, score) of each of their V keypoints; both may change."""
 
 
 def link_persons(

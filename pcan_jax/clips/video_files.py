@@ -6,7 +6,7 @@ import pathlib
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
 
 
-def clip_id(path: pathlib.Path) -> str:
+def clip_id(path: pathlib.PurePath) -> str:
   """The name under which poses of a video are kept: that of the file without its suffix."""
   return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
 
