@@ -21,8 +21,8 @@ def strongest_persons(
     Keypoints [T, max_persons, V, 2] and scores [T, max_persons, V].
   """
   # Persons added have the lowest sum and the last places, so they lose to all that are there.
-  scores = xp.pad(scores, [(0, max_persons), (0, 0), (0, 0)])
-  keypoints = xp.pad(keypoints, [(0, max_persons), (0, 0), (0, 0), (0, 0)])
+  scores = xp.pad(scores, [(0, max_persons), (0, 0), (0, 0)], mode="constant")
+  keypoints = xp.pad(keypoints, [(0, max_persons), (0, 0), (0, 0), (0, 0)], mode="constant")
   order = xp.argsort(-xp.sum(scores, axis=(1, 2)), kind="stable")[:max_persons]
   return (
     xp.swapaxes(xp.take(keypoints, order, axis=0), 0, 1),
