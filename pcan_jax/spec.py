@@ -166,11 +166,18 @@ class ModelSpec:
   def from_json(cls, spec: dict[str, Any]) -> "ModelSpec":
     """Inverse of `to_json`."""
     return cls(
-      config=ConfigDict(spec["config"]),
+      config=ConfigDict(_with_tuples(spec["config"])),
       tree=LabelTree.from_dict(spec["tree"]),
       layout=KeypointLayout.from_dict(spec["layout"]),
       stored_size=spec["stored_size"],
     )
+
+
+def _with_tuples(value: Any) -> Any:
+  """JSON has lists only, but what is made of a config must be hashable."""
+  if isinstance(value, dict):
+    return {name: _with_tuples(inner) for name, inner in value.items()}
+  return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 def _fuse(outputs: Outputs) -> dict[str, dict[str, jax.Array]]:

@@ -7,6 +7,7 @@ AAAI 2025, arXiv 2412.14719.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
@@ -20,7 +21,7 @@ LEVELS = ("action", "body")
 
 # Per level what a stream says of a batch: `logits` [N, C] and, with prototypes, an `embedding`
 # [N, D]. `ModelSpec.predict` adds `probabilities` [N, C].
-StreamOutputs = dict[str, dict[str, Array]]
+StreamOutputs = dict[str, dict[str, jax.Array | np.ndarray]]
 # The same per stream; this form holds from here to files of results and exported models.
 Outputs = dict[str, StreamOutputs]
 
@@ -144,10 +145,7 @@ class PCAN(nn.Module):
 
 def pathway_config(config: ConfigDict) -> PathwayConfig:
   """The shape of a pathway that `model.rgb` or `model.pose` of a config describes."""
-  # Lists of a config become tuples, as modules must be hashable; checkpoints hold lists.
-  return PathwayConfig(
-    **{key: tuple(v) if isinstance(v, list | tuple) else v for key, v in config.items()}
-  )
+  return PathwayConfig(**config)
 
 
 def build_model(config: ConfigDict, tree: LabelTree) -> PCAN:
