@@ -1,7 +1,7 @@
 """Makes a source directory of your own clips: `pcan import_clips CLIPS.csv ...`.
 
-A table (`clip_table`), a folder of videos and poses of any kind that `clips.pose_files` reads become
-a directory in MA-52's layout, which `pcan check` and `pcan build` take.
+A table (`clip_table`), a folder of videos and poses of any kind that `clips.pose_files` reads
+become a directory in MA-52's layout, which `pcan check` and `pcan build` take.
 """
 
 import argparse

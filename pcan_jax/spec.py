@@ -91,7 +91,7 @@ class ModelSpec:
       max_persons=self.config.input.max_persons,
     )
 
-  def batch_shapes(self, *leading: int) -> dict[str, jax.ShapeDtypeStruct]:
+  def batch_shapes(self, *leading: Any) -> dict[str, jax.ShapeDtypeStruct]:
     """The arrays of a batch for `predict` or, with `action` added, for a training step.
 
     Args:
