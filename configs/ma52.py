@@ -17,18 +17,18 @@ The variant after the colon says what is trained:
   python launch.py --config=configs/ma52.py --workdir=runs/both \
     --config.init_from.rgb=runs/rgb --config.init_from.pose=runs/pose
 
-What the paper reports on the test split, in %, and what a variant costs: millions of parameters,
-and 10^9 operations of the forward pass of one 224 px clip as XLA counts them, without those on
-padding. With padding, as others count 2 x MAC, the release needs 122.8.
+What a variant costs: millions of parameters, and 10^9 operations of the forward pass of one 224 px
+clip as XLA counts them, without those on padding. With padding, as others count 2 x MAC, the
+release needs 122.8. What the paper reports of each is in docs/REPRODUCE.md.
 
-  variant        body top-1  action top-1  F1 mean  parameters  operations
-  pcan                82.30         66.74    69.97       37.15       116.7
-  pcan_rgb            79.36         60.03    63.76       32.54        81.6
-  pcan_pose           76.99         56.51    61.78        2.24        25.3
-  posec3d             80.95         63.52    66.66       36.16       116.7
-  posec3d_rgb         77.77         56.30    59.93       31.76        81.6
-  posec3d_pose        74.60         50.93    55.98        2.04        25.3
-  release                 -             -        -       39.12       120.0
+  variant       parameters  operations
+  pcan               37.15       116.7
+  pcan_rgb           32.54        81.6
+  pcan_pose           2.24        25.3
+  posec3d            36.16       116.7
+  posec3d_rgb        31.76        81.6
+  posec3d_pose        2.04        25.3
+  release            39.12       120.0
 """
 
 from ml_collections import ConfigDict
