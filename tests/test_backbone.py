@@ -189,7 +189,7 @@ def test_pathways_of_other_depths_exchange():
         ),
       ),
       {},
-      r"needs two stages or more .*pose.blocks=\(1,\)",
+      r"needs at least two stages .*pose.blocks=\(1,\)",
     ),
     (
       joined(RGB, dataclasses.replace(POSE, widths=(3, 8)), "lateral_attention"),

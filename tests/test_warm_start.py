@@ -219,7 +219,7 @@ def test_log_says_what_came_from_where(runs, caplog):
   started("release", merge(runs))
   lines = caplog.messages[-1].splitlines()
   rgb, pose = (runs[f"pcan_{stream}"][0] for stream in STREAMS)
-  assert f"  rgb pathway          from {rgb}, step 7; nothing of the other stream yet" in lines
+  assert f"  rgb pathway          from {rgb}, step 7; other stream at zero" in lines
   assert f"  pose classifiers     from {pose}, step 7" in lines
   assert "  lateral projections  fresh" in lines
   assert "  attention            fresh; gates closed" in lines
@@ -228,7 +228,7 @@ def test_log_says_what_came_from_where(runs, caplog):
   lines = caplog.messages[-1].splitlines()
   where = f"{runs['pcan'][0]}, step 7"
   assert f"  rgb classifiers  fresh, {where} has other labels" in lines
-  assert lines[-1].startswith(f"  left out of {where}: lateral projections, pose classifiers, ")
+  assert lines[-1].startswith(f"  not used from {where}: lateral projections, pose classifiers, ")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_log_says_what_came_from_where(runs, caplog):
     ("pcan", {"rgb": "pcan_pose"}, ValueError, "init_from.rgb: .* has no rgb stream, only pose"),
     ("pcan", {"checkpoint": "pcan_rgb"}, ValueError, "has no pose stream, only rgb; runs of one"),
     ("pcan", {"checkpoint": "pcan", "rgb": "pcan_rgb"}, ValueError, "give the first or the others"),
-    ("pcan_rgb", {"pose": "pcan_pose"}, ValueError, "init_from.pose is given, but the network has"),
+    ("pcan_rgb", {"pose": "pcan_pose"}, ValueError, "init_from.pose is set, but the network has"),
   ],
 )
 def test_errors_name_the_option(runs, tmp_path, variant, names, error, message):

@@ -159,9 +159,7 @@ def read_frames(
   for clip in _host_batches(stored, dataset):
     jpegs = clip["frames"]
     chosen = np.linspace(0, len(jpegs) - 1, min(num_frames, len(jpegs))).round().astype(int)
-    frames[clip["id"].decode()] = np.stack(
-      [tf.io.decode_jpeg(jpegs[index], channels=3).numpy() for index in chosen]
-    )
+    frames[clip["id"].decode()] = np.stack([decode_frame(jpegs[index]).numpy() for index in chosen])
   return frames
 
 
@@ -278,13 +276,14 @@ def _decode(clip: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     return clip
   decoded = dict(clip)
   jpegs, indices = decoded.pop("jpegs"), decoded.pop("jpeg_indices")
-  frames = tf.map_fn(
-    lambda jpeg: tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE"),
-    jpegs,
-    fn_output_signature=tf.uint8,
-  )
+  frames = tf.map_fn(decode_frame, jpegs, fn_output_signature=tf.uint8)
   decoded["rgb"] = tf.gather(frames, indices)
   return decoded
+
+
+def decode_frame(jpeg: tf.Tensor | bytes) -> tf.Tensor:
+  """A stored frame as an image, uint8 [S, S, 3] RGB, as OpenCV would decode it."""
+  return tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
 
 
 def _host_batches(stream: tf.data.Dataset, dataset: Dataset) -> Iterator[HostBatch]:
