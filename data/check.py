@@ -9,25 +9,25 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-import numpy as np
 import tqdm
 
 from pcan_jax.clips import source_layout
 from pcan_jax.clips.encode_clip import encode_clip
 from pcan_jax.clips.parallel import map_clips
-from pcan_jax.clips.source_layout import ClipSource, Problem
+from pcan_jax.clips.problems import Problem
+from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import Encoding
 from pcan_jax.console import quiet_libraries
 from pcan_jax.keypoints import KeypointLayout, get_layout
 
 from . import findings
 from .build import add_source_arguments
-from .findings import ClipFacts, Finding, Report
+from .findings import CheckResult, ClipFacts, Finding
 
 
 def check_source(
   source: pathlib.Path, layout: KeypointLayout, tree: pathlib.Path | None = None, jobs: int = 0
-) -> tuple[Report, list[tuple[ClipSource, ClipFacts]]]:
+) -> tuple[CheckResult, list[tuple[ClipSource, ClipFacts]]]:
   """Reads every file of a source directory, as a build would.
 
   Args:
@@ -43,65 +43,50 @@ def check_source(
     FileNotFoundError, ValueError: a list or a pickle as a whole cannot be read.
   """
   labels = source_layout.read_tree(source, tree)
-  report = Report(f"source directory {source}", labels, {}, [])
+  result = CheckResult(f"source directory {source}", labels, {}, [])
   good = []
   for split in source_layout.find_splits(source):
     clips, problems = source_layout.scan_split(source, split, labels, layout)
-    report.clips[split] = []
+    result.clips[split] = []
     examined = map_clips(_examine, clips, jobs)
     for clip, facts in zip(clips, tqdm.tqdm(examined, split, len(clips), disable=None)):
       if isinstance(facts, Problem):
         problems.append(facts)
       else:
-        report.clips[split].append(facts)
+        result.clips[split].append(facts)
         good.append((clip, facts))
-    report.findings += [
+    result.findings += [
       Finding("bad clip", f"{split}/{problem.id}", problem.reason, is_error=True)
       for problem in problems
     ]
-  report.findings += [
+  result.findings += [
     Finding("unlisted video", str(path), "it is in no list and will not be used", is_error=False)
     for path in source_layout.find_unlisted(source)
   ]
-  report.findings += findings.examine_clips(report.clips)
-  report.findings += findings.find_empty_classes(report.clips, labels)
-  return report, good
+  result.findings += findings.examine_clips(result.clips, labels)
+  return result, good
 
 
 def _examine(clip: ClipSource) -> ClipFacts:
   # The build's own code looks at the clip; so small, its frames cost nothing.
   record = encode_clip(clip, Encoding(side=16))
-  num_frames = record["num_frames"]
-  detected = record["keypoint_scores"] > 0
-  height, width = (int(size) for size in record["original_size"])
-  x, y = np.moveaxis(clip.keypoints[:, :num_frames], -1, 0)
-  outside = detected & ~((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1))
   with clip.video.open("rb") as file:
     digest = hashlib.file_digest(file, "sha256").hexdigest()
-  return ClipFacts(
-    id=clip.id,
-    split=clip.split,
-    action=clip.action,
-    num_frames=num_frames,
-    fps=record["fps"],
-    size=(height, width),
-    persons=clip.keypoints.shape[0],
-    frames_without_person=int((~detected.any(axis=(0, 2))).sum()),
-    outside=float(outside.sum() / max(detected.sum(), 1)),
-    trimmed=record["trimmed"],
-    digest=digest,
+  keypoints = clip.keypoints[:, : record["num_frames"]]
+  return findings.measure_clip(
+    clip.id, clip.split, record, keypoints, record["original_size"], digest
   )
 
 
-def print_report(report: Report, shown: int) -> None:
+def print_result(result: CheckResult, shown: int) -> None:
   """Prints the numbers of every split, the clips per class, and `shown` findings of each kind."""
-  print(report.title)
-  for split, clips in report.clips.items():
+  print(result.title)
+  for split, clips in result.clips.items():
     print(f"  {split}: {findings.describe_clips(clips)}")
   print()
-  _print_classes(report)
+  _print_classes(result)
   for is_error, title in ((True, "error"), (False, "warning")):
-    chosen = [finding for finding in report.findings if finding.is_error == is_error]
+    chosen = [finding for finding in result.findings if finding.is_error == is_error]
     print(f"\n{len(chosen)} {title}{'s' * (len(chosen) != 1)}")
     for kind in dict.fromkeys(finding.kind for finding in chosen):
       of_kind = [finding for finding in chosen if finding.kind == kind]
@@ -112,9 +97,9 @@ def print_report(report: Report, shown: int) -> None:
         print(f"    and {len(of_kind) - shown} more")
 
 
-def _print_classes(report: Report) -> None:
-  tree = report.tree
-  counts = {split: report.counts(split) for split in report.clips}
+def _print_classes(result: CheckResult) -> None:
+  tree = result.tree
+  counts = {split: result.counts(split) for split in result.clips}
   wide = max(len(name) for name in (*tree.actions, *tree.bodies)) + 5
   print(f"{'clips per class':{wide}}" + "".join(f"{split:>8}" for split in counts))
   for body, body_name in enumerate(tree.bodies):
@@ -144,35 +129,35 @@ def main(argv: Sequence[str] | None = None) -> None:
   arguments = parser.parse_args(argv)
   quiet_libraries()
   try:
-    report = _check(arguments)
+    result = _check(arguments)
   except (FileNotFoundError, ValueError) as error:
     sys.exit(f"error: {error}")
-  if report.errors:
-    first = report.errors[0]
+  if result.errors:
+    first = result.errors[0]
     sys.exit(f"\nfirst bad record: {first.clip}: {first.detail}")
 
 
-def _check(arguments: argparse.Namespace) -> Report:
+def _check(arguments: argparse.Namespace) -> CheckResult:
   # Not at the top: worker processes import this module again and have no use for TensorFlow.
   from . import check_shards, contact_sheet
 
   directory = arguments.directory
   if next(directory.rglob("dataset_info.json"), None):
-    report, dataset, samples = check_shards.check_dataset(directory, arguments.samples)
+    result, dataset, samples = check_shards.check_dataset(directory, arguments.samples)
     layout = dataset.layout
   else:
     source_layout.find_splits(directory)
     name = arguments.layout
     layout = get_layout(name) if name else source_layout.guess_layout(directory)
-    report, clips = check_source(directory, layout, arguments.tree, arguments.jobs)
+    result, clips = check_source(directory, layout, arguments.tree, arguments.jobs)
     samples = None
-  print_report(report, arguments.show)
+  print_result(result, arguments.show)
   if arguments.html:
     if samples is None:
       samples = contact_sheet.samples_of_source(clips, arguments.samples)
-    contact_sheet.write_page(arguments.html, report, layout, samples)
+    contact_sheet.write_page(arguments.html, result, layout, samples)
     print(f"\npage with sample clips: {arguments.html}")
-  return report
+  return result
 
 
 if __name__ == "__main__":

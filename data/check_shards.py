@@ -11,18 +11,21 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 import tqdm
-from pcan_jax.feed.input_pipeline import Dataset, open_dataset
 
 from pcan_jax.clips.source_layout import UNLABELLED
+from pcan_jax.feed.dataset import Dataset, open_dataset
+from pcan_jax.feed.pipeline import decode_frame
 
 from . import findings
 from .contact_sheet import Sample, evenly_spaced
-from .findings import ClipFacts, Finding, Report
+from .findings import CheckResult, ClipFacts, Finding
 
 Record = dict[str, Any]
 
 
-def check_dataset(path: pathlib.Path, num_samples: int) -> tuple[Report, Dataset, list[Sample]]:
+def check_dataset(
+  path: pathlib.Path, num_samples: int
+) -> tuple[CheckResult, Dataset, list[Sample]]:
   """Reads every record and decodes every frame of a built data set.
 
   Args:
@@ -36,32 +39,32 @@ def check_dataset(path: pathlib.Path, num_samples: int) -> tuple[Report, Dataset
     FileNotFoundError, ValueError: there is no data set that this version can read.
   """
   dataset = open_dataset(path)
-  report = Report(f"data set {dataset.builder.data_path}", dataset.tree, {}, [])
+  result = CheckResult(f"data set {dataset.path}", dataset.tree, {}, [])
+  size = (dataset.stored_size, dataset.stored_size)
   samples = []
   for split, info in dataset.builder.info.splits.items():
     of_split: dict[int | str, Sample] = {}
-    report.clips[split] = []
+    result.clips[split] = []
     with tqdm.tqdm(desc=split, total=info.num_examples, disable=None) as progress:
       for shard in map(pathlib.Path, info.filepaths):
         for record, frames, reason in _read_shard(shard, dataset):
           progress.update()
           if reason:
-            name = f"{split}/{record['id'].decode(errors='replace')}" if record else shard.name
-            report.findings.append(Finding("bad record", name, reason, is_error=True))
+            where = f"{split}/{record['id'].decode(errors='replace')}" if record else shard.name
+            result.findings.append(Finding("bad record", where, reason, is_error=True))
             continue
-          facts = _facts(record, split, dataset.stored_size)
-          report.clips[split].append(facts)
-          kind = facts.id if facts.action == UNLABELLED else facts.action
-          if kind not in of_split and len(of_split) < num_samples:
-            of_split[kind] = _sample(record, frames, facts)
+          name = record["id"].decode(errors="replace")
+          facts = findings.measure_clip(name, split, record, record["keypoints"], size)
+          result.clips[split].append(facts)
+          if facts.kind not in of_split and len(of_split) < num_samples:
+            of_split[facts.kind] = _sample(record, frames, facts)
     samples += sorted(of_split.values(), key=lambda sample: sample.facts.action)
-    found = len(report.clips[split])
+    found = len(result.clips[split])
     if found != info.num_examples:
       detail = f"{found} readable clips, {info.num_examples} expected; build the data set again"
-      report.findings.append(Finding("missing clips", split, detail, is_error=True))
-  report.findings += findings.examine_clips(report.clips)
-  report.findings += findings.find_empty_classes(report.clips, dataset.tree)
-  return report, dataset, samples
+      result.findings.append(Finding("missing clips", split, detail, is_error=True))
+  result.findings += findings.examine_clips(result.clips, dataset.tree)
+  return result, dataset, samples
 
 
 def _read_shard(
@@ -94,7 +97,7 @@ def _decode(jpeg: bytes, side: int) -> np.ndarray | str:
     height, width, channels = tf.io.extract_jpeg_shape(jpeg).numpy()
     if (height, width, channels) != (side, side, 3):
       return f"is {width} x {height} with {channels} channels, not {side} x {side} with 3"
-    return tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE").numpy()
+    return decode_frame(jpeg).numpy()
   except tf.errors.InvalidArgumentError:
     return "is not a readable JPEG image"
 
@@ -115,25 +118,6 @@ def _what_is_wrong(record: Record, frames: list[np.ndarray | str], dataset: Data
   if not all(np.isfinite(record[name]).all() for name in ("keypoints", "keypoint_scores")):
     return "its keypoints hold NaN or infinity"
   return ""
-
-
-def _facts(record: Record, split: str, side: int) -> ClipFacts:
-  detected = record["keypoint_scores"] > 0
-  x, y = np.moveaxis(record["keypoints"], -1, 0)
-  outside = detected & ~((x >= 0) & (x <= side - 1) & (y >= 0) & (y <= side - 1))
-  return ClipFacts(
-    id=record["id"].decode(errors="replace"),
-    split=split,
-    action=int(record["action"]),
-    num_frames=int(record["num_frames"]),
-    fps=float(record["fps"]),
-    size=tuple(map(int, record["original_size"])),
-    persons=record["keypoints"].shape[0],
-    frames_without_person=int((~detected.any(axis=(0, 2))).sum()),
-    outside=float(outside.sum() / max(detected.sum(), 1)),
-    trimmed=False,
-    digest="",
-  )
 
 
 def _sample(record: Record, frames: list[np.ndarray], facts: ClipFacts) -> Sample:

@@ -16,7 +16,8 @@ import pathlib
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from pcan_jax.clips.source_layout import SPLITS, UNLABELLED, UNLABELLED_SPLIT, VIDEO_SUFFIXES
+from pcan_jax.clips.source_layout import SPLITS, UNLABELLED, UNLABELLED_SPLIT
+from pcan_jax.clips.video_files import VIDEO_SUFFIXES
 from pcan_jax.labels import LabelTree
 
 COLUMNS = ("video", "label", "body", "split", "person")

@@ -13,20 +13,22 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from pcan_jax.clips.encode_clip import encode_clip
+from pcan_jax.clips.skeleton import draw_skeletons
 from pcan_jax.clips.source_layout import UNLABELLED, ClipSource
 from pcan_jax.clips.stored_frames import Encoding
 from pcan_jax.clips.video import decode_video
+from pcan_jax.config import load_config
 from pcan_jax.inputs import Preprocessing, preprocess
 from pcan_jax.keypoints import KeypointLayout
+from pcan_jax.labels import LabelTree
 
 from . import findings
-from .findings import ClipFacts, Report
+from .findings import CheckResult, ClipFacts
 
 _FRAMES = 16
 _HEIGHT = 168
 _SIDE = 256
 _HEATMAP_SIZE = 64
-_LEFT, _RIGHT, _MIDDLE = (255, 150, 40), (60, 170, 255), (240, 240, 240)
 
 _PAGE = """<!doctype html>
 <html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
@@ -109,8 +111,7 @@ def samples_of_source(
   """Decodes clips of as many different classes as asked for, from every split."""
   by_split: dict[str, dict[int | str, tuple[ClipSource, ClipFacts]]] = {}
   for clip, facts in clips:
-    kind = clip.id if clip.action == UNLABELLED else clip.action
-    by_split.setdefault(clip.split, {}).setdefault(kind, (clip, facts))
+    by_split.setdefault(clip.split, {}).setdefault(facts.kind, (clip, facts))
   samples = []
   for of_split in by_split.values():
     kinds = sorted(of_split)
@@ -136,27 +137,26 @@ def _sample(clip: ClipSource, facts: ClipFacts) -> Sample:
 
 
 def write_page(
-  path: pathlib.Path, report: Report, layout: KeypointLayout, samples: Sequence[Sample]
+  path: pathlib.Path, result: CheckResult, layout: KeypointLayout, samples: Sequence[Sample]
 ) -> None:
   """Writes one HTML file that needs no other file.
 
   Args:
     path: where to.
-    report: the numbers and findings to show above the samples.
+    result: the numbers and findings to show beside the samples.
     layout: of the samples' keypoints.
     samples: clips to show.
   """
-  colours = [_joint_colour(joint) for joint in layout.joints]
-  figures = "".join(_figure(sample, report, layout, colours) for sample in samples)
+  figures = "".join(_figure(sample, result.tree, layout) for sample in samples)
   splits = "".join(
     f"<p><b>{html.escape(split)}</b>: {html.escape(findings.describe_clips(clips))}</p>"
-    for split, clips in report.clips.items()
+    for split, clips in result.clips.items()
   )
   page = _PAGE.format(
-    title=html.escape(report.title),
+    title=html.escape(result.title),
     splits=splits,
-    findings=_findings_table(report),
-    classes=_classes_table(report),
+    findings=_findings_table(result),
+    classes=_classes_table(result),
     figures=figures,
     layout=html.escape(f"{layout.num_keypoints} keypoints, layout {layout.name}"),
   )
@@ -164,19 +164,8 @@ def write_page(
   path.write_text(page, encoding="utf-8")
 
 
-def _joint_colour(joint: str) -> tuple[int, int, int]:
-  if joint.startswith("left_"):
-    return _LEFT
-  return _RIGHT if joint.startswith("right_") else _MIDDLE
-
-
-def _figure(
-  sample: Sample,
-  report: Report,
-  layout: KeypointLayout,
-  colours: Sequence[tuple[int, int, int]],
-) -> str:
-  draw = functools.partial(_draw_skeletons, layout=layout, colours=colours, scores=sample.scores)
+def _figure(sample: Sample, tree: LabelTree, layout: KeypointLayout) -> str:
+  draw = functools.partial(_draw, scores=sample.scores, layout=layout)
   panels = []
   if sample.source is not None:
     frames = [frame.copy() for frame in sample.source.frames]
@@ -184,7 +173,7 @@ def _figure(
     for frame in frames:
       cv2.rectangle(frame, (x0, y0), (x1 - 1, y1 - 1), (90, 220, 90), max(1, len(frame) // 200))
     panels.append(("video", draw(frames, sample.source.keypoints)))
-  panels.append(("stored frame", draw([frame.copy() for frame in sample.frames], sample.keypoints)))
+  panels.append(("stored frame", draw(sample.frames, sample.keypoints)))
   panels.append(("heatmaps", _draw_heatmaps(sample, layout)))
   facts = sample.facts
   seconds = facts.num_frames / facts.fps
@@ -192,8 +181,8 @@ def _figure(
   if facts.action == UNLABELLED:
     label = "no label"
   else:
-    action, body = report.tree.actions[facts.action], report.tree.parents[facts.action]
-    label = f"{facts.action} {action} ({report.tree.bodies[body]})"
+    action, body = tree.actions[facts.action], tree.parents[facts.action]
+    label = f"{facts.action} {action} ({tree.bodies[body]})"
   caption = f"{facts.split}/{facts.id}, {facts.num_frames} frames, {facts.fps:g} fps"
   return (
     f"<figure><figcaption><b>{html.escape(label)}</b><br>{html.escape(caption)}</figcaption>"
@@ -201,38 +190,30 @@ def _figure(
   )
 
 
-def _draw_skeletons(
-  frames: list[np.ndarray],
-  keypoints: np.ndarray,
-  *,
-  layout: KeypointLayout,
-  colours: Sequence[tuple[int, int, int]],
-  scores: np.ndarray,
+def _draw(
+  frames: Iterable[np.ndarray], keypoints: np.ndarray, scores: np.ndarray, layout: KeypointLayout
 ) -> list[np.ndarray]:
-  """Draws on frames that are first brought to the height in which they are shown."""
+  """Brings frames to the height in which they are shown, and draws the skeletons on them."""
   drawn = []
   for time, frame in enumerate(frames):
     scale = _HEIGHT / frame.shape[0]
     size = (max(1, round(frame.shape[1] * scale)), _HEIGHT)
     image = cv2.resize(frame, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    for joints, found in zip(keypoints[:, time].astype(float) * scale, scores[:, time] > 0):
-      points = [tuple(point) for point in joints.round().astype(int).tolist()]
-      for start, end in layout.limbs:
-        if found[start] and found[end]:
-          cv2.line(image, points[start], points[end], colours[end], 1, cv2.LINE_AA)
-      for joint in np.flatnonzero(found):
-        cv2.circle(image, points[joint], 2, colours[joint], -1, cv2.LINE_AA)
+    draw_skeletons(image, keypoints[:, time].astype(float) * scale, scores[:, time], layout)
     drawn.append(image)
   return drawn
 
 
 def _draw_heatmaps(sample: Sample, layout: KeypointLayout) -> list[np.ndarray]:
-  """The network's own input, the largest value over joints."""
+  """The input of MA-52's network, the largest value over joints."""
   config = Preprocessing(
     stored_size=sample.frames.shape[1],
     rgb_size=4 * _HEATMAP_SIZE,
     heatmap_size=_HEATMAP_SIZE,
     layout=layout,
+    sigma=load_config("ma52").input.sigma,
+    heatmaps="joints",
+    augmentation=None,
   )
   batch = {
     "keypoints": jnp.asarray(sample.keypoints.swapaxes(0, 1)[None]),
@@ -264,8 +245,8 @@ def _strip(name: str, frames: Sequence[np.ndarray], seconds: float) -> str:
   )
 
 
-def _findings_table(report: Report) -> str:
-  if not report.findings:
+def _findings_table(result: CheckResult) -> str:
+  if not result.findings:
     return "<p>Nothing to complain about.</p>"
   rows = "".join(
     f"<tr class={'error' if finding.is_error else 'warning'}>"
@@ -273,13 +254,13 @@ def _findings_table(report: Report) -> str:
       f"<td>{html.escape(text)}</td>" for text in (finding.kind, finding.clip, finding.detail)
     )
     + "</tr>\n"
-    for finding in sorted(report.findings, key=lambda finding: not finding.is_error)
+    for finding in sorted(result.findings, key=lambda finding: not finding.is_error)
   )
   return f"<table>{rows}</table>"
 
 
-def _classes_table(report: Report) -> str:
-  tree, counts = report.tree, {split: report.counts(split) for split in report.clips}
+def _classes_table(result: CheckResult) -> str:
+  tree, counts = result.tree, {split: result.counts(split) for split in result.clips}
   largest = max((n for of_split in counts.values() for n in of_split.values()), default=1)
 
   def row(cells: Iterable[str], tag: str = "td") -> str:

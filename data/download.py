@@ -19,7 +19,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from pcan_jax.clips import source_layout
-from pcan_jax.clips.source_layout import SPLITS, VIDEO_SUFFIXES
+from pcan_jax.clips.source_layout import SPLITS
+from pcan_jax.clips.video_files import VIDEO_SUFFIXES
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout
 
 from . import hub_files

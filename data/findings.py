@@ -3,8 +3,10 @@
 import collections
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from pcan_jax.clips.source_layout import UNLABELLED
 from pcan_jax.labels import LabelTree
@@ -46,6 +48,46 @@ class ClipFacts:
   trimmed: bool
   digest: str
 
+  @property
+  def kind(self) -> int | str:
+    """The action; a clip without a label is of a kind of its own."""
+    return self.id if self.action == UNLABELLED else self.action
+
+
+def measure_clip(
+  name: str,
+  split: str,
+  record: Mapping[str, Any],
+  keypoints: Float[np.ndarray, "m t v 2"],
+  size: tuple[int, int],
+  digest: str = "",
+) -> ClipFacts:
+  """Measures a clip.
+
+  Args:
+    name, split, digest: see `ClipFacts`.
+    record: the clip as `encode_clip` returns it, or as it is read from a shard.
+    keypoints: (x, y) of the record's persons, in pixels of the frame that they should lie in.
+    size: (h, w) of that frame.
+  """
+  height, width = size
+  detected = record["keypoint_scores"] > 0
+  x, y = np.moveaxis(keypoints, -1, 0)
+  outside = detected & ~((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1))
+  return ClipFacts(
+    id=name,
+    split=split,
+    action=int(record["action"]),
+    num_frames=int(record["num_frames"]),
+    fps=float(record["fps"]),
+    size=tuple(map(int, record["original_size"])),
+    persons=len(detected),
+    frames_without_person=int((~detected.any(axis=(0, 2))).sum()),
+    outside=float(outside.sum() / max(detected.sum(), 1)),
+    trimmed=record.get("trimmed", False),
+    digest=digest,
+  )
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
@@ -65,7 +107,7 @@ class Finding:
 
 
 @dataclasses.dataclass
-class Report:
+class CheckResult:
   """All that a check has to say.
 
   Attributes:
@@ -89,7 +131,7 @@ class Report:
     return collections.Counter(clip.action for clip in self.clips[split])
 
 
-def examine_clips(clips: Mapping[str, Sequence[ClipFacts]]) -> Iterator[Finding]:
+def examine_clips(clips: Mapping[str, Sequence[ClipFacts]], tree: LabelTree) -> Iterator[Finding]:
   """Finds what is odd about readable clips, each by itself and in comparison with the others."""
   for split, of_split in clips.items():
     rates = collections.Counter(round(clip.fps, 1) for clip in of_split)
@@ -111,6 +153,7 @@ def examine_clips(clips: Mapping[str, Sequence[ClipFacts]]) -> Iterator[Finding]
         detail = f"{clip.fps:g}, most others have {rates.most_common(1)[0][0]:g}"
         yield Finding("frames per second", name, detail, is_error=False)
   yield from _find_duplicates(clips)
+  yield from _find_empty_classes(clips, tree)
 
 
 def _find_duplicates(clips: Mapping[str, Sequence[ClipFacts]]) -> Iterator[Finding]:
@@ -133,7 +176,7 @@ def _find_duplicates(clips: Mapping[str, Sequence[ClipFacts]]) -> Iterator[Findi
       yield Finding("repeated video", name, detail, is_error=False)
 
 
-def find_empty_classes(
+def _find_empty_classes(
   clips: Mapping[str, Sequence[ClipFacts]], tree: LabelTree
 ) -> Iterator[Finding]:
   """Names the actions without a clip in labelled splits."""

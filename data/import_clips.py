@@ -1,12 +1,11 @@
 """Makes a source directory of your own clips: `pcan import_clips CLIPS.csv ...`.
 
-A table (`clip_table`), a folder of videos and poses of any kind that `clips.pose_files` reads become
-a directory in MA-52's layout, which `pcan check` and `pcan build` take.
+A table (`clip_table`), a folder of videos and poses of any kind that `clips.pose_files` reads
+become a directory in MA-52's layout, which `pcan check` and `pcan build` take.
 """
 
 import argparse
 import collections
-import csv
 import dataclasses
 import pathlib
 import pickle
@@ -21,17 +20,14 @@ import tqdm
 from pcan_jax.clips import source_layout
 from pcan_jax.clips.parallel import map_clips
 from pcan_jax.clips.pose_files import open_poses
-from pcan_jax.clips.source_layout import SPLITS, UNLABELLED_SPLIT, ClipSource, Problem
+from pcan_jax.clips.problems import Problem, describe_problems, write_problems
+from pcan_jax.clips.source_layout import SPLITS, UNLABELLED_SPLIT, ClipSource
 from pcan_jax.clips.video import decode_video
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout, get_layout
-from pcan_jax.labels import LabelTree
+from pcan_jax.labels import LabelTree, get_tree
 
 from .clip_table import Row, label_rows, read_rows
 from .draw_split import draw_split
-
-
-class BadClipsError(ValueError):
-  """Some clips cannot be imported."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +61,7 @@ def import_clips(
     poses: see `pcan_jax.clips.pose_files`; None gives every clip keypoints with the score 0, and
       then the whole frame is what a network sees.
     layout: of the keypoints, a key of `pcan_jax.keypoints.LAYOUTS` or the path of a JSON file.
-    tree: CSV file of labels, `id,action,body`; None makes a tree of the labels in the table.
+    tree: as for `get_tree`; None makes a tree of the labels in the table.
     copy: copy the videos instead of linking to them.
     val_share: share of the clips for validation if the table has no column `split`.
     seed: of the drawing of that share.
@@ -107,7 +103,7 @@ def _plan(
 ) -> _Plan:
   rows, unused = read_rows(table)
   try:
-    tree, actions = label_rows(rows, LabelTree.read_csv(tree_path) if tree_path else None)
+    tree, actions = label_rows(rows, get_tree(tree_path) if tree_path else None)
     splits, notes = _splits(rows, actions, tree, val_share, seed)
   except ValueError as error:
     named = str(error).startswith((str(table), str(tree_path)))
@@ -213,7 +209,13 @@ def _read_poses(
         "keypoint_score": scores,
       }
     )
-  _report(problems, out.with_name(f"{out.name}.bad_clips.csv"))
+  bad_clips = out.with_name(f"{out.name}.bad_clips.csv")
+  write_problems(bad_clips, problems)
+  if problems:
+    raise ValueError(
+      f"{describe_problems('cannot import the clips', problems)}\n"
+      f"All of them: {bad_clips}. Mend them, or take them out of the table"
+    )
   if not poses:
     return entries, [f"no poses: keypoints of the layout {layout.name} with the score 0"]
   empty = {clip_id: count for clip_id, count in poses.frames_without_person.items() if count}
@@ -233,21 +235,6 @@ def _measure(clip: ClipSource) -> tuple[int, tuple[int, int]]:
   frames, _ = decode_video(clip.video)
   sizes = [frame.shape[:2] for frame in frames]
   return len(sizes), sizes[0]
-
-
-def _report(problems: Sequence[Problem], path: pathlib.Path) -> None:
-  if not problems:
-    path.unlink(missing_ok=True)
-    return
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with path.open("w", newline="", encoding="utf-8") as file:
-    lines = csv.writer(file)
-    lines.writerow(["split", "id", "reason"])
-    lines.writerows((problem.split, problem.id, problem.reason) for problem in problems)
-  raise BadClipsError(
-    f"{source_layout.describe_problems('cannot import the clips', problems)}\n"
-    f"All of them: {path}. Mend them, or take them out of the table"
-  )
 
 
 def _write_split(
@@ -297,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     help=f"of the keypoints: {', '.join(LAYOUTS)}, or a JSON file (openpose-28)",
   )
   parser.add_argument(
-    "--tree", type=pathlib.Path, help="label tree, id,action,body (made of the labels)"
+    "--tree", type=pathlib.Path, help="label tree: ma52, or a CSV file (made of the labels)"
   )
   parser.add_argument("--copy", action="store_true", help="copy the videos instead of linking them")
   parser.add_argument(

@@ -1,4 +1,4 @@
-"""Eight simulated devices, and shapes in signatures checked whenever a function is called."""
+"""Shapes in signatures are checked whenever a function is called."""
 
 import contextlib
 import os
@@ -8,9 +8,6 @@ import warnings
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-os.environ["XLA_FLAGS"] = (
-  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
 # Most of the time goes into compilation, and many tests compile the same programs.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="pcan_jax_tests_"))
 # The tests run from a checkout, as launch.py does.
@@ -31,7 +28,11 @@ with warnings.catch_warnings():
 
   jaxtyping.install_import_hook("pcan_jax", "beartype.beartype")
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
+
+# What needs several devices runs in a process of its own, see test_eight_devices.py.
+collect_ignore = [] if jax.device_count() == 8 else ["eight_devices"]
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import numpy as np
 
 from pcan_jax import heatmaps
 from pcan_jax.clips.person_box import person_box
-from pcan_jax.feed import sampling
+from pcan_jax.clips.sampling import test_clips
 
 Arrays = dict[str, np.ndarray]
 
@@ -41,7 +41,7 @@ def compute_file(arrays: Arrays) -> Arrays:
     group, _, field = name.partition("/")
     if sample:
       clip_len, num_clips, num_frames = map(int, sample.groups())
-      outputs[name] = sampling.test_clips(num_frames, clip_len, num_clips)
+      outputs[name] = test_clips(num_frames, clip_len, num_clips)
     elif field == "keypoint" and f"{group}/score" in arrays:
       fields = ("keypoint", "score", "img_shape", "scaling", "sigma")
       outputs[f"{group}/heatmap"] = heatmap(*(arrays[f"{group}/{f}"] for f in fields))

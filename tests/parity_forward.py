@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pcan_jax.labels import LabelTree
-from pcan_jax.method import losses
-from pcan_jax.network.pathway import POSE_PATHWAY, RGB_PATHWAY
-from pcan_jax.network.pcan import PCAN
+from pcan_jax.config import load_config
+from pcan_jax.labels import get_tree
+from pcan_jax.method.rectification import rectify
+from pcan_jax.network.pcan import PCAN, build_model
 from pcan_jax.torch.weights import from_state_dict
 
 HERE = pathlib.Path(__file__).parent
-TREE = LabelTree.read_csv(HERE.parent / "data" / "trees" / "ma52.csv")
+TREE = get_tree("ma52")
 GAMMA = {"rgb": 5.0, "pose": 1.0}  # the release's; the paper has them the other way round
 
 Arrays = dict[str, np.ndarray]
@@ -88,14 +88,9 @@ def draw_inputs(seed: int, batch: int, size: int, keypoints: int = 28) -> Inputs
 
 def release_model(dtype: str = "float32") -> PCAN:
   """The network of the released checkpoint."""
-  return PCAN(
-    tree=TREE,
-    rgb=RGB_PATHWAY,
-    pose=POSE_PATHWAY,
-    fusion="lateral_attention",
-    pool_embedding="max",
-    dtype=jnp.dtype(dtype),
-  )
+  config = load_config("ma52:release").model
+  config.dtype = dtype
+  return build_model(config, TREE)
 
 
 def abstract_variables(model: PCAN, inputs: Inputs) -> dict:
@@ -118,13 +113,13 @@ def forward(variables: dict, inputs: Inputs, model: PCAN) -> dict[str, jax.Array
     found[f"tap/{tap}"] = value[0].astype(jnp.float32).mean(axis=(1, 2, 3))
   for stream, output in outputs.items():
     scores = {
-      "action": losses.rectify(
-        output["action_logits"],
-        output["action_embedding"],
+      "action": rectify(
+        output["action"]["logits"],
+        output["action"]["embedding"],
         variables["prototypes"][stream]["action"],
         GAMMA[stream],
       ),
-      "body": output["body_logits"],
+      "body": output["body"]["logits"],
     }
     found[f"score/{stream}"] = scores["action"]
     found[f"score/{stream}_coarse"] = scores["body"]

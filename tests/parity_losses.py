@@ -2,17 +2,19 @@
 
 import argparse
 import functools
-import pathlib
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pcan_jax.labels import LabelTree
-from pcan_jax.method import losses, prototypes
+from pcan_jax.labels import get_tree
+from pcan_jax.method import losses
+from pcan_jax.method.rectification import rectify
+from pcan_jax.method.sets import ambiguous_sets
+from tests.paper import LOSSES, RELEASE_LOSSES
 
-TREE = LabelTree.read_csv(pathlib.Path(__file__).parents[1] / "data" / "trees" / "ma52.csv")
+TREE = get_tree("ma52")
 
 Arrays = dict[str, np.ndarray]
 
@@ -41,15 +43,16 @@ def evaluate(inputs: dict[str, jax.Array], config: losses.LossConfig, differenti
     return feature @ inputs["fine_w"] + inputs["fine_b"]
 
   def loss(feature, logits_action, logits_body):
+    body_embedding = feature @ inputs["coarse_w"] + inputs["coarse_b"]
     total, terms, new = losses.stream_loss(
-      action_logits=logits_action,
-      body_logits=logits_body,
+      {
+        "action": {"logits": logits_action, "embedding": embed(feature)},
+        "body": {"logits": logits_body, "embedding": body_embedding},
+      },
+      {"action": inputs["fine_proto"], "body": inputs["coarse_proto"]},
       action=inputs["action"],
       parents=TREE.parents,
       config=config,
-      action_embedding=embed(feature),
-      body_embedding=feature @ inputs["coarse_w"] + inputs["coarse_b"],
-      prototypes={"action": inputs["fine_proto"], "body": inputs["coarse_proto"]},
     )
     terms["total"] = total
     groups = jnp.stack([sum(terms[name] for name in group) for group in differentiate])
@@ -61,11 +64,9 @@ def evaluate(inputs: dict[str, jax.Array], config: losses.LossConfig, differenti
   )
   gradients = jax.vmap(pullback)(jnp.eye(len(differentiate), dtype=groups.dtype))
   z = embed(inputs["feature"])
-  sets, _ = prototypes.ambiguous_sets(
-    logits, inputs["logits_body"], inputs["action"], inputs["body"]
-  )
+  sets, _ = ambiguous_sets(logits, inputs["logits_body"], inputs["action"], inputs["body"])
   pcc_terms = losses.pcc_terms(z, new["action"], logits, sets, config.pcc_alpha, config)
-  cosines = losses.rectify(jnp.zeros_like(logits), z, new["action"], 1.0)
+  cosines = rectify(jnp.zeros_like(logits), z, new["action"], 1.0)
   return terms, new, gradients, pcc_terms, cosines
 
 
@@ -79,7 +80,7 @@ def _on_device(inputs: Arrays, dtype) -> dict[str, jax.Array]:
 def sets_outputs(inputs: Arrays) -> Arrays:
   """The ambiguous sets of the action level, one-hot under the class they are filed under."""
   inputs = _on_device(inputs, jnp.float32)
-  sets, _ = prototypes.ambiguous_sets(
+  sets, _ = ambiguous_sets(
     inputs["logits_action"], inputs["logits_body"], inputs["action"], inputs["body"]
   )
   classes = np.arange(TREE.num_actions)
@@ -97,7 +98,7 @@ def sets_outputs(inputs: Arrays) -> Arrays:
 def release_outputs(inputs: Arrays) -> Arrays:
   """The release recipe, in float32; also what both recipes share, as the release computes it."""
   terms, new, (feature, logits_action, logits_body), _, cosines = evaluate(
-    _on_device(inputs, jnp.float32), losses.RECIPES["release"], (("pcc_action",), ("hp",))
+    _on_device(inputs, jnp.float32), RELEASE_LOSSES, (("pcc_action",), ("hp",))
   )
   return {
     "release_pcc_action": terms["pcc_action"],
@@ -118,7 +119,7 @@ def paper_outputs(inputs: Arrays) -> Arrays:
   """The paper recipe; call it with 64-bit types enabled to get it in float64."""
   terms, new, (feature, logits_action, logits_body), pcc_terms, _ = evaluate(
     _on_device(inputs, jnp.float64),
-    losses.RECIPES["paper"],
+    LOSSES,
     (("total",), ("pcc_action", "pcc_body"), ("pda",)),
   )
   outputs = {f"paper_{name}": x for name, x in terms.items() if not name.startswith("num_")}

@@ -17,7 +17,8 @@ from data import build as build_module
 from data.build import build
 from pcan_jax.clips.encode_clip import encode_clip
 from pcan_jax.clips.parallel import map_clips
-from pcan_jax.clips.source_layout import ClipSource, Problem
+from pcan_jax.clips.problems import Problem
+from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import Encoding
 from pcan_jax.feed import pcan_dataset_builder, records
 from pcan_jax.keypoints import KeypointLayout
@@ -286,7 +287,7 @@ def test_by_default_frames_have_256_pixels(source, tmp_path):
     (["NONE", "OUT"], "error: no source directory at"),
     (["SOURCE", "OUT", "--layout=coco-17"], r"expected \[M, T, 17, 2\] for the layout coco-17"),
     (["SOURCE", "OUT", "--layout=stick"], "no keypoint layout is called 'stick'"),
-    (["SOURCE", "OUT", "--tree=NONE"], "no label tree at"),
+    (["SOURCE", "OUT", "--tree=NONE"], "no label tree called"),
     (["SOURCE", "OUT", "--side=3"], "side is 3"),
     (["SOURCE", "OUT", "--clips_per_shard=0"], "clips_per_shard is 0"),
   ],

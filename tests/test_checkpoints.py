@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from pcan_jax.checkpoints import Checkpoints, Description, locate
+from pcan_jax.checkpoints import Checkpoints, locate
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
+from pcan_jax.spec import ModelSpec
 
-DESCRIPTION = Description(
+SPEC = ModelSpec(
   ConfigDict({"model": {"streams": ("rgb",), "dropout": 0.5}}),
   LabelTree(("nod", "wave"), ("head", "arm"), (0, 1)),
   get_layout("openpose-28"),
@@ -27,7 +28,7 @@ def shapes(tree):
 def saved(tmp_path):
   with Checkpoints(tmp_path / "checkpoints") as checkpoints:
     for step in (3, 5):
-      checkpoints.save(step, MODEL, TRAINING, DESCRIPTION)
+      checkpoints.save(step, MODEL, TRAINING, SPEC)
   return tmp_path
 
 
@@ -35,19 +36,19 @@ def test_round_trip(saved):
   with Checkpoints(saved / "checkpoints") as checkpoints:
     assert checkpoints.latest_step == 5
     restored = checkpoints.restore(3, model=shapes(MODEL), training=shapes(TRAINING))
-    description = checkpoints.describe(3)
+    spec = checkpoints.read_spec(3)
   jax.tree.map(np.testing.assert_array_equal, restored, {"model": MODEL, "training": TRAINING})
-  assert description.tree == DESCRIPTION.tree
-  assert description.layout == DESCRIPTION.layout
-  assert description.stored_size == 48
-  assert description.config.model.dropout == 0.5
-  assert tuple(description.config.model.streams) == ("rgb",)
+  assert spec.tree == SPEC.tree
+  assert spec.layout == SPEC.layout
+  assert spec.stored_size == 48
+  assert spec.config.model.dropout == 0.5
+  assert tuple(spec.config.model.streams) == ("rgb",)
 
 
 def test_only_the_newest_are_kept(tmp_path):
   with Checkpoints(tmp_path, max_to_keep=1) as checkpoints:
     for step in (1, 2):
-      checkpoints.save(step, MODEL, TRAINING, DESCRIPTION)
+      checkpoints.save(step, MODEL, TRAINING, SPEC)
   assert locate(tmp_path) == (tmp_path, 2)
   assert not (tmp_path / "1").exists()
 

@@ -3,15 +3,15 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
-from configs import ma52
-from pcan_jax.checkpoints import Description
+from pcan_jax.checkpoints import load_model
+from pcan_jax.config import load_config
 from pcan_jax.keypoints import get_layout
-from pcan_jax.labels import LabelTree
-from pcan_jax.network.pcan import build_model
-from pcan_jax.spec import example_inputs, load, preprocessing
+from pcan_jax.labels import get_tree
+from pcan_jax.spec import ModelSpec
 from pcan_jax.torch.convert import convert
 from pcan_jax.torch.weights import to_state_dict
 from tests import parity_forward
@@ -19,28 +19,26 @@ from tests.tiny_config import shrink
 from tests.torch_files import save_state_dict
 
 ROOT = pathlib.Path(__file__).parents[1]
-TREE = LabelTree.read_csv(ROOT / "data" / "trees" / "ma52.csv")
+TREE = get_tree("ma52")
 
 
 @pytest.fixture
-def description():
-  config = shrink(ma52.get_config("pcan_pose"))
-  return Description(config, TREE, get_layout("openpose-28"), stored_size=32)
+def spec():
+  config = shrink(load_config("ma52:pcan_pose"))
+  return ModelSpec(config, TREE, get_layout("openpose-28"), stored_size=32)
 
 
 @pytest.fixture
-def weights(description):
-  """A state dict for the network of `description`."""
-  model = build_model(description.config.model, description.tree)
-  inputs = example_inputs(model, description.config.input, preprocessing(description))
-  state_dict = to_state_dict(parity_forward.zeros(parity_forward.abstract_variables(model, inputs)))
+def weights(spec):
+  """A state dict for the network of `spec`."""
+  state_dict = to_state_dict(parity_forward.zeros(jax.eval_shape(spec.init)))
   return {name: parity_forward.draw_tensor(name, x.shape) for name, x in state_dict.items()}
 
 
-def test_converted_checkpoint_loads(tmp_path, description, weights):
+def test_converted_checkpoint_loads(tmp_path, spec, weights):
   source = save_state_dict(tmp_path / "weights.pth", weights)
-  assert convert(source, tmp_path / "run", description).notes == ()
-  _, variables, loaded, step = load(tmp_path / "run")
+  assert convert(source, tmp_path / "run", spec).notes == ()
+  loaded, variables, step = load_model(tmp_path / "run")
   assert step == 0
   assert loaded.tree == TREE
   found = to_state_dict(variables)
@@ -49,14 +47,14 @@ def test_converted_checkpoint_loads(tmp_path, description, weights):
     np.testing.assert_array_equal(found[name], tensor, err_msg=name)
 
 
-def test_errors_name_file_and_directory(tmp_path, description, weights):
+def test_errors_name_file_and_directory(tmp_path, spec, weights):
   stranger = weights | {"cls_head.other": np.zeros(1, np.float32)}
   source = save_state_dict(tmp_path / "weights.pth", stranger)
   with pytest.raises(ValueError, match=r"weights.pth: the weights .*\n.*unused: cls_head.other"):
-    convert(source, tmp_path / "run", description)
+    convert(source, tmp_path / "run", spec)
   (tmp_path / "run" / "checkpoints" / "5").mkdir(parents=True)
   with pytest.raises(ValueError, match="run/checkpoints holds checkpoints already"):
-    convert(source, tmp_path / "run", description)
+    convert(source, tmp_path / "run", spec)
 
 
 def command(*arguments):
@@ -70,7 +68,7 @@ def command(*arguments):
   )
 
 
-def test_command_says_what_it_left_out(tmp_path, description, weights):
+def test_command_says_what_it_left_out(tmp_path, spec, weights):
   slowonly = {
     name.replace("pose_path.", "").replace("fc_pose", "fc_cls"): x
     for name, x in weights.items()

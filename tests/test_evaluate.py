@@ -1,3 +1,5 @@
+import dataclasses
+import functools
 import json
 
 import jax
@@ -5,15 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import ma52
-from pcan_jax import spec as inference
-from pcan_jax.evaluation import protocol as evaluate
+from pcan_jax.checkpoints import load_model
+from pcan_jax.evaluation.protocol import Evaluator, evaluate_checkpoint
 from pcan_jax.evaluation.results import Results
 from pcan_jax.evaluation.submission import check_submission
-from pcan_jax.feed import input_pipeline
+from pcan_jax.feed.pipeline import evaluation_batches
 from pcan_jax.inputs import preprocess
-from pcan_jax.training import loop as train
-from tests.tiny_config import shrink
+from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.tiny_source import TREE
 
 KEYS = {
@@ -29,18 +29,12 @@ KEYS = {
 
 
 @pytest.fixture(scope="module")
-def workdir(tiny_dataset_path, tmp_path_factory):
-  config = shrink(ma52.get_config())
-  config.data.path = str(tiny_dataset_path)
-  config.eval.every_epochs = 0.0
-  config.optimizer.epochs = 1.0
-  directory = tmp_path_factory.mktemp("run")
-  train.train(config, directory)
-  return directory
+def workdir(tiny_dataset, tmp_path_factory):
+  return write_tiny_checkpoint(tmp_path_factory.mktemp("run"), tiny_dataset)
 
 
 def test_every_clip_of_the_split_is_evaluated_and_written(workdir, tiny_dataset, tmp_path):
-  results = evaluate.evaluate_checkpoint(workdir, tmp_path)
+  results = evaluate_checkpoint(workdir, tmp_path)
   written = json.loads((tmp_path / "eval/val/metrics.json").read_text())
   assert written["num_videos"] == tiny_dataset.num_clips("val") == len(results.ids)
   assert written["num_clips"] == 2
@@ -52,84 +46,88 @@ def test_every_clip_of_the_split_is_evaluated_and_written(workdir, tiny_dataset,
 
 
 def test_a_split_without_labels_gives_a_submission(workdir, tmp_path):
-  results = evaluate.evaluate_checkpoint(workdir, tmp_path, split="test")
+  results = evaluate_checkpoint(workdir, tmp_path, split="test")
   assert results.metrics == {} and (results.actions == -1).all()
   check_submission(tmp_path / "eval/test/submission.zip", results.ids, TREE)
 
 
 def test_results_are_read_as_they_were_written(workdir, tmp_path):
-  results = evaluate.evaluate_checkpoint(workdir, tmp_path, num_clips=1)
+  results = evaluate_checkpoint(workdir, tmp_path, num_clips=1)
   read = Results.read(tmp_path / "eval/val-1clip")
   assert read.ids == results.ids and read.metrics == results.metrics and read.num_clips == 1
   jax.tree.map(
     np.testing.assert_array_equal,
-    (read.actions, read.probabilities, read.embeddings),
-    (results.actions, results.probabilities, results.embeddings),
+    (read.actions, read.outputs),
+    (results.actions, results.outputs),
   )
-  assert read.embeddings["rgb"]["action"].shape == (len(read.ids), 16)
+  assert read.outputs["rgb"]["action"]["embedding"].shape == (len(read.ids), 16)
+
+
+def test_results_that_cannot_be_read_are_to_be_made_again(tmp_path):
   with pytest.raises(FileNotFoundError, match="--mode=eval"):
-    Results.read(tmp_path / "eval/val")
+    Results.read(tmp_path)
+  scores = {"ids": np.array(["a"]), "actions": np.array([0]), "num_clips": 10}
+  earlier = {
+    "probabilities/fused/action": np.ones((1, 2)),
+    "embeddings/rgb/action": np.ones((1, 4)),
+  }
+  np.savez(tmp_path / "scores.npz", **scores, **earlier)
+  with pytest.raises(ValueError, match="earlier version: run launch.py --mode=eval .* again"):
+    Results.read(tmp_path)
+  (tmp_path / "scores.npz").write_bytes((tmp_path / "scores.npz").read_bytes()[:200])
+  with pytest.raises(ValueError, match="scores.npz is damaged"):
+    Results.read(tmp_path)
 
 
 def test_probabilities_are_fused_by_their_mean(workdir, tmp_path):
-  results = evaluate.evaluate_checkpoint(workdir, tmp_path)
+  results = evaluate_checkpoint(workdir, tmp_path)
   for level in ("action", "body"):
-    streams = [results.probabilities[stream][level] for stream in ("rgb", "pose")]
-    np.testing.assert_allclose(streams[0].sum(axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(
-      results.probabilities["fused"][level], np.mean(streams, axis=0), rtol=1e-5
+    fused, *streams = (
+      results.outputs[branch][level]["probabilities"] for branch in ("fused", "rgb", "pose")
     )
+    np.testing.assert_allclose(streams[0].sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(fused, np.mean(streams, axis=0), rtol=1e-5)
 
 
 def test_the_batch_size_does_not_change_the_result(workdir, tmp_path, tiny_dataset):
-  model, variables, description, _ = inference.load(workdir)
+  spec, variables, _ = load_model(workdir)
   results = []
   for batch_size in (16, 32):  # clips; with 8 devices and 2 clips per video, 8 and 16 videos
-    description.config.eval.batch_size = batch_size
-    evaluator = evaluate.Evaluator(model, description, tiny_dataset)
-    results.append(evaluator(variables, "val", num_clips=2))
+    spec.config.eval.batch_size = batch_size
+    results.append(Evaluator(spec, tiny_dataset)(variables, "val", num_clips=2))
   assert results[0].ids == results[1].ids
-  np.testing.assert_allclose(
-    results[0].probabilities["fused"]["action"],
-    results[1].probabilities["fused"]["action"],
-    atol=1e-5,
-  )
+  small, large = (found.outputs["fused"]["action"]["probabilities"] for found in results)
+  np.testing.assert_allclose(small, large, atol=1e-5)
 
 
 def test_rectification_adds_the_cosines_to_the_prototypes(workdir, tiny_dataset):
-  model, variables, description, _ = inference.load(workdir)
-  plain_gamma, gamma = {"rgb": 0.0, "pose": 0.0}, {"rgb": 2.0, "pose": 3.0}
-  clips = evaluate.clips(description.config, 1)
-  batch = next(input_pipeline.evaluation_batches(tiny_dataset, "val", clips, batch_size=4))
-  batch = {k: jnp.asarray(batch[k]) for k in ("rgb", "keypoints", "keypoint_scores")}
-  sizes = inference.preprocessing(description)
-  plain, rectified = (
-    inference.predict_step(variables, batch, model=model, sizes=sizes, gamma=g)
-    for g in (plain_gamma, gamma)
+  spec, variables, _ = load_model(workdir)
+  variables = jax.device_get(variables)  # one device is enough
+  gamma = {"rgb": 2.0, "pose": 3.0}
+  spec.config.eval.gamma.update(gamma)
+  batch = next(evaluation_batches(tiny_dataset, "val", spec.frame_sampling(1), batch_size=4))
+  batch = {name: jnp.asarray(batch[name]) for name in spec.batch_shapes(4, 1)}
+  rectified = jax.jit(spec.predict)(variables, batch)
+  inputs = preprocess(
+    {name: values[:, 0] for name, values in batch.items()}, spec.test_preprocessing
   )
-  flat = {name: values[:, 0] for name, values in batch.items()}
-  outputs = model.apply(variables, preprocess(flat, sizes), train=False)
+  plain = jax.jit(functools.partial(spec.model.apply, train=False))(variables, inputs)
   for stream in ("rgb", "pose"):
-    z = outputs[stream]["action_embedding"]
+    z = plain[stream]["action"]["embedding"]
     p = variables["prototypes"][stream]["action"]
     cosine = (z @ p.T) / np.outer(np.linalg.norm(z, axis=1), np.linalg.norm(p, axis=1))
-    expected = jax.nn.softmax(outputs[stream]["action_logits"] + gamma[stream] * cosine)
-    np.testing.assert_allclose(rectified["probabilities"][stream]["action"], expected, atol=1e-5)
-    np.testing.assert_array_equal(
-      rectified["logits"][stream]["body"], plain["logits"][stream]["body"]
-    )
+    expected = plain[stream]["action"]["logits"] + gamma[stream] * cosine
+    found = rectified[stream]["action"]
+    np.testing.assert_allclose(found["logits"], expected, atol=1e-5)
+    np.testing.assert_allclose(found["probabilities"], jax.nn.softmax(expected), atol=1e-5)
+    bodies = [outputs[stream]["body"]["logits"] for outputs in (rectified, plain)]
+    np.testing.assert_allclose(*bodies, atol=1e-5)
 
 
 def test_a_checkpoint_needs_no_config_but_the_same_labels(workdir, tiny_dataset):
-  import dataclasses
-
-  model, _, description, _ = inference.load(workdir)
-  tree = dataclasses.replace(
-    description.tree, actions=tuple(f"{name}?" for name in description.tree.actions)
-  )
-  other = dataclasses.replace(description, tree=tree)
+  spec, _, _ = load_model(workdir)
+  tree = dataclasses.replace(spec.tree, actions=tuple(f"{name}?" for name in spec.tree.actions))
   with pytest.raises(ValueError, match="label tree"):
-    evaluate.Evaluator(model, other, tiny_dataset)
-  other = dataclasses.replace(description, stored_size=999)
+    Evaluator(dataclasses.replace(spec, tree=tree), tiny_dataset)
   with pytest.raises(ValueError, match="--side 999"):
-    evaluate.Evaluator(model, other, tiny_dataset)
+    Evaluator(dataclasses.replace(spec, stored_size=999), tiny_dataset)

@@ -1,4 +1,3 @@
-import functools
 import json
 import os
 import subprocess
@@ -8,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from pcan_jax.evaluation.protocol import clips
-from pcan_jax.feed import input_pipeline, sampling
+from pcan_jax.checkpoints import load_model
+from pcan_jax.clips import sampling
+from pcan_jax.feed.pipeline import evaluation_batches
 from pcan_jax.prediction import run_exported
 from pcan_jax.prediction.export import export_checkpoint
 from pcan_jax.prediction.run_exported import ExportedModel
-from pcan_jax.spec import load, predict_step, preprocessing
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 # What would be missing where only JAX is installed, set to None, cannot be imported.
@@ -39,35 +38,28 @@ def exported(workdir, tmp_path_factory):
 @pytest.fixture(scope="module")
 def inputs(workdir, tiny_dataset):
   """The test clips of five videos."""
-  config = load(workdir)[2].config
-  batch = next(
-    input_pipeline.evaluation_batches(
-      tiny_dataset, "val", clips(config, config.eval.num_clips), batch_size=5
-    )
-  )
+  spec, _, _ = load_model(workdir)
+  frames = spec.frame_sampling(spec.config.eval.num_clips)
+  batch = next(evaluation_batches(tiny_dataset, "val", frames, batch_size=5))
   return {name: batch[name] for name in ("rgb", "keypoints", "keypoint_scores")}
 
 
 @pytest.fixture(scope="module")
 def expected(workdir, inputs):
-  model, variables, description, _ = load(workdir)
-  step = functools.partial(
-    predict_step,
-    model=model,
-    sizes=preprocessing(description),
-    gamma=description.config.eval.gamma.to_dict(),
-  )
+  spec, variables, _ = load_model(workdir)
   variables = jax.device_put(variables, jax.local_devices()[0])
-  return jax.device_get(jax.jit(step)(variables, inputs))["probabilities"]
+  return jax.device_get(jax.jit(spec.predict)(variables, inputs))
 
 
 def test_the_function_says_what_the_model_says(exported, inputs, expected):
   found = ExportedModel(exported)(**inputs)
   assert found.keys() == expected.keys() == {"fused", "rgb", "pose"}
-  assert np.ptp(expected["fused"]["action"], axis=0).max() > 0.01
-  for branch, levels in expected.items():
-    for level, values in levels.items():
-      np.testing.assert_allclose(found[branch][level], values, rtol=1e-4, atol=2e-5)
+  assert np.ptp(expected["fused"]["action"]["probabilities"], axis=0).max() > 0.01
+  jax.tree.map(
+    lambda array, values: np.testing.assert_allclose(array, values, rtol=1e-4, atol=2e-5),
+    found,
+    expected,
+  )
 
 
 def test_the_script_runs_where_only_jax_is_installed(exported, inputs, expected, tmp_path):
@@ -82,9 +74,11 @@ def test_the_script_runs_where_only_jax_is_installed(exported, inputs, expected,
     timeout=300,
   )
   assert result.returncode == 0, result.stderr
-  probabilities = expected["fused"]["action"][:count]
+  probabilities = expected["fused"]["action"]["probabilities"][:count]
   with np.load(tmp_path / "out.npz") as found:
-    np.testing.assert_allclose(found["fused/action"], probabilities, rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(
+      found["fused/action/probabilities"], probabilities, rtol=1e-4, atol=2e-5
+    )
   actions = json.loads((exported / "model.json").read_text())["actions"]
   lines = result.stdout.splitlines()
   assert len(lines) == count

@@ -7,6 +7,7 @@ from pcan_jax import heatmaps
 from pcan_jax.keypoints import LAYOUTS
 
 SIZE = (20, 24)
+SIGMA = 0.7
 
 
 def random_keypoints(*leading, num_joints=6, seed=0):
@@ -59,13 +60,13 @@ def test_joint_is_a_gaussian_with_its_score_as_peak():
 @pytest.mark.parametrize("score", [0.0, 9e-5, -1.0, np.nan])
 def test_unseen_joints_are_not_drawn(score):
   keypoints = jnp.full((1, 1, 1, 2), 5.0)
-  assert not render_joints(keypoints, jnp.full((1, 1, 1), score), SIZE).any()
+  assert not render_joints(keypoints, jnp.full((1, 1, 1), score), SIZE, SIGMA).any()
 
 
 @pytest.mark.parametrize("place", [(np.nan, 5.0), (5.0, np.inf), (-5.0, 5.0), (5.0, 24.0)])
 def test_joints_outside_or_nowhere_leave_the_map_empty(place):
   keypoints = jnp.array(place).reshape(1, 1, 1, 2)
-  assert not render_joints(keypoints, jnp.ones((1, 1, 1)), SIZE).any()
+  assert not render_joints(keypoints, jnp.ones((1, 1, 1)), SIZE, SIGMA).any()
 
 
 @pytest.mark.parametrize("render", ["joints", "limbs"])
@@ -75,8 +76,8 @@ def test_batch_axes_and_jit_change_nothing(render):
 
   def draw(keypoints, scores):
     if render == "joints":
-      return render_joints(keypoints, scores, SIZE)
-    return render_limbs(keypoints, scores, limbs, SIZE)
+      return render_joints(keypoints, scores, SIZE, SIGMA)
+    return render_limbs(keypoints, scores, limbs, SIZE, SIGMA)
 
   batched = jax.jit(draw)(keypoints, scores)
   for i in range(2):
@@ -91,8 +92,8 @@ def test_order_of_persons_does_not_matter(render):
   def draw(order):
     args = keypoints[:, order], scores[:, order]
     if render == "joints":
-      return render_joints(*args, SIZE)
-    return render_limbs(*args, ((0, 1), (3, 5)), SIZE)
+      return render_joints(*args, SIZE, SIGMA)
+    return render_limbs(*args, ((0, 1), (3, 5)), SIZE, SIGMA)
 
   together = draw(np.array([0, 1, 2]))
   np.testing.assert_array_equal(together, draw(np.array([2, 0, 1])))
@@ -117,24 +118,24 @@ def test_limbs_match_their_definition():
 def test_limb_covers_its_joints_at_equal_scores():
   keypoints, _ = random_keypoints(3, 2, seed=5)
   scores = jnp.ones(keypoints.shape[:-1])
-  limb = render_limbs(keypoints, scores, ((2, 4),), SIZE)[..., 0]
-  joints = render_joints(keypoints, scores, SIZE)
+  limb = render_limbs(keypoints, scores, ((2, 4),), SIZE, SIGMA)[..., 0]
+  joints = render_joints(keypoints, scores, SIZE, SIGMA)
   assert (limb >= jnp.maximum(joints[..., 2], joints[..., 4]) - 1e-6).all()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
 def test_every_layout_can_be_drawn(layout):
   keypoints, scores = random_keypoints(2, 1, num_joints=layout.num_keypoints)
-  limbs = jax.eval_shape(lambda: render_limbs(keypoints, scores, layout.limbs, SIZE))
-  joints = jax.eval_shape(lambda: render_joints(keypoints, scores, SIZE))
+  limbs = jax.eval_shape(lambda: render_limbs(keypoints, scores, layout.limbs, SIZE, SIGMA))
+  joints = jax.eval_shape(lambda: render_joints(keypoints, scores, SIZE, SIGMA))
   assert limbs.shape == (2, *SIZE, len(layout.limbs))
   assert joints.shape == (2, *SIZE, layout.num_keypoints)
 
 
 def test_nobody_gives_empty_maps():
   keypoints, scores = random_keypoints(3, 0)
-  joints = render_joints(keypoints, scores, SIZE)
-  limbs = render_limbs(keypoints, scores, ((0, 1),), SIZE)
+  joints = render_joints(keypoints, scores, SIZE, SIGMA)
+  limbs = render_limbs(keypoints, scores, ((0, 1),), SIZE, SIGMA)
   assert joints.shape == (3, *SIZE, 6)
   assert limbs.shape == (3, *SIZE, 1)
   assert not joints.any()
@@ -144,13 +145,15 @@ def test_nobody_gives_empty_maps():
 def test_half_precision_keypoints_are_drawn_in_float32():
   keypoints, scores = random_keypoints(1, 1)
   keypoints = keypoints.astype(jnp.float16)
-  drawn = render_joints(keypoints, scores, SIZE)
+  drawn = render_joints(keypoints, scores, SIZE, SIGMA)
   assert drawn.dtype == jnp.float32
-  np.testing.assert_array_equal(drawn, render_joints(keypoints.astype(jnp.float32), scores, SIZE))
+  np.testing.assert_array_equal(
+    drawn, render_joints(keypoints.astype(jnp.float32), scores, SIZE, SIGMA)
+  )
 
 
 @pytest.mark.parametrize("limb", [(0, 6), (-1, 0)])
 def test_limbs_between_missing_joints_are_refused(limb):
   keypoints, scores = random_keypoints(2, 1)
   with pytest.raises(ValueError, match="not a pair of joints"):
-    render_limbs(keypoints, scores, (limb,), SIZE)
+    render_limbs(keypoints, scores, (limb,), SIZE, SIGMA)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pcan_jax.evaluation.metrics import ClassificationCounts, f1_scores
+from pcan_jax.evaluation.metrics import Predictions, confusion_matrix, f1_scores, measure
 from pcan_jax.labels import LabelTree
 
 TREE = LabelTree(
@@ -17,11 +17,9 @@ def random_split(n=200, seed=0):
   return action_scores, body_scores, action
 
 
-def counted(*batches):
-  counts = ClassificationCounts(TREE)
-  for batch in batches:
-    counts.add(*batch)
-  return counts
+def metrics_of(action_scores, body_scores, actions, tree=TREE):
+  predictions = Predictions.of_scores(action_scores, body_scores, actions, tree)
+  return measure(predictions, actions, tree)
 
 
 def f1_by_class(true, predicted):
@@ -37,7 +35,7 @@ def f1_by_class(true, predicted):
 
 def test_figures_follow_their_definitions():
   action_scores, body_scores, action = random_split()
-  found = counted((action_scores, body_scores, action)).summarize()
+  found = metrics_of(action_scores, body_scores, action)
   predicted, predicted_body = action_scores.argmax(1), body_scores.argmax(1)
   body = np.array(TREE.parents)[action]
   best = np.argsort(-action_scores, axis=1)[:, :5]
@@ -58,7 +56,7 @@ def test_figures_follow_their_definitions():
 
 def test_body_prediction_is_of_the_body_classifier():
   # The action is right, its body part is not recognised.
-  found = counted((np.eye(8)[[3]], np.array([[0.9, 0.1, 0.0]]), np.array([3]))).summarize()
+  found = metrics_of(np.eye(8)[[3]], np.array([[0.9, 0.1, 0.0]]), np.array([3]))
   assert found["action_top1"] == 1
   assert found["body_top1"] == 0
 
@@ -70,61 +68,57 @@ def test_macro_f1_is_over_classes_that_occur():
   assert micro == pytest.approx(1 / 2)
 
 
-def test_padding_batches_and_hosts_change_nothing():
-  split = random_split()
-  wanted = counted(split)
-  in_batches = ClassificationCounts(TREE)
-  for start in range(0, 200, 64):
-    batch = [x[start : start + 64] for x in split]
-    padding = 64 - len(batch[0])
-    action_scores, body_scores, action = (
-      np.concatenate([x, np.full((padding, *x.shape[1:]), -1, x.dtype)]) for x in batch
-    )
-    action_scores[len(batch[0]) :] = np.nan
-    mask = np.arange(64) < len(batch[0])
-    host = ClassificationCounts(TREE)
-    host.add(action_scores, body_scores, action, mask.astype(np.float32))
-    in_batches += host
-  assert in_batches.num_clips == 200
-  np.testing.assert_array_equal(in_batches.action_confusion, wanted.action_confusion)
-  np.testing.assert_array_equal(in_batches.body_confusion, wanted.body_confusion)
-  assert in_batches.summarize() == wanted.summarize()
+def test_confusions_are_counted_by_true_and_predicted_class():
+  confusion = confusion_matrix(np.array([0, 0, 0, 2]), np.array([0, 0, 1, 1]), 3)
+  assert confusion.tolist() == [[2, 1, 0], [0, 0, 0], [0, 1, 0]]
 
 
 def test_order_of_clips_does_not_matter():
   split = random_split()
   order = np.random.default_rng(1).permutation(200)
-  assert counted(split).summarize() == counted(tuple(x[order] for x in split)).summarize()
+  assert metrics_of(*split) == metrics_of(*(x[order] for x in split))
+
+
+def test_chosen_clips_are_those_measured_and_repeated_ones_count_again():
+  action_scores, body_scores, actions = random_split()
+  predictions = Predictions.of_scores(action_scores, body_scores, actions, TREE)
+  chosen = np.random.default_rng(1).integers(200, size=50)
+  wanted = metrics_of(action_scores[chosen], body_scores[chosen], actions[chosen])
+  assert measure(predictions, actions, TREE, chosen) == wanted
+  right = np.flatnonzero(predictions.action == actions)[0]
+  wrong = np.flatnonzero(predictions.action != actions)[0]
+  found = measure(predictions, actions, TREE, np.array([right, right, right, wrong]))
+  assert found["action_top1"] == 0.75
 
 
 def test_ties_go_to_the_first_class():
-  found = counted((np.zeros((8, 8)), np.zeros((8, 3)), np.arange(8)))
-  assert (found.action_confusion[:, 0] == 1).all()
-  assert found.action_top5 == 5
+  found = Predictions.of_scores(np.zeros((8, 8)), np.zeros((8, 3)), np.arange(8), TREE)
+  assert (found.action == 0).all() and (found.body == 0).all()
+  assert found.action_in_top5.tolist() == [True] * 5 + [False] * 3
 
 
 def test_few_classes_are_all_in_the_top_five():
-  counts = ClassificationCounts(LabelTree(("a", "b"), ("x",), (0, 0)))
-  counts.add(np.array([[0.1, 0.9]]), np.array([[1.0]]), np.array([0]))
-  assert counts.summarize()["action_top5"] == 1
+  tree = LabelTree(("a", "b"), ("x",), (0, 0))
+  found = metrics_of(np.array([[0.1, 0.9]]), np.array([[1.0]]), np.array([0]), tree)
+  assert found["action_top5"] == 1
 
 
 @pytest.mark.parametrize("label", [-1, 8])
 def test_labels_outside_the_tree_are_refused(label):
   with pytest.raises(ValueError, match=f"label {label} "):
-    counted((np.zeros((1, 8)), np.zeros((1, 3)), np.array([label])))
+    metrics_of(np.zeros((1, 8)), np.zeros((1, 3)), np.array([label]))
 
 
 def test_broken_scores_are_refused():
   with pytest.raises(ValueError, match="NaN"):
-    counted((np.full((1, 8), np.nan), np.zeros((1, 3)), np.array([0])))
+    metrics_of(np.full((1, 8), np.nan), np.zeros((1, 3)), np.array([0]))
 
 
 def test_other_shapes_are_refused():
   with pytest.raises(ValueError, match=r"\[N, 8\] and \[N, 3\]"):
-    counted((np.zeros((2, 7)), np.zeros((2, 3)), np.array([0, 1])))
+    metrics_of(np.zeros((2, 7)), np.zeros((2, 3)), np.array([0, 1]))
 
 
 def test_nothing_evaluated_is_an_error():
   with pytest.raises(ValueError, match="no labelled clips"):
-    ClassificationCounts(TREE).summarize()
+    metrics_of(np.zeros((0, 8)), np.zeros((0, 3)), np.arange(0))

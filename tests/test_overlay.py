@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
-from pcan_jax.prediction.overlay import draw_panel, draw_skeletons
+from pcan_jax.prediction.overlay import draw_panel
 from pcan_jax.prediction.recognizer import Prediction
 from pcan_jax.prediction.videos import Window
 
@@ -12,10 +11,10 @@ BLUE, ORANGE = (86, 180, 233), (230, 159, 0)
 
 def make_prediction(actions, names=("nod", "scratching or touching the hindbrain", "gähnen 伸")):
   fused = {
-    "action": np.array(actions, np.float32),
-    "body": np.array([0.75, 0.25], np.float32),
+    "action": {"probabilities": np.array(actions, np.float32)},
+    "body": {"probabilities": np.array([0.75, 0.25], np.float32)},
   }
-  return Prediction(LabelTree(names, ("head", "arm"), (0, 1, 0)), {"fused": fused}, {}, {})
+  return Prediction(LabelTree(names, ("head", "arm"), (0, 1, 0)), {"fused": fused})
 
 
 def bars(panel, colour):
@@ -43,21 +42,3 @@ def test_text_stays_on_the_panel():
   background = panel[0, 0]
   assert (panel[:, :12] == background).all() and (panel[:, -12:] == background).all()
   assert (panel[60:90] != background).any()
-
-
-def test_skeletons_are_drawn_where_joints_were_found():
-  layout = get_layout("coco-17")
-  image = np.zeros((240, 320, 3), np.uint8)
-  keypoints = np.random.default_rng(0).uniform(60, 180, (1, 17, 2)).astype(np.float32)
-  scores = np.full((1, 17), 0.9, np.float32)
-  draw_skeletons(image, keypoints, scores, layout)
-  for joint, (x, y) in zip(layout.joints, keypoints[0].round().astype(int)):
-    assert image[y, x].any(), joint
-  drawn = np.argwhere(image.any(axis=-1))
-  assert drawn.min() >= 55 and drawn.max() <= 185
-
-  image[:] = 0
-  draw_skeletons(image, keypoints, 0 * scores, layout)
-  draw_skeletons(image, 0 * keypoints, scores, layout)
-  assert not image.any()
-  draw_skeletons(image, keypoints * 1e9, scores, layout)  # far away, and no overflow

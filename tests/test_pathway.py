@@ -9,11 +9,17 @@ import jax.numpy as jnp
 import pytest
 
 from pcan_jax.network import pathway as pathways
-from pcan_jax.network.pathway import POSE_PATHWAY, RGB_PATHWAY, Pathway, PathwayConfig
+from pcan_jax.network.pathway import Pathway
+from tests.paper import POSE_PATHWAY, RGB_PATHWAY
 
 REFERENCE = pathlib.Path(__file__).parent / "reference"
-TINY = PathwayConfig(
-  stem_features=4, blocks=(1, 2), widths=(4, 8), spatial_strides=(1, 2), temporal_kernels=(1, 3)
+TINY = dataclasses.replace(
+  RGB_PATHWAY,
+  stem_features=4,
+  blocks=(1, 2),
+  widths=(4, 8),
+  spatial_strides=(1, 2),
+  temporal_kernels=(1, 3),
 )
 
 
@@ -22,7 +28,7 @@ quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimizati
 
 
 def abstract(config, *shape):
-  pathway = Pathway(config)
+  pathway = Pathway(config, jnp.float32, remat="none")
   return jax.eval_shape(
     lambda: pathway.init_with_output(jax.random.key(0), jnp.zeros(shape), train=False)
   )
@@ -51,7 +57,7 @@ def test_full_size_pathways(config, shape, wanted, listing):
 
 
 def test_blocks_start_as_the_identity():
-  pathway = Pathway(TINY)
+  pathway = Pathway(TINY, jnp.float32, remat="none")
   x = jax.random.normal(jax.random.key(0), (2, 4, 16, 16, 3))
 
   @quick_jit
@@ -73,7 +79,7 @@ def test_gradients_pass_joints_where_these_are_positive():
 
 
 def test_intermediates_have_names():
-  pathway = Pathway(TINY)
+  pathway = Pathway(TINY, jnp.float32, remat="none")
   x = jnp.zeros((2, 4, 16, 24, 3))
 
   def run():
@@ -97,7 +103,7 @@ def test_pool_is_optional_and_may_keep_the_size():
 
 
 def test_training_updates_all_statistics():
-  pathway = Pathway(TINY)
+  pathway = Pathway(TINY, jnp.float32, remat="none")
   x = jax.random.normal(jax.random.key(0), (2, 4, 16, 16, 3))
 
   @quick_jit

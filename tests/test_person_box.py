@@ -59,12 +59,6 @@ def test_half_precision_is_computed_in_single():
   assert person_box(keypoints, SHAPE) == person_box(keypoints.astype(np.float32), SHAPE)
 
 
-@pytest.mark.parametrize("keypoints", [np.zeros((5, 28, 2)), np.zeros((1, 5, 28, 3))])
-def test_other_shapes_are_refused(keypoints):
-  with pytest.raises(ValueError, match=r"\[M, T, V, 2\]"):
-    person_box(keypoints, SHAPE)
-
-
 def test_infinite_keypoints_are_refused():
   with pytest.raises(ValueError, match="infinity"):
     person_box(persons((30, 20), (np.inf, 100)), SHAPE)

@@ -134,8 +134,8 @@ def test_features_are_those_of_the_windows(predicted):
     found = zip(features["ids"].tolist(), *features["frames"].T.tolist())
     assert list(found) == windows
     assert features["windows"].shape == (len(windows), 2)
-    assert features["embeddings/rgb/action"].shape == (len(windows), 16)
-    assert features["logits/pose/body"].shape == (len(windows), 3)
+    assert features["rgb/action/embedding"].shape == (len(windows), 16)
+    assert features["pose/body/logits"].shape == (len(windows), 3)
 
 
 def test_overlays_are_videos_of_the_same_length(predicted):
@@ -176,7 +176,7 @@ def test_a_model_of_rgb_alone_predicts_whole_frames(tiny_dataset, folder, tmp_pa
   (video,) = json.loads((tmp_path / "output" / "predictions.json").read_text())["videos"]
   assert video["windows"][0]["person_found"] is None
   with np.load(tmp_path / "output" / "features.npz") as features:
-    assert not any(name.startswith("embeddings/") for name in features.files)
+    assert not any(name.endswith("/embedding") for name in features.files)
 
 
 def test_mistakes_are_answered_before_any_work(checkpoint, folder, tmp_path):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,12 +7,9 @@ import pytest
 
 from configs import ma52
 from pcan_jax import heatmaps
-from pcan_jax import spec as inference
-from pcan_jax.checkpoints import Description
 from pcan_jax.inputs import (
   IMAGENET_MEAN,
   IMAGENET_STD,
-  Augmentation,
   Preprocessing,
   crop_and_resize,
   crop_keypoints,
@@ -21,12 +20,21 @@ from pcan_jax.inputs import (
 )
 from pcan_jax.keypoints import KeypointLayout, get_layout
 from pcan_jax.labels import LabelTree
-from pcan_jax.network.pcan import build_model
+from pcan_jax.spec import ModelSpec
+from tests.paper import AUGMENTATION
 from tests.tiny_config import shrink
 
 preprocess = jax.jit(preprocess, static_argnums=1)
 LAYOUT = get_layout("openpose-28")
 KEY = jax.random.key(0)
+
+
+def preprocessing(size=32, heatmap_size=8, layout=LAYOUT, heatmaps="joints", augmentation=None):
+  return Preprocessing(size, size, heatmap_size, layout, 0.7, heatmaps, augmentation)
+
+
+def augmentation(**values):
+  return dataclasses.replace(AUGMENTATION, **values)
 
 
 def make_batch(size=32, clips=2):
@@ -41,7 +49,7 @@ def make_batch(size=32, clips=2):
 
 def test_evaluation_at_stored_size_only_normalises():
   batch = make_batch()
-  config = Preprocessing(stored_size=32, rgb_size=32, heatmap_size=8, layout=LAYOUT)
+  config = preprocessing()
   inputs = preprocess(batch, config)
   expected = (batch["rgb"] - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
   np.testing.assert_allclose(inputs["rgb"], expected, atol=1e-4)
@@ -50,7 +58,7 @@ def test_evaluation_at_stored_size_only_normalises():
 
 def test_streams_that_are_not_read_are_left_out():
   batch = make_batch()
-  config = Preprocessing(stored_size=32, rgb_size=32, heatmap_size=8, layout=LAYOUT)
+  config = preprocessing()
   assert preprocess({"rgb": batch["rgb"]}, config).keys() == {"rgb"}
   pose = {name: batch[name] for name in ("keypoints", "keypoint_scores")}
   assert preprocess(pose, config).keys() == {"heatmaps"}
@@ -58,7 +66,7 @@ def test_streams_that_are_not_read_are_left_out():
 
 @pytest.mark.parametrize("aspect", [(0.75, 4 / 3), (1.0, 1.0)])
 def test_random_crops_have_the_area_and_aspect_asked_for(aspect):
-  config = Augmentation(crop_area=(0.56, 1.0), crop_aspect=aspect)
+  config = augmentation(crop_aspect=aspect)
   boxes = np.asarray(random_crop(KEY, 500, config))
   width, height = (boxes[:, 2:] - boxes[:, :2]).T
   assert boxes.min() >= 0 and boxes.max() <= 1 + 1e-6
@@ -68,7 +76,7 @@ def test_random_crops_have_the_area_and_aspect_asked_for(aspect):
 
 
 def test_an_impossible_crop_takes_the_whole_frame():
-  config = Augmentation(crop_area=(0.99, 1.0), crop_aspect=(2.0, 2.0))
+  config = augmentation(crop_area=(0.99, 1.0), crop_aspect=(2.0, 2.0))
   np.testing.assert_allclose(random_crop(KEY, 3, config), [[0, 0, 1, 1]] * 3)
 
 
@@ -105,10 +113,9 @@ def test_flipped_heatmaps_mirror_the_image():
   batch = make_batch(size=16)
   # Keypoints on half pixels, so that mirrored ones fall on the same grid.
   batch["keypoints"] = jnp.floor(batch["keypoints"]) + 0.5
-  config = dict(stored_size=16, rgb_size=16, heatmap_size=16, layout=LAYOUT)
-  plain = preprocess(batch, Preprocessing(**config))
-  whole = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=1.0)
-  mirrored = preprocess(batch, Preprocessing(**config, augmentation=whole), KEY)
+  plain = preprocess(batch, preprocessing(16, 16))
+  whole = augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=1.0)
+  mirrored = preprocess(batch, preprocessing(16, 16, augmentation=whole), KEY)
   np.testing.assert_allclose(mirrored["rgb"], plain["rgb"][:, :, :, ::-1], atol=1e-4)
   mass = plain["heatmaps"].sum(axis=(2, 3))
   np.testing.assert_allclose(
@@ -120,9 +127,9 @@ def test_flipped_heatmaps_mirror_the_image():
 
 def test_jitter_of_zero_changes_nothing_and_rotation_keeps_distances():
   keypoints = make_batch()["keypoints"]
-  same = jitter_keypoints(KEY, keypoints, 32, Augmentation())
+  same = jitter_keypoints(KEY, keypoints, 32, augmentation())
   np.testing.assert_allclose(same, keypoints, atol=1e-4)
-  rotated = np.asarray(jitter_keypoints(KEY, keypoints, 32, Augmentation(rotation=30.0)))
+  rotated = np.asarray(jitter_keypoints(KEY, keypoints, 32, augmentation(rotation=30.0)))
   assert np.abs(rotated - keypoints).max() > 1
 
   def to_centre(x):
@@ -133,7 +140,7 @@ def test_jitter_of_zero_changes_nothing_and_rotation_keeps_distances():
 
 def test_augmentation_is_a_function_of_its_key():
   batch = make_batch()
-  config = Preprocessing(32, 32, 8, LAYOUT, augmentation=Augmentation())
+  config = preprocessing(augmentation=AUGMENTATION)
   one, same, other = (preprocess(batch, config, jax.random.key(k)) for k in (1, 1, 2))
   np.testing.assert_array_equal(one["rgb"], same["rgb"])
   assert np.abs(one["rgb"] - other["rgb"]).max() > 0
@@ -142,27 +149,22 @@ def test_augmentation_is_a_function_of_its_key():
 def test_heatmaps_show_joints_limbs_or_both():
   batch = make_batch()
   pose = {name: batch[name] for name in ("keypoints", "keypoint_scores")}
-  sizes = dict(stored_size=32, rgb_size=32, heatmap_size=8, layout=LAYOUT)
   drawn = {}
   for kind in ("joints", "limbs", "both"):
-    config = Preprocessing(**sizes, heatmaps=kind)
+    config = preprocessing(heatmaps=kind)
     drawn[kind] = preprocess(pose, config)["heatmaps"]
     assert drawn[kind].shape == (2, 5, 8, 8, len(config.heatmap_channels))
   joints = heatmaps.render_joints(batch["keypoints"] / 4, batch["keypoint_scores"], (8, 8), 0.7)
   np.testing.assert_allclose(drawn["joints"], joints, atol=1e-6)
-  np.testing.assert_array_equal(
-    drawn["joints"], preprocess(pose, Preprocessing(**sizes))["heatmaps"]
-  )
   apart = np.concatenate([drawn["joints"], drawn["limbs"]], axis=-1)
   np.testing.assert_allclose(drawn["both"], apart, atol=1e-6)
 
 
 def test_channels_are_named():
   layout = KeypointLayout("arm", ("elbow", "wrist"), (), ((1, 0),))
-  sizes = dict(stored_size=32, rgb_size=32, heatmap_size=8, layout=layout)
-  assert Preprocessing(**sizes).heatmap_channels == ("elbow", "wrist")
-  assert Preprocessing(**sizes, heatmaps="limbs").heatmap_channels == ("wrist-elbow",)
-  both = Preprocessing(**sizes, heatmaps="both")
+  assert preprocessing(layout=layout).heatmap_channels == ("elbow", "wrist")
+  assert preprocessing(layout=layout, heatmaps="limbs").heatmap_channels == ("wrist-elbow",)
+  both = preprocessing(layout=layout, heatmaps="both")
   assert both.heatmap_channels == ("elbow", "wrist", "wrist-elbow")
 
 
@@ -170,10 +172,10 @@ def test_a_flip_swaps_the_channels_of_left_and_right_limbs():
   batch = make_batch(size=16)
   batch["keypoint_scores"] = jnp.ones_like(batch["keypoint_scores"])
   pose = {name: batch[name] for name in ("keypoints", "keypoint_scores")}
-  config = dict(stored_size=16, rgb_size=16, heatmap_size=16, layout=LAYOUT, heatmaps="limbs")
-  plain = np.asarray(preprocess(pose, Preprocessing(**config))["heatmaps"])
-  flip = Augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=1.0)
-  flipped = preprocess(pose, Preprocessing(**config, augmentation=flip), KEY)["heatmaps"]
+  config = dict(size=16, heatmap_size=16, heatmaps="limbs")
+  plain = np.asarray(preprocess(pose, preprocessing(**config))["heatmaps"])
+  flip = augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=1.0)
+  flipped = preprocess(pose, preprocessing(**config, augmentation=flip), KEY)["heatmaps"]
   flipped = np.asarray(flipped)
 
   joints = LAYOUT.flip_permutation()
@@ -187,14 +189,13 @@ def test_a_flip_swaps_the_channels_of_left_and_right_limbs():
 
 
 def test_heatmaps_that_cannot_be_drawn_are_refused():
-  sizes = dict(stored_size=32, rgb_size=32, heatmap_size=8)
   with pytest.raises(ValueError, match="input.heatmaps must be joints, limbs or both, not 'bones'"):
-    Preprocessing(**sizes, layout=LAYOUT, heatmaps="bones")
+    preprocessing(heatmaps="bones")
   points = KeypointLayout("points", ("a", "b"), (), ())
   with pytest.raises(
     ValueError, match="input.heatmaps='both' needs limbs, but .* 'points' has none"
   ):
-    Preprocessing(**sizes, layout=points, heatmaps="both")
+    preprocessing(layout=points, heatmaps="both")
 
 
 @pytest.mark.parametrize(("kind", "channels"), [("joints", 28), ("limbs", 27), ("both", 55)])
@@ -202,11 +203,10 @@ def test_the_config_says_what_heatmaps_show(kind, channels):
   config = shrink(ma52.get_config("pcan_pose"))
   config.input.heatmaps = kind
   tree = LabelTree(("nod", "wave"), ("head", "arm"), (0, 1))
-  description = Description(config, tree, LAYOUT, stored_size=32)
-  model = build_model(config.model, tree)
-  inputs = inference.example_inputs(model, config.input, inference.preprocessing(description))
-  assert inputs["heatmaps"].shape == (1, 8, 8, 8, channels)
+  spec = ModelSpec(config, tree, LAYOUT, stored_size=32)
+  stem = jax.eval_shape(spec.init)["params"]["backbone"]["pose_path"]["conv1"]["conv"]["kernel"]
+  assert stem.shape[-2] == channels
   batch = make_batch()
   pose = {name: batch[name] for name in ("keypoints", "keypoint_scores")}
-  drawn = jax.eval_shape(lambda: preprocess(pose, inference.preprocessing(description)))
+  drawn = jax.eval_shape(lambda: preprocess(pose, spec.test_preprocessing))
   assert drawn["heatmaps"].shape[-1] == channels

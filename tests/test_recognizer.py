@@ -1,12 +1,14 @@
+import dataclasses
+
+import jax
 import numpy as np
 import pytest
-from pcan_jax.feed.input_pipeline import evaluation_batches
 
+from pcan_jax.checkpoints import load_model
 from pcan_jax.clips.pose_files import open_poses
-from pcan_jax.evaluation.protocol import clips
+from pcan_jax.feed.pipeline import evaluation_batches
 from pcan_jax.prediction.recognizer import Recognizer
 from pcan_jax.prediction.videos import Video, Window
-from pcan_jax.spec import load
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 
@@ -36,31 +38,28 @@ def video(source, poses):
 
 
 def largest_difference(a, b):
-  return max(
-    np.abs(getattr(a, kind)[stream][level] - values).max()
-    for kind in ("probabilities", "logits", "embeddings")
-    for stream, levels in getattr(b, kind).items()
-    for level, values in levels.items()
-  )
+  return max(jax.tree.leaves(jax.tree.map(lambda x, y: np.abs(x - y).max(), a.outputs, b.outputs)))
 
 
 def test_a_video_is_predicted_as_the_data_set_built_from_it(
   recognizer, tiny_dataset, source, poses
 ):
-  what = clips(recognizer.description.config, recognizer.num_clips)
+  sampling = recognizer.spec.frame_sampling(recognizer.num_clips)
   seen = []
-  for batch in evaluation_batches(tiny_dataset, "val", what, batch_size=1):
+  for batch in evaluation_batches(tiny_dataset, "val", sampling, batch_size=1):
     (clip_id,) = batch["id"]
     inputs = {name: batch[name] for name in ("rgb", "keypoints", "keypoint_scores")}
-    evaluated = recognizer._predict_step(recognizer._variables, inputs)  # compiled already
+    evaluated = recognizer._predict_batch(recognizer._variables, inputs)  # compiled already
     path = source / "raw_videos" / "val" / f"{clip_id.decode()}.mp4"
     prediction = recognizer.predict_video(path, pose=poses)
-    for kind in ("probabilities", "logits", "embeddings"):
-      for branch, levels in evaluated[kind].items():
-        for level, values in levels.items():
-          predicted = getattr(prediction, kind)[branch][level]
-          np.testing.assert_allclose(predicted, values[0], rtol=1e-5, atol=1e-5)
-    seen.append(prediction.probabilities["fused"]["action"])
+    jax.tree.map(
+      lambda predicted, values: np.testing.assert_allclose(
+        predicted, values[0], rtol=1e-5, atol=1e-5
+      ),
+      prediction.outputs,
+      evaluated,
+    )
+    seen.append(prediction.outputs["fused"]["action"]["probabilities"])
   assert len(seen) == tiny_dataset.num_clips("val")
   assert np.ptp(seen, axis=0).max() > 0.01
 
@@ -70,8 +69,8 @@ def test_arrays_are_predicted_as_the_video_they_come_from(recognizer, video, pos
   by_arrays = recognizer.predict(frames, video.keypoints, video.scores)
   by_path = recognizer.predict_video(video.path, pose=poses.path)
   assert largest_difference(by_arrays, by_path) == 0
-  assert by_arrays.probabilities.keys() == {"fused", "rgb", "pose"}
-  assert by_arrays.embeddings["pose"]["body"].shape == (8,)
+  assert by_arrays.outputs.keys() == {"fused", "rgb", "pose"}
+  assert by_arrays.outputs["pose"]["body"]["embedding"].shape == (8,)
 
 
 def test_windows_of_one_pass_equal_their_frames_alone(recognizer, video):
@@ -90,7 +89,7 @@ def test_windows_of_one_pass_equal_their_frames_alone(recognizer, video):
 def test_the_best_classes_come_first_by_name(recognizer, video):
   prediction = next(recognizer.predict_windows(video, video.windows()))
   actions = prediction.top_actions(3, branch="rgb")
-  probabilities = prediction.probabilities["rgb"]["action"]
+  probabilities = prediction.outputs["rgb"]["action"]["probabilities"]
   assert [name for name, _ in actions] == [
     recognizer.tree.actions[i] for i in np.argsort(-probabilities)[:3]
   ]
@@ -99,7 +98,7 @@ def test_the_best_classes_come_first_by_name(recognizer, video):
 
 
 def test_prototypes_are_those_of_the_checkpoint(workdir, recognizer):
-  stored = load(workdir)[1]["prototypes"]
+  stored = load_model(workdir)[1]["prototypes"]
   for stream in ("rgb", "pose"):
     for level in ("action", "body"):
       np.testing.assert_array_equal(
@@ -123,7 +122,7 @@ def test_nobody_and_a_single_frame_are_predicted(recognizer, video):
   frames = np.stack(list(video.frames()))[:1]
   nobody = np.zeros((0, 1, *video.keypoints.shape[2:]), np.float32)
   prediction = recognizer.predict(frames, nobody, nobody[..., 0])
-  assert prediction.probabilities["fused"]["action"].sum() == pytest.approx(1, abs=1e-5)
+  assert prediction.outputs["fused"]["action"]["probabilities"].sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_a_model_of_poses_needs_no_frames(tiny_dataset, video, tmp_path):
@@ -143,7 +142,7 @@ def test_a_model_of_rgb_needs_no_poses(tiny_dataset, video, tmp_path):
   frames = np.stack(list(video.frames()))
   whole = recognizer.predict(frames)
   assert largest_difference(recognizer.predict_video(video.path), whole) == 0
-  assert whole.embeddings == {} and recognizer.prototypes == {}
+  assert "embedding" not in whole.outputs["rgb"]["action"] and recognizer.prototypes == {}
   cropped = recognizer.predict(frames, video.keypoints, video.scores)
   assert largest_difference(cropped, whole) > 0
 
@@ -175,8 +174,6 @@ def test_wrong_arrays_are_named(recognizer, video):
 
 
 def test_a_video_that_shrinks_is_noticed(recognizer, video):
-  import dataclasses
-
   longer = dataclasses.replace(video, num_frames=video.num_frames + 1)
   windows = [Window(0, longer.num_frames, video.fps)]
   # The poses still fit, the frames end too early.

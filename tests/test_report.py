@@ -1,59 +1,58 @@
 import dataclasses
 import html.parser
+import importlib
 import json
+import pathlib
+import shutil
+import sys
 
+import jax
 import numpy as np
 import pytest
 from clu import metric_writers
 
-from pcan_jax.checkpoints import Checkpoints, Description
-from pcan_jax.evaluation.metrics import ClassificationCounts
+from pcan_jax.checkpoints import Checkpoints
+from pcan_jax.evaluation.metrics import Predictions, measure
 from pcan_jax.evaluation.results import Results
-from pcan_jax.labels import LabelTree
+from pcan_jax.feed.pipeline import read_frames
+from pcan_jax.labels import get_tree
 from pcan_jax.report import examples, statistics, style, tables, write_report
-from pcan_jax.report.run import align, read_curves, read_run
+from pcan_jax.report.evaluated_run import align, read_curves, read_run
+from pcan_jax.report.report_data import read_report_data
+from pcan_jax.spec import ModelSpec
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 NUM_CLIPS = 7  # of the tiny data set's split val
 
 
-def make_results(description: Description, seed: int) -> Results:
+def make_results(spec: ModelSpec, seed: int) -> Results:
   rng = np.random.default_rng(seed)
-  tree, streams = description.tree, description.config.model.streams
+  tree, streams = spec.tree, spec.config.model.streams
   actions = np.arange(NUM_CLIPS) % tree.num_actions
   truth = {"action": actions, "body": np.asarray(tree.parents)[actions]}
   sizes = {"action": tree.num_actions, "body": tree.num_bodies}
 
   def scores(level):
     raw = rng.random((NUM_CLIPS, sizes[level])) + 0.4 * np.eye(sizes[level])[truth[level]]
-    return (raw / raw.sum(axis=1, keepdims=True)).astype(np.float32)
+    return {"probabilities": (raw / raw.sum(axis=1, keepdims=True)).astype(np.float32)}
 
-  by_stream = {stream: {level: scores(level) for level in sizes} for stream in streams}
-  fused = {level: np.mean([of[level] for of in by_stream.values()], axis=0) for level in sizes}
-  probabilities = {"fused": fused} | by_stream
-  embeddings = {}
-  if description.config.model.prototypes:
-    dims = {"action": 16, "body": 8}
-    embeddings = {
-      stream: {
-        level: rng.normal(size=(NUM_CLIPS, dims[level])).astype(np.float32) for level in dims
-      }
-      for stream in streams
-    }
+  outputs = {"fused": {}} | {
+    stream: {level: scores(level) for level in sizes} for stream in streams
+  }
+  for level in sizes:
+    of_streams = [outputs[stream][level]["probabilities"] for stream in streams]
+    outputs["fused"][level] = {"probabilities": np.mean(of_streams, axis=0)}
+  if spec.config.model.prototypes:
+    for stream in streams:
+      for level, dims in (("action", 16), ("body", 8)):
+        embedding = rng.normal(size=(NUM_CLIPS, dims)).astype(np.float32)
+        outputs[stream][level]["embedding"] = embedding
   metrics = {}
-  for branch, levels in probabilities.items():
-    counts = ClassificationCounts(tree)
-    counts.add(levels["action"], levels["body"], actions)
-    metrics[branch] = counts.summarize()
+  for branch, levels in outputs.items():
+    of_levels = (levels[level]["probabilities"] for level in sizes)
+    metrics[branch] = measure(Predictions.of_scores(*of_levels, actions, tree), actions, tree)
   ids = [f"val_{index:03}" for index in range(NUM_CLIPS)]
-  return Results(
-    ids=ids,
-    actions=actions,
-    num_clips=2,
-    probabilities=probabilities,
-    embeddings=embeddings,
-    metrics=metrics,
-  )
+  return Results(ids=ids, actions=actions, num_clips=2, outputs=outputs, metrics=metrics)
 
 
 def write_events(workdir, streams):
@@ -68,15 +67,15 @@ def write_events(workdir, streams):
 def write_run(directory, dataset, variant="pcan", seed=0, **changes):
   """A working directory as training and evaluation leave it, without either."""
   write_tiny_checkpoint(directory, dataset, variant)
-  description = describe(directory)
-  results = dataclasses.replace(make_results(description, seed), **changes)
-  results.write(directory / "eval/val", description.tree)
+  spec = read_spec(directory)
+  results = dataclasses.replace(make_results(spec, seed), **changes)
+  results.write(directory / "eval/val", spec.tree)
   return directory
 
 
-def describe(workdir):
+def read_spec(workdir):
   with Checkpoints(workdir / "checkpoints") as checkpoints:
-    return checkpoints.describe(0)
+    return checkpoints.read_spec(0)
 
 
 @pytest.fixture(scope="module")
@@ -171,11 +170,23 @@ def test_the_table_holds_the_metrics_of_run_and_baseline(runs, report):
         assert f"{top1:.2f}" in row and f"{mean:.2f}" in row
 
 
+def test_reproduce_shows_the_paper_table():
+  text = pathlib.Path("docs/REPRODUCE.md").read_text(encoding="utf-8")
+  shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+  header = [cells for cells in shown if cells[:1] == ["row of the paper"]]
+  assert header == [["row of the paper", "VARIANT", *tables.HEADER[2:]]]
+  variants = {"PoseConv3D": "posec3d", "PCAN": "pcan"}
+  streams = {"both streams": "", "RGB": "_rgb", "pose": "_pose"}
+  for row in tables.paper_rows():
+    method = row.method.partition(",")[0]
+    variant = variants[method] + streams[row.streams]
+    assert [f"{method}, {row.streams}", f"`{variant}`", *row.cells[2:]] in shown
+
+
 def test_paper_rows_only_beside_its_own_labels(runs):
   run = read_run(runs[0])
   assert {row.source for row in tables.table_rows(run, None)} == {"run"}
-  tree = LabelTree.read_csv("data/trees/ma52.csv")
-  ma52 = dataclasses.replace(run, description=dataclasses.replace(run.description, tree=tree))
+  ma52 = dataclasses.replace(run, spec=dataclasses.replace(run.spec, tree=get_tree("ma52")))
   paper = [row for row in tables.table_rows(ma52, None) if row.source == "paper"]
   assert len(paper) == 6
   for row in paper:  # F1 mean is the mean of the four; micro F1 is accuracy
@@ -199,9 +210,9 @@ def test_one_stream_without_prototypes_data_or_events_is_said_so(
   monkeypatch.setattr(examples, "_PER_KIND", 1)
   monkeypatch.chdir(tmp_path)
   workdir = write_run(tmp_path / "rgb", tiny_dataset, "posec3d_rgb")
-  description = describe(workdir)
-  description.config.data.path = "nowhere"
-  (workdir / "checkpoints/0/description/metadata").write_text(json.dumps(description.to_json()))
+  spec = read_spec(workdir)
+  spec.config.data.path = "nowhere"
+  (workdir / "checkpoints/0/description/metadata").write_text(json.dumps(spec.to_json()))
   page = write_report(workdir, output=tmp_path / "elsewhere")
   assert page == tmp_path / "elsewhere/index.html"
   text = html.unescape(page.read_text())
@@ -222,7 +233,7 @@ def test_what_is_missing_is_an_error_that_says_what_to_do(tiny_dataset, tmp_path
   with pytest.raises(FileNotFoundError, match="--mode=eval"):
     write_report(workdir)
   unlabelled = dataclasses.replace(
-    make_results(describe(workdir), 0), actions=np.full(NUM_CLIPS, -1), metrics={}
+    make_results(read_spec(workdir), 0), actions=np.full(NUM_CLIPS, -1), metrics={}
   )
   unlabelled.write(workdir / "eval/test", tiny_dataset.tree)
   with pytest.raises(ValueError, match="eval/test holds no labels"):
@@ -236,16 +247,11 @@ def test_a_baseline_is_paired_by_id(runs):
     baseline.results,
     ids=[baseline.results.ids[row] for row in order],
     actions=baseline.results.actions[order],
-    probabilities={
-      branch: {level: values[order] for level, values in levels.items()}
-      for branch, levels in baseline.results.probabilities.items()
-    },
+    outputs=jax.tree.map(lambda values: values[order], baseline.results.outputs),
   )
   aligned = align(dataclasses.replace(baseline, results=shuffled), run)
   assert aligned.results.ids == run.results.ids
-  np.testing.assert_array_equal(
-    aligned.results.probabilities["rgb"]["action"], baseline.results.probabilities["rgb"]["action"]
-  )
+  jax.tree.map(np.testing.assert_array_equal, aligned.results.outputs, baseline.results.outputs)
 
 
 def test_a_baseline_of_other_clips_or_labels_is_an_error(runs):
@@ -259,9 +265,7 @@ def test_a_baseline_of_other_clips_or_labels_is_an_error(runs):
   with pytest.raises(ValueError, match="different labels for 1 clips, such as 'val_000'"):
     align(changed(actions=run.results.actions + (np.arange(NUM_CLIPS) == 0)), run)
   tree = dataclasses.replace(run.tree, bodies=("skull", *run.tree.bodies[1:]))
-  other = dataclasses.replace(
-    baseline, description=dataclasses.replace(baseline.description, tree=tree)
-  )
+  other = dataclasses.replace(baseline, spec=dataclasses.replace(baseline.spec, tree=tree))
   with pytest.raises(ValueError, match="another label tree"):
     align(other, run)
 
@@ -270,9 +274,8 @@ def test_examples_are_of_the_kind_they_are_said_to_be(runs):
   run, baseline = (read_run(workdir) for workdir in runs)
   chosen = examples.choose_examples(run, align(baseline, run))
   assert chosen and len({example.row for example in chosen}) == len(chosen)
-  right = run.predicted("action") == run.actions
-  body_right = run.predicted("body") == run.bodies
-  baseline_right = baseline.predicted("action") == run.actions
+  right, body_right = run.right("action"), run.right("body")
+  baseline_right = baseline.right("action")
   for example in chosen:
     row = example.row
     expected = {
@@ -285,9 +288,39 @@ def test_examples_are_of_the_kind_they_are_said_to_be(runs):
     assert expected[example.kind]
 
 
+def test_a_data_set_of_an_earlier_version_gives_frames_but_no_training_counts(
+  runs, tiny_dataset_path, tmp_path
+):
+  shutil.copytree(tiny_dataset_path, tmp_path / "earlier")
+  (metadata,) = (tmp_path / "earlier").rglob("metadata.json")
+  content = json.loads(metadata.read_text())
+  for split in content["splits"].values():
+    del split["actions"]
+  metadata.write_text(json.dumps(content))
+  arguments = {"baseline": None, "split": None}
+  found = read_report_data(runs[0], **arguments, data_path=tiny_dataset_path).dataset
+  assert found.train_support.sum() == 16 and found.train_note == found.frames_note == ""
+  earlier = read_report_data(runs[0], **arguments, data_path=tmp_path / "earlier").dataset
+  assert earlier.train_support is None and "built by an earlier version" in earlier.train_note
+  jax.tree.map(np.testing.assert_array_equal, earlier.frames, found.frames)
+  assert earlier.frames_note == ""
+
+
+@pytest.mark.parametrize("library", ["matplotlib", "jinja2", "sklearn", "threadpoolctl"])
+def test_without_its_libraries_a_report_says_what_to_install(monkeypatch, library):
+  for name in [*sys.modules]:
+    if name == library or name.startswith((f"{library}.", "pcan_jax.report")):
+      monkeypatch.delitem(sys.modules, name)
+  monkeypatch.setitem(sys.modules, library, None)
+  message = rf"a report needs {library}, .* pip install 'pcan_jax\[report\]'"
+  with pytest.raises(ModuleNotFoundError, match=message):
+    importlib.import_module("pcan_jax.report")
+
+
 def test_frames_are_those_of_the_clip_asked_for(tiny_dataset):
-  found = examples.read_frames(tiny_dataset, "val", ["val_004", "val_002", "absent"])
+  found = read_frames(tiny_dataset, "val", ["val_004", "val_002", "absent"], 6)
   assert sorted(found) == ["val_002", "val_004"]
+  assert read_frames(tiny_dataset, "val", [], 6) == {}
   for clip, colour in (("val_002", 2), ("val_004", 1)):  # the square has the action's colour
     assert found[clip].shape[0] == 6
     assert found[clip].max(axis=(0, 1, 2)).argmax() == colour

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from pcan_jax.labels import LabelTree
-from pcan_jax.report import class_figures, prototype_figures, score_figures, style
+from pcan_jax.report import class_figures, map_figures, matrix_figures, score_figures, style
 
 LONG = "scratching or touching the back of the head"
 
@@ -30,9 +30,9 @@ def make_figure(kind, num_actions, num_bodies):
     gain[1] = np.nan
     return class_figures.gain_figure(tree, gain, confusion.sum(axis=1), ("pcan", "posec3d"))
   if kind == "confusion":
-    return class_figures.confusion_figure(confusion, tree.actions, tree.parents)
+    return matrix_figures.confusion_figure(confusion, tree.actions, tree.parents)
   prototypes = {"rgb": rng.normal(size=(num_actions, 16)), "pose": np.zeros((num_actions, 8))}
-  return prototype_figures.similarity_figure(prototypes, tree.actions, tree.parents)
+  return matrix_figures.similarity_figure(prototypes, tree.actions, tree.parents)
 
 
 @pytest.mark.parametrize("kind", ["accuracy", "gain", "confusion", "similarity"])
@@ -61,7 +61,7 @@ def test_actions_are_below_their_body_part_with_the_most_frequent_first():
   rows = class_figures.arrange(tree, np.array([1.0, 7.0, 3.0, np.nan, 9.0]))
   assert rows.actions.tolist() == [2, 0, 4, 1, 3]
   assert [name for name, _ in rows.headings] == ["x", "y"]
-  assert rows.headings[1][1] < rows.places[2] and rows.headings[1][1] > rows.places[1]
+  assert rows.headings[1][1] < rows.y[2] and rows.headings[1][1] > rows.y[1]
 
 
 def test_all_streams_show_the_same_actions_and_the_true_one_is_among_them():
@@ -90,11 +90,11 @@ def test_clips_lie_near_their_prototype_on_the_map(num_clips, method):
   prototypes = 3 * np.eye(3, 8)
   own = np.arange(num_clips) % 3
   clips = 0.5 * prototypes[own] + 0.02 * rng.normal(size=(num_clips, 8))
-  at, of_prototypes, used = prototype_figures.spread_out(clips, prototypes)
+  at, of_prototypes, used = map_figures.spread_out(clips, prototypes)
   distances = np.linalg.norm(at[:, None] - of_prototypes, axis=-1)
   assert used == method
   assert (distances.argmin(axis=1) == own).all()
-  again, _, _ = prototype_figures.spread_out(clips, prototypes)
+  again, _, _ = map_figures.spread_out(clips, prototypes)
   np.testing.assert_array_equal(at, again)
 
 

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pcan_jax.feed import sampling
+from pcan_jax.clips import sampling
+from pcan_jax.feed.sampling import training_clip
 
 
 def draw(num_frames, clip_len, seed=0):
-  return sampling.training_clip(tf.constant(num_frames), clip_len, tf.constant([0, seed])).numpy()
+  return training_clip(tf.constant(num_frames), clip_len, tf.constant([0, seed])).numpy()
 
 
 @pytest.mark.parametrize("clip_len", [1, 8, 32])

@@ -3,12 +3,10 @@ import zipfile
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from pcan_jax.checkpoints import Description
 from pcan_jax.evaluation.results import Results
 from pcan_jax.evaluation.submission import check_submission, main, read_split, write_submission
-from pcan_jax.keypoints import get_layout
+from pcan_jax.labels import get_tree
 
 TREE = get_tree("ma52")
 IDS = ["test0002", "test0000", "test0001"]
@@ -21,22 +19,15 @@ HEADER = (
 def make_results(ids, tree):
   rng = np.random.default_rng(0)
   fused = {
-    "action": rng.dirichlet(np.ones(tree.num_actions), len(ids)).astype(np.float32),
-    "body": rng.dirichlet(np.ones(tree.num_bodies), len(ids)).astype(np.float32),
+    level: {"probabilities": rng.dirichlet(np.ones(classes), len(ids)).astype(np.float32)}
+    for level, classes in (("action", tree.num_actions), ("body", tree.num_bodies))
   }
-  return Results(
-    ids=ids,
-    actions=np.full(len(ids), -1),
-    num_clips=10,
-    probabilities={"fused": fused},
-    embeddings={},
-    metrics={},
-  )
+  actions = np.full(len(ids), -1)
+  return Results(ids, actions, num_clips=10, outputs={"fused": fused}, metrics={})
 
 
 def write(ids, tree, directory):
-  description = Description(ConfigDict(), tree, get_layout("openpose-28"), 48)
-  return write_submission(make_results(ids, tree), description, directory)
+  return write_submission(make_results(ids, tree), tree, directory)
 
 
 def test_the_archive_holds_the_table_in_the_order_of_the_official_list(tmp_path):
@@ -50,10 +41,11 @@ def test_the_archive_holds_the_table_in_the_order_of_the_official_list(tmp_path)
   assert lines[0] == HEADER
   rows = list(csv.reader(lines[1:]))
   assert [row[0] for row in rows] == ["test0000.mp4", "test0001.mp4", "test0002.mp4"]
-  fused = make_results(IDS, TREE).probabilities["fused"]
+  fused = make_results(IDS, TREE).outputs["fused"]
+  action, body = (fused[level]["probabilities"] for level in ("action", "body"))
   for row, index in zip(rows, (1, 2, 0)):
-    assert [int(cell) for cell in row[1:6]] == np.argsort(-fused["action"][index])[:5].tolist()
-    assert [int(cell) for cell in row[6:]] == np.argsort(-fused["body"][index])[:5].tolist()
+    assert [int(cell) for cell in row[1:6]] == np.argsort(-action[index])[:5].tolist()
+    assert [int(cell) for cell in row[6:]] == np.argsort(-body[index])[:5].tolist()
   check_submission(path, IDS, TREE)
   check_submission(tmp_path / "eval" / "prediction.csv", IDS, TREE)
 
@@ -74,7 +66,10 @@ def edited(lines, row, column, value):
     (lambda lines: [*lines, lines[-1]], "repeated: 'test0002.mp4'"),
     (lambda lines: [*lines, "", ""], "not in the split"),
     (lambda lines: edited(lines, 1, 0, "test0000"), "not in the split: 'test0000'"),
-    (lambda lines: [lines[0], lines[2], lines[1], lines[3]], "line 2: 'test0001.mp4' stands where"),
+    (
+      lambda lines: [lines[0], lines[2], lines[1], lines[3]],
+      "line 2: 'test0001.mp4' where",
+    ),
     (lambda lines: edited(lines, 2, 3, "52"), r"line 3: action_pred_3 is '52', not .* 0..51"),
     (lambda lines: edited(lines, 3, 10, "7"), r"line 4: body_pred_5 is '7', not .* 0..6"),
     (lambda lines: edited(lines, 1, 1, "-1"), "'-1'"),

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pathlib
 
@@ -7,24 +8,24 @@ import numpy as np
 import pytest
 
 from pcan_jax.labels import LabelTree
-from pcan_jax.network.pathway import POSE_PATHWAY, RGB_PATHWAY, PathwayConfig
-from pcan_jax.network.pcan import PCAN
+from pcan_jax.network.pcan import build_model
 from pcan_jax.torch.weights import from_state_dict, to_state_dict
 from tests import parity_forward
+from tests.paper import CONFIG, POSE_PATHWAY, RGB_PATHWAY
 
 REFERENCE = pathlib.Path(__file__).parent / "reference"
 TREE = LabelTree(("nod", "wave", "clap"), ("head", "arm"), (0, 1, 1))
-RGB = PathwayConfig(
+RGB = dataclasses.replace(
+  RGB_PATHWAY,
   stem_features=4,
   blocks=(1, 1, 1),
   widths=(4, 4, 8),
   spatial_strides=(1, 2, 2),
   temporal_kernels=(1, 1, 3),
 )
-POSE = PathwayConfig(
+POSE = dataclasses.replace(
+  POSE_PATHWAY,
   stem_features=4,
-  stem_strides=(1, 1),
-  stem_pool_stride=1,
   blocks=(1, 1),
   widths=(4, 8),
   spatial_strides=(2, 2),
@@ -34,8 +35,7 @@ POSE = PathwayConfig(
 
 def network(streams=("rgb", "pose"), keypoints=28, seed=0, tree=TREE, **fields):
   """A small network with random values in all its variables."""
-  model = PCAN(
-    tree=tree,
+  model = build_model(CONFIG.model, tree).clone(
     rgb=RGB if "rgb" in streams else None,
     pose=POSE if "pose" in streams else None,
     action_embedding=16,
@@ -90,7 +90,9 @@ def test_release_forward():
 def test_slowonly_forward(stream):
   pathway = {"rgb": RGB_PATHWAY, "pose": POSE_PATHWAY}[stream]
   pathways = {"rgb": None, "pose": None} | {stream: pathway}
-  model = PCAN(tree=TREE, **pathways, dtype=jnp.dtype("float32"))
+  model = build_model(CONFIG.model, TREE).clone(
+    **pathways, action_embedding=0, body_embedding=0, dtype=jnp.dtype("float32")
+  )
   inputs = parity_forward.draw_inputs(7, 2, 224, keypoints=17)
   initial = parity_forward.zeros(parity_forward.abstract_variables(model, inputs))
   state_dict = parity_forward.draw_state_dict("slowonly_state_dicts.json", f"{stream}_only")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pcan_jax.clips.video import VideoError
-from pcan_jax.prediction.videos import Video, clip_id, find_videos
+from pcan_jax.clips.video_files import clip_id, find_videos
+from pcan_jax.prediction.videos import Video
 from tests.tiny_source import write_video
 
 

@@ -7,16 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
-from pcan_jax.feed.input_pipeline import open_dataset
 
 from configs import ma52
-from pcan_jax import spec as inference
-from pcan_jax.checkpoints import Checkpoints, Description
+from pcan_jax.checkpoints import Checkpoints
+from pcan_jax.feed.dataset import open_dataset
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
-from pcan_jax.network.pcan import build_model
-from pcan_jax.training import loop as train
-from pcan_jax.training import warm_start
+from pcan_jax.mesh import data_mesh, replicated
+from pcan_jax.spec import ModelSpec
+from pcan_jax.training import loop, warm_start
 from tests.tiny_config import shrink
 
 TREE = LabelTree(("nod", "shake", "wave", "point"), ("head", "arm"), (0, 0, 1, 1))
@@ -28,19 +27,12 @@ STREAMS = ("rgb", "pose")
 def describe(variant, tree=TREE, layout=LAYOUT, **overrides):
   config = shrink(ma52.get_config(variant))
   config.update_from_flattened_dict(overrides)
-  return Description(config, tree, layout, stored_size=32)
-
-
-def example(description):
-  model = build_model(description.config.model, description.tree)
-  sizes = inference.preprocessing(description)
-  return model, inference.example_inputs(model, description.config.input, sizes)
+  return ModelSpec(config, tree, layout, stored_size=32)
 
 
 @functools.cache
 def _shapes(variant, tree, layout, overrides):
-  model, inputs = example(describe(variant, tree, layout, **dict(overrides)))
-  return jax.eval_shape(lambda: dict(model.init(jax.random.key(0), inputs, train=False)))
+  return jax.eval_shape(describe(variant, tree, layout, **dict(overrides)).init)
 
 
 def variables_of(variant, seed, tree=TREE, layout=LAYOUT, **overrides):
@@ -54,15 +46,15 @@ def variables_of(variant, seed, tree=TREE, layout=LAYOUT, **overrides):
     return jnp.asarray(values, jnp.float32)
 
   shapes = _shapes(variant, tree, layout, tuple(sorted(overrides.items())))
-  return {"prototypes": {}} | jax.tree_util.tree_map_with_path(fill, shapes)
+  return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
 def save(directory, variant, seed, **settings):
   """A run's checkpoint with random variables, which are returned."""
-  description = describe(variant, **settings)
+  spec = describe(variant, **settings)
   variables = variables_of(variant, seed, **settings)
   with Checkpoints(directory / "checkpoints") as checkpoints:
-    checkpoints.save(7, variables, {"step": jnp.array(7)}, description)
+    checkpoints.save(7, variables, {"step": jnp.array(7)}, spec)
   return variables
 
 
@@ -79,11 +71,10 @@ def runs(tmp_path_factory):
 
 def started(variant, init_from, **settings):
   """What a fresh run of a variant starts from, and what that replaced."""
-  description = describe(variant, **settings)
-  description.config.init_from.update({k: str(v) for k, v in init_from.items()})
-  model, _ = example(description)
+  spec = describe(variant, **settings)
+  spec.config.init_from.update({k: str(v) for k, v in init_from.items()})
   fresh = variables_of(variant, seed=99, **settings)
-  return warm_start.initialize(fresh, model, description), fresh
+  return warm_start.initialize(fresh, spec), fresh
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -116,18 +107,19 @@ def test_merged_network_behaves_like_its_parts(runs, variant):
   merged, fresh = started(variant, merge(runs))
   assert jax.tree.map(jnp.shape, merged) == jax.tree.map(jnp.shape, fresh)
   inputs = random_inputs()
-  outputs, features = outputs_and_features(example(describe(variant))[0], merged, inputs)
+  outputs, features = outputs_and_features(describe(variant).model, merged, inputs)
   for stream, key in (("rgb", "rgb"), ("pose", "heatmaps")):
     part = f"pcan_{stream}"
     alone, its_features = outputs_and_features(
-      example(describe(part))[0], runs[part][1], {key: inputs[key]}
+      describe(part).model, runs[part][1], {key: inputs[key]}
     )
     path = f"{stream}_path"
     assert float(jnp.std(features[path])) > 0.1
     # Products with zeros are added in another order, which moves the last bits.
     np.testing.assert_allclose(features[path], its_features[path], rtol=1e-5, atol=1e-5)
-    for level in ("action_logits", "body_logits"):
-      np.testing.assert_allclose(outputs[stream][level], alone[stream][level], rtol=1e-5, atol=1e-5)
+    for level in ("action", "body"):
+      found, wanted = (one[stream][level]["logits"] for one in (outputs, alone))
+      np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
   # The zeros are to be trained: what they multiply is not zero.
   for stream in STREAMS:
     laterals = [name for name in merged["params"]["backbone"] if name.endswith(f"to_{stream}2")]
@@ -172,12 +164,12 @@ def test_same_network_is_taken_over_entirely(runs):
 
 
 def test_shardings_are_kept(runs):
-  description = describe("pcan_pose")
-  description.config.init_from.checkpoint = str(runs["pcan_pose"][0])
-  replicated = jax.NamedSharding(inference.data_mesh(), jax.P())
-  fresh = jax.device_put(variables_of("pcan_pose", 99), replicated)
-  found = warm_start.initialize(fresh, example(description)[0], description)
-  assert {x.sharding for x in jax.tree.leaves(found)} == {replicated}
+  spec = describe("pcan_pose")
+  spec.config.init_from.checkpoint = str(runs["pcan_pose"][0])
+  sharding = replicated(data_mesh())
+  fresh = jax.device_put(variables_of("pcan_pose", 99), sharding)
+  found = warm_start.initialize(fresh, spec)
+  assert {x.sharding for x in jax.tree.leaves(found)} == {sharding}
 
 
 def test_other_labels_leave_classifiers_and_prototypes_fresh(runs):
@@ -228,7 +220,7 @@ def test_log_says_what_came_from_where(runs, caplog):
   started("release", merge(runs))
   lines = caplog.messages[-1].splitlines()
   rgb, pose = (runs[f"pcan_{stream}"][0] for stream in STREAMS)
-  assert f"  rgb pathway          from {rgb}, step 7; nothing of the other stream yet" in lines
+  assert f"  rgb pathway          from {rgb}, step 7; other stream at zero" in lines
   assert f"  pose classifiers     from {pose}, step 7" in lines
   assert "  lateral projections  fresh" in lines
   assert "  attention            fresh; gates closed" in lines
@@ -237,7 +229,7 @@ def test_log_says_what_came_from_where(runs, caplog):
   lines = caplog.messages[-1].splitlines()
   where = f"{runs['pcan'][0]}, step 7"
   assert f"  rgb classifiers  fresh, {where} has other labels" in lines
-  assert lines[-1].startswith(f"  left out of {where}: lateral projections, pose classifiers, ")
+  assert lines[-1].startswith(f"  not used from {where}: lateral projections, pose classifiers, ")
 
 
 @pytest.mark.parametrize(
@@ -246,9 +238,9 @@ def test_log_says_what_came_from_where(runs, caplog):
     ("pcan", {"checkpoint": "nowhere"}, FileNotFoundError, "init_from.checkpoint: no checkpoint"),
     ("pcan", {"rgb": "pcan_rgb", "pose": "nowhere"}, FileNotFoundError, "init_from.pose: no ch"),
     ("pcan", {"rgb": "pcan_pose"}, ValueError, "init_from.rgb: .* has no rgb stream, only pose"),
-    ("pcan", {"checkpoint": "pcan_rgb"}, ValueError, "has no pose stream, only rgb; runs of one"),
-    ("pcan", {"checkpoint": "pcan", "rgb": "pcan_rgb"}, ValueError, "give the first or the others"),
-    ("pcan_rgb", {"pose": "pcan_pose"}, ValueError, "init_from.pose is given, but the network has"),
+    ("pcan", {"checkpoint": "pcan_rgb"}, ValueError, "has no pose stream, only rgb; merge runs"),
+    ("pcan", {"checkpoint": "pcan", "rgb": "pcan_rgb"}, ValueError, "set the first or the others"),
+    ("pcan_rgb", {"pose": "pcan_pose"}, ValueError, "init_from.pose is set, but the network has"),
   ],
 )
 def test_errors_name_the_option(runs, tmp_path, variant, names, error, message):
@@ -280,16 +272,16 @@ def test_a_run_starts_so_but_resumes_from_itself(tiny_dataset_path, tmp_path):
   config.optimizer.epochs = 0.0
   config.init_from.pose = str(tmp_path / "source")
   dataset = open_dataset(tiny_dataset_path)
-  description = Description(config, dataset.tree, dataset.layout, dataset.stored_size)
+  spec = ModelSpec(config, dataset.tree, dataset.layout, dataset.stored_size)
   source = save(tmp_path / "source", "pcan_pose", 3)
 
-  first = train.train(config, tmp_path / "run")
+  first = loop.train(config, tmp_path / "run")
   assert_same(first.params["backbone"], source["params"]["backbone"])
   assert_same(first.batch_stats, source["batch_stats"])
   assert int(first.step) == 0
 
   trained = first.replace(step=first.step + 5, params=jax.tree.map(jnp.zeros_like, first.params))
   with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
-    checkpoints.save(5, trained.model(), trained.training(), description)
+    checkpoints.save(5, trained.model(), trained.training(), spec)
   config.init_from.pose = str(tmp_path / "nowhere")
-  assert_same(train.train(config, tmp_path / "run").params, trained.params)
+  assert_same(loop.train(config, tmp_path / "run").params, trained.params)

@@ -7,9 +7,7 @@ import numpy as np
 from pcan_jax.feed.input_pipeline import Dataset
 
 from configs import ma52
-from pcan_jax.checkpoints import Checkpoints, Description
-from pcan_jax.network.pcan import build_model
-from pcan_jax.spec import example_inputs, preprocessing
+from pcan_jax.checkpoints import Checkpoints
 from tests.tiny_config import shrink
 
 
@@ -18,11 +16,8 @@ def write_tiny_checkpoint(
 ) -> pathlib.Path:
   """Writes step 0 of a working directory; different clips get clearly different scores."""
   config = shrink(ma52.get_config(variant))
-  config.data.path = str(dataset.builder.data_path)
-  description = Description(config, dataset.tree, dataset.layout, dataset.stored_size)
-  model = build_model(config.model, dataset.tree)
-  inputs = example_inputs(model, config.input, preprocessing(description))
-  shapes = jax.eval_shape(lambda: dict(model.init(jax.random.key(0), inputs, train=False)))
+  config.data.path = str(dataset.path)
+  spec = ModelSpec(config, dataset.tree, dataset.layout, dataset.stored_size)
   rng = np.random.default_rng(0)
 
   def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -33,7 +28,7 @@ def write_tiny_checkpoint(
     fan_in = max(np.prod(leaf.shape[:-1], dtype=int), 1)
     return rng.normal(0, np.sqrt(2 / fan_in), leaf.shape).astype(np.float32)
 
-  variables = {"prototypes": {}} | jax.tree_util.tree_map_with_path(draw, shapes)
+  variables = jax.tree_util.tree_map_with_path(draw, jax.eval_shape(spec.init))
   with Checkpoints(workdir / "checkpoints") as checkpoints:
-    checkpoints.save(0, variables, {"step": np.zeros((), np.int32)}, description)
+    checkpoints.save(0, variables, {"step": np.zeros((), np.int32)}, spec)
   return workdir

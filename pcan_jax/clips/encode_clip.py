@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from pcan_jax.clips.person_box import crop_box
-from pcan_jax.clips.source_layout import FRAME_COUNT_TOLERANCE, ClipSource
+from pcan_jax.clips.pose import FRAME_COUNT_TOLERANCE
+from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import Encoding, encode_frame, move_keypoints
 from pcan_jax.clips.video import decode_video
 

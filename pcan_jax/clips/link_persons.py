@@ -4,10 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Float, Float32
-from scipy.optimize import linear_sum_assignment
 
-Persons = Float[np.ndarray, "m v 3"]
-"""The persons of one frame: (x, y, score) of each of their keypoints."""
+Persons = Float[np.ndarray, "_m _v 3"]
+"""The M persons of one frame: (x, y, score) of each of their V keypoints; both may change."""
 
 
 def link_persons(
@@ -28,6 +27,8 @@ def link_persons(
     (x, y, score); M is the largest number of persons in one frame, and zeros say that a person is
     not seen.
   """
+  from scipy.optimize import linear_sum_assignment  # slow to import, and seldom needed
+
   places = max((len(frame) for frame in frames.values()), default=0)
   linked = np.zeros((places, num_frames, num_keypoints, 3), np.float32)
   last_seen: dict[int, Float[np.ndarray, "v 3"]] = {}

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import cv2
 
-from pcan_jax.clips.source_layout import ClipSource, Problem
+from pcan_jax.clips.problems import Problem
+from pcan_jax.clips.source_layout import ClipSource
 
 _CLIPS_AHEAD_PER_JOB = 4
 

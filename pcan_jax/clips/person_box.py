@@ -30,11 +30,9 @@ def person_box(
     if the tight box is smaller than `MIN_SIZE` either way, or nobody is there.
 
   Raises:
-    ValueError: the keypoints have another shape, or one of them is infinite.
+    ValueError: a keypoint is infinite.
   """
   keypoints = np.asarray(keypoints, dtype=np.float32)
-  if keypoints.ndim != 4 or keypoints.shape[-1] != 2:
-    raise ValueError(f"expected keypoints [M, T, V, 2], found {keypoints.shape}")
   if np.isinf(keypoints).any():
     raise ValueError("a keypoint lies at infinity")
   height, width = img_shape

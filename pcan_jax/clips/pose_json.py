@@ -6,7 +6,6 @@ error, for a network would be shown a skeleton that it was not trained on.
 """
 
 import collections
-import dataclasses
 import json
 import pathlib
 import re
@@ -17,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from pcan_jax.clips.link_persons import Persons, link_persons
-from pcan_jax.clips.source_layout import FRAME_COUNT_TOLERANCE
+from pcan_jax.clips.pose import FRAME_COUNT_TOLERANCE, Pose
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout
 
 MAX_PERSONS = 64
@@ -27,25 +26,6 @@ MAX_FILE_BYTES = 1 << 28
 """JSON takes up to twenty times its size in memory."""
 
 _MAX_NUMBER = 1e9
-
-
-@dataclasses.dataclass(frozen=True)
-class Pose:
-  """The pose of one clip as a file has it.
-
-  Attributes:
-    keypoints: [M, T, V, 2], (x, y) in pixels, if all is well with the file.
-    scores: [M, T, V].
-    img_shape: (h, w) in pixels for which the pose was made, if the file says so.
-    origin: path of the file or folder.
-    names: what the file calls keypoints and scores.
-  """
-
-  keypoints: Any
-  scores: Any
-  img_shape: tuple[int, int] | None
-  origin: str
-  names: tuple[str, str]
 
 
 _SIDES = ("left", "right")
@@ -130,7 +110,7 @@ class OpenPoseFolder:
     frames = {
       number - first: _read_openpose_frame(file, self._layout) for number, file in files.items()
     }
-    return _link(frames, num_frames, self._layout, None, str(self._path), where)
+    return _link(frames, num_frames, self._layout, None, where)
 
 
 def _read_openpose_frame(path: pathlib.Path, layout: KeypointLayout) -> Persons:
@@ -234,7 +214,7 @@ class CocoFile:
       for number, annotations in self._frames[clip_id].items()
     }
     img_shape = next(iter(sizes), None)
-    return _link(frames, num_frames, self._layout, img_shape, str(self._path), where)
+    return _link(frames, num_frames, self._layout, img_shape, where)
 
   def _add_image(self, image: Mapping[str, Any], where: str) -> None:
     image_id, name = image.get("id"), image.get("file_name")
@@ -328,7 +308,6 @@ def _link(
   num_frames: int,
   layout: KeypointLayout,
   img_shape: tuple[int, int] | None,
-  origin: str,
   where: str,
 ) -> Pose:
   """Persons by frame as one array."""
@@ -339,7 +318,7 @@ def _link(
     )
   within = {number: frame for number, frame in frames.items() if number < num_frames}
   points = link_persons(within, num_frames, layout.num_keypoints)
-  return Pose(points[..., :2], points[..., 2], img_shape, origin, ("keypoints", "scores"))
+  return Pose(points[..., :2], points[..., 2], img_shape, where)
 
 
 def _choose(

@@ -1,35 +1,136 @@
-"""Reads pickles of plain data from people one does not know.
+"""Reads pickles from people one does not know, with Python's own unpickler.
 
-A pickle is a program. Python's own machine runs it, calls what it names, and can be made to use any
-amount of memory by a few bytes. The machine here knows only the instructions that lists, dicts,
-numbers, strings and NumPy arrays are made of, calls nothing but its own constructors of arrays, and
-never holds much more than the size of the file.
+A pickle is a program that calls what it names. Here a name leads to one of a few functions of ours,
+or is refused; nothing is imported. What the unpickler cannot promise, that a few bytes neither
+take all memory nor crash it, is checked before it starts (`checked_pickle`).
 """
 
 import dataclasses
+import io
 import math
+import mmap
 import os
 import pathlib
+import pickle
+import pickletools
 import re
+import reprlib
 import struct
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
 
-from pcan_jax.clips.pickle_machine import PickleMachine
+DAMAGED = (
+  ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError, MemoryError,
+  RecursionError, pickle.UnpicklingError, struct.error,
+)  # fmt: skip
+"""What reading a damaged pickle raises."""
 
+_MAX_KEY_PARTS = 100
 _BYTES_PER_FILE_BYTE = 4
 _MAX_DIMS = 8
+_MARK = 0
+
+# Where the keys are among what an instruction takes from the stack.
+_KEYS = {
+  "SETITEM": slice(-2, None, -2),
+  "SETITEMS": slice(-2, None, -2),
+  "DICT": slice(-2, None, -2),
+  "ADDITEMS": slice(None),
+  "FROZENSET": slice(None),
+}
+
+# Other ways to make an object than the call of a function that was found.
+_REFUSED_INSTRUCTIONS = frozenset((
+  "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4",
+))  # fmt: skip
 
 
 class UnsafePickleError(ValueError):
   """A pickle names something else than plain data and NumPy arrays."""
 
 
+def checked_pickle(
+  file: io.BytesIO | mmap.mmap, refused: Collection[str] = frozenset()
+) -> io.BytesIO:
+  """The pickle that begins where a file stands, if it can do `pickle.Unpickler` no harm.
+
+  Refused are entries of its memo with high numbers, for which gigabytes are reserved, and tuples
+  within tuples as keys, whose hashing takes for ever or overflows the stack.
+
+  Args:
+    file: is left behind the pickle.
+    refused: names of instructions, as in `pickletools`, that it must not have.
+
+  Raises:
+    UnsafePickleError: it has one of them.
+    ValueError, IndexError, KeyError: it could do harm, or is damaged.
+  """
+  start = file.tell()
+  # For everything on the stack and in the memo, how many objects its hash visits.
+  stack: list[int] = []
+  memo: dict[int, int] = {}
+  for opcode, argument, position in pickletools.genops(file):
+    name, before, after = opcode.name, opcode.stack_before, opcode.stack_after
+    if name in refused:
+      raise UnsafePickleError(f"the instruction {name}")
+    if "PUT" in name or name == "MEMOIZE":
+      index = argument if "PUT" in name else len(memo)
+      if index > position - start:
+        raise ValueError(f"entry {index} of its memo, more than its size can fill")
+      memo[index] = stack[-1]
+      continue
+    taken = _take(stack, before)
+    if name in _KEYS and max(taken[_KEYS[name]], default=0) > _MAX_KEY_PARTS:
+      raise ValueError("a large tuple as the key of a dict")
+    parts = 1
+    if "GET" in name:
+      parts = memo[argument]
+    elif after == [pickletools.markobject]:
+      parts = _MARK
+    elif after == [pickletools.pytuple]:
+      parts = min(1 + sum(taken), _MAX_KEY_PARTS + 1)
+    elif before and after and before[0] is after[0]:  # changed in place, perhaps not at all
+      parts = taken[0]
+    stack += [parts] * len(after)
+  end = file.tell()
+  file.seek(start)
+  return io.BytesIO(file.read(end - start))
+
+
+def _take(stack: list[int], kinds: list[pickletools.StackObject]) -> list[int]:
+  """Takes what an instruction takes from the stack: so many items, below all above a mark."""
+  taken: list[int] = []
+  count = len(kinds)
+  if pickletools.markobject in kinds:
+    count = kinds.index(pickletools.markobject)
+    while stack[-1] != _MARK:
+      taken.append(stack.pop())
+    stack.pop()
+  for _ in range(count):
+    taken.append(stack.pop())
+  return taken[::-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Function:
+  """What a pickle is given to call; a plain function's attributes would be its to set."""
+
+  call: Callable[..., Any]
+
+  def __call__(self, *arguments: Any) -> Any:
+    return self.call(*arguments)
+
+  def __setstate__(self, state: Any) -> None:
+    raise ValueError("it sets the state of a function")
+
+
 def load_pickle(path: str | os.PathLike[str]) -> Any:
   """Reads lists, tuples, dicts, numbers, strings, bytes and NumPy arrays of numbers.
 
-  Pickles of protocol 1 and higher, of Python 2 as well (its strings are read as Latin-1).
+  Pickles of protocol 1 and higher, of Python 2 as well (its strings are read as Latin-1). Arrays
+  lie in lists and dicts, not in tuples.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -39,146 +140,115 @@ def load_pickle(path: str | os.PathLike[str]) -> Any:
   path = pathlib.Path(path)
   if not path.is_file():
     raise FileNotFoundError(f"no such file: {path}")
-  data = path.read_bytes()
   try:
-    result = _Machine(budget=_BYTES_PER_FILE_BYTE * len(data) + 1024).run(data)
-    if isinstance(result, _Constructor | _DType):
-      raise ValueError(f"it holds {result}, not data")
-    return result
+    return _with_arrays(_Unpickler(path.read_bytes()).load())
   except UnsafePickleError as error:
     raise UnsafePickleError(
       f"{path}: refused: the pickle names {error}. Only numbers, strings, lists, tuples, dicts and "
       "NumPy arrays of numbers are read. Do not open this file with pickle.load"
     ) from None
-  except (
-    ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, MemoryError,
-    struct.error,
-  ) as error:  # fmt: skip
+  except DAMAGED as error:
     raise ValueError(
       f"{path}: not a pickle of plain data, or damaged: {error or type(error).__name__}"
     ) from error
 
 
-@dataclasses.dataclass
-class _Constructor:
-  """One of the few callables that the machine knows."""
-
-  name: str
-
-
-@dataclasses.dataclass
 class _DType:
-  """A data type while its byte order is not yet known."""
+  """A data type, whose byte order may still come."""
 
-  code: str
-  order: str = "="
+  def __init__(self, code: Any, *_: Any) -> None:
+    if isinstance(code, str) and re.fullmatch(r"\|?O\d?", code):
+      raise UnsafePickleError("an array of Python objects")
+    if not isinstance(code, str) or not re.fullmatch(r"[biufcSU]\d{1,6}|\?", code):
+      raise ValueError(f"the data type {reprlib.repr(code)}")
+    self.dtype = np.dtype(code)
 
-  def finished(self) -> np.dtype:
-    return np.dtype(self.code).newbyteorder(self.order)
-
-
-_RECONSTRUCT = _Constructor("numpy array")
-_SCALAR = _Constructor("numpy scalar")
-_FROM_BUFFER = _Constructor("numpy array from a buffer")
-_DTYPE = _Constructor("numpy.dtype")
-_ARRAY_CLASS = _Constructor("numpy.ndarray")
-_ENCODE = _Constructor("_codecs.encode")
-_EMPTY_BYTES = _Constructor("bytes")
-
-_GLOBALS = {
-  ("numpy", "dtype"): _DTYPE,
-  ("numpy", "ndarray"): _ARRAY_CLASS,
-  # Pickles of protocol 2 that Python 3 writes hold bytes as text to be encoded.
-  ("_codecs", "encode"): _ENCODE,
-  ("builtins", "bytes"): _EMPTY_BYTES,
-  ("__builtin__", "bytes"): _EMPTY_BYTES,
-}
-for _numpy_core in ("numpy.core", "numpy._core"):
-  _GLOBALS[f"{_numpy_core}.multiarray", "_reconstruct"] = _RECONSTRUCT
-  _GLOBALS[f"{_numpy_core}.multiarray", "scalar"] = _SCALAR
-  _GLOBALS[f"{_numpy_core}.numeric", "_frombuffer"] = _FROM_BUFFER
+  def __setstate__(self, state: Any) -> None:
+    _, order, subtype, names, fields = state[:5]
+    if order not in ("<", ">", "|", "=") or not subtype is names is fields is None:
+      raise ValueError("a data type that is not a plain number or string")
+    self.dtype = self.dtype.newbyteorder(order)
 
 
-class _Machine(PickleMachine):
+class _Array:
+  """An array, whose numbers may still come; `_with_arrays` puts it in its place."""
+
+  def __init__(self, make: Callable[..., np.ndarray], *arguments: Any) -> None:
+    self._make = make
+    self.array = make(*arguments) if arguments else np.empty(0, np.int8)
+
+  def __setstate__(self, state: Any) -> None:
+    _, shape, dtype, fortran, raw = state
+    array = self._make(raw, dtype, shape, "F" if fortran else "C")
+    self.array = array.astype(array.dtype.newbyteorder("="), copy=False)  # as NumPy does it
+
+
+class _Unpickler(pickle.Unpickler):
   """Makes arrays of numbers besides plain data, and refuses everything else."""
 
-  def __init__(self, budget: int) -> None:
-    super().__init__()
-    self._budget = budget
+  def __init__(self, data: bytes) -> None:
+    super().__init__(checked_pickle(io.BytesIO(data), _REFUSED_INSTRUCTIONS), encoding="latin1")
+    self._bytes_left = _BYTES_PER_FILE_BYTE * len(data) + 1024
+    make = self._make_array
+    self._functions = {
+      "numpy.dtype": _DType,
+      "numpy.ndarray": lambda *_: _Array(make),
+      "numpy.core.multiarray._reconstruct": lambda *_: _Array(make),
+      "numpy.core.multiarray.scalar": lambda dtype, raw: make(raw, dtype, (), "C")[()],
+      "numpy.core.numeric._frombuffer": lambda *arguments: _Array(make, *arguments),
+      # Pickles of protocol 2 that Python 3 writes hold bytes as text to be encoded.
+      "_codecs.encode": self._encode,
+      "builtins.bytes": lambda: b"",
+    }
 
-  def unknown(self, instruction: str) -> UnsafePickleError:
-    return UnsafePickleError(f"the instruction {instruction}")
-
-  def find(self, module: str, name: str) -> _Constructor:
-    if (module, name) not in _GLOBALS:
+  def find_class(self, module: str, name: str) -> Function:
+    """One of a few functions of ours, or an error; nothing is imported."""
+    known = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
+    if f"{known}.{name}" not in self._functions:
       raise UnsafePickleError(f"{module}.{name}")
-    return _GLOBALS[module, name]
+    return Function(self._functions[f"{known}.{name}"])
 
-  def call(self, function: Any, arguments: Any) -> Any:
-    if not isinstance(function, _Constructor):
-      raise UnsafePickleError(f"a call of a {type(function).__name__}")
-    if not isinstance(arguments, tuple):
-      raise ValueError(f"{function.name} called without a tuple of arguments")
-    if function is _RECONSTRUCT:
-      return np.empty(0, np.int8)  # `set_state` fills it
-    if function is _DTYPE:
-      return _DType(_checked_code(arguments[0]))
-    if function is _SCALAR:
-      dtype, raw = arguments
-      return self._array(dtype, (), raw)[()]
-    if function is _FROM_BUFFER:
-      raw, dtype, shape, order = arguments
-      return self._array(dtype, shape, raw, order)
-    if function is _ENCODE:
-      text, encoding = arguments
-      if encoding not in ("latin1", "latin-1"):
-        raise UnsafePickleError(f"_codecs.encode with the encoding {encoding!r}")
-      return self._bytes(text)
-    if function is _EMPTY_BYTES and not arguments:
-      return b""
-    raise UnsafePickleError(f"a call of {function.name}")
-
-  def set_state(self, target: Any, state: Any) -> None:
-    if isinstance(target, _DType):
-      _, order, subtype, names, fields = state[:5]
-      if order not in ("<", ">", "|", "=") or not subtype is names is fields is None:
-        raise ValueError("a data type that is not a plain number or string")
-      target.order = order
-    elif type(target) is np.ndarray and target.size == 0:
-      _, shape, dtype, fortran, raw = state
-      array = self._array(dtype, shape, raw, "F" if fortran else "C")
-      # In place: the memo may already refer to the target.
-      raw = array.tobytes(order="F" if fortran else "C")
-      target.__setstate__((1, array.shape, array.dtype, bool(fortran), raw))
-    else:
-      raise UnsafePickleError(f"the state of a {type(target).__name__}")
-
-  def _array(self, dtype: Any, shape: Any, raw: Any, order: str = "C") -> np.ndarray:
+  def _make_array(self, raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     if isinstance(raw, list):
       raise UnsafePickleError("an array of Python objects")
     if not isinstance(dtype, _DType) or not isinstance(shape, tuple) or order not in ("C", "F"):
       raise ValueError("an array without a shape or a data type")
     if len(shape) > _MAX_DIMS or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
-      raise ValueError(f"an array of shape {str(shape)[:80]}")
-    finished = dtype.finished()
-    raw = self._bytes(raw)
-    if len(raw) != math.prod(shape) * finished.itemsize:
-      raise ValueError(f"an array {finished}{list(shape)} with {len(raw)} bytes")
-    return np.frombuffer(raw, finished).reshape(shape, order=order).copy(order=order)
+      raise ValueError(f"an array of shape {reprlib.repr(shape)}")
+    raw = self._copied(raw)
+    if len(raw) != math.prod(shape) * dtype.dtype.itemsize:
+      raise ValueError(f"an array {dtype.dtype}{list(shape)} with {len(raw)} bytes")
+    return np.frombuffer(raw, dtype.dtype).reshape(shape, order=order).copy(order=order)
 
-  def _bytes(self, raw: Any) -> bytes:
+  def _encode(self, text: Any, encoding: Any) -> bytes:
+    if encoding not in ("latin1", "latin-1"):
+      raise UnsafePickleError(f"_codecs.encode with the encoding {reprlib.repr(encoding)}")
+    return self._copied(text)
+
+  def _copied(self, raw: Any) -> bytes:
     """Copies a buffer; what is copied again and again must not outgrow the file by far."""
     if not isinstance(raw, str | bytes | bytearray):
       raise ValueError(f"a {type(raw).__name__} in place of bytes")
-    self._budget -= len(raw)
-    if self._budget < 0:
+    self._bytes_left -= len(raw)
+    if self._bytes_left < 0:
       raise ValueError("its arrays are much larger than the file")
     return raw.encode("latin-1") if isinstance(raw, str) else bytes(raw)
 
 
-def _checked_code(code: Any) -> str:
-  if isinstance(code, str) and re.fullmatch(r"\|?O\d?", code):
-    raise UnsafePickleError("an array of Python objects")
-  if not isinstance(code, str) or not re.fullmatch(r"[biufcSUV]\d{1,6}|\?", code) or code[0] == "V":
-    raise ValueError(f"the data type {str(code)[:40]!r}")
-  return code
+def _with_arrays(content: Any) -> Any:
+  """What was read, with every `_Array` in it replaced by its array."""
+  root = [content]
+  seen, waiting = set(), [root]
+  while waiting:
+    container = waiting.pop()
+    seen.add(id(container))
+    for key, item in container.items() if isinstance(container, dict) else enumerate(container):
+      if isinstance(item, _Array):
+        if isinstance(container, tuple):
+          raise ValueError("an array within a tuple")
+        container[key] = item.array
+      elif isinstance(item, Function | _DType):
+        raise ValueError("it holds a function or a data type, not data")
+      elif isinstance(item, list | tuple | dict) and id(item) not in seen:
+        waiting.append(item)
+  return root[0]

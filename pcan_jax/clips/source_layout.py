@@ -6,9 +6,7 @@
       annotations/{split}_list_videos.txt       lines `ID.mp4 label`
       annotations/actions.csv                   the label tree; MA-52's own if there is none
 
-A pose pickle is a list of dicts, or a dict with such a list under `annotations`. One dict per clip:
-`frame_dir` (ID, or split/ID), `keypoint` [M, T, V, 2] in pixels, `keypoint_score` [M, T, V], and
-optionally `label`, `total_frames` and `img_shape` (h, w).
+The pickles have pyskl's form (`pcan_jax.clips.pyskl`).
 
 A split without a list file does not exist. Labels of the split `test` are placeholders.
 """
@@ -17,23 +15,20 @@ import dataclasses
 import os
 import pathlib
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from pcan_jax.clips.safe_pickle import load_pickle
+from pcan_jax.clips.problems import Problem, describe_problems
+from pcan_jax.clips.pyskl import PysklFile
+from pcan_jax.clips.video_files import VIDEO_SUFFIXES, clip_id
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout
 from pcan_jax.labels import LabelTree, get_tree
 
 SPLITS = ("train", "val", "test")
 UNLABELLED_SPLIT = "test"
 UNLABELLED = -1
-FRAME_COUNT_TOLERANCE = 1
-"""Frames by which video and poses may differ; the longer one is cut at its end."""
-
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
-
-_SHOWN_PROBLEMS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,24 +56,6 @@ class ClipSource:
   @property
   def num_frames(self) -> int:
     return self.keypoints.shape[1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-  """What is wrong with one record of the source.
-
-  Attributes:
-    id: of the clip.
-    split: of the clip.
-    reason: what is wrong and what to do.
-  """
-
-  id: str
-  split: str
-  reason: str
-
-  def __str__(self) -> str:
-    return f"{self.split}/{self.id}: {self.reason}"
 
 
 def find_splits(source: str | os.PathLike[str]) -> list[str]:
@@ -120,15 +97,15 @@ def guess_layout(source: str | os.PathLike[str]) -> KeypointLayout:
     FileNotFoundError, ValueError: the poses cannot be read, or no layout has this many keypoints.
   """
   split = find_splits(source)[0]
-  path, entries = _read_pickle(pathlib.Path(source), split)
-  shape = np.shape(entries[0].get("keypoint")) if entries else ()
-  if len(shape) != 4:
+  path = _find_pickle(pathlib.Path(source), split)
+  count = PysklFile(path, split).num_keypoints
+  if count is None:
     raise ValueError(f"{path}: the first entry has no 'keypoint' of shape [M, T, V, 2]")
-  fitting = [layout for layout in LAYOUTS.values() if layout.num_keypoints == shape[2]]
+  fitting = [layout for layout in LAYOUTS.values() if layout.num_keypoints == count]
   if len(fitting) != 1:
     known = ", ".join(f"{layout.name} ({layout.num_keypoints})" for layout in LAYOUTS.values())
     raise ValueError(
-      f"{path} has {shape[2]} keypoints per person; known layouts: {known}. "
+      f"{path} has {count} keypoints per person; known layouts: {known}. "
       "Name one, or describe your own in a JSON file, with --layout"
     )
   return fitting[0]
@@ -149,15 +126,6 @@ def read_split(
   return clips
 
 
-def describe_problems(source: str | os.PathLike[str], problems: list[Problem]) -> str:
-  """One message that shows the first few problems and counts them all."""
-  shown = "".join(f"\n  {problem}" for problem in problems[:_SHOWN_PROBLEMS])
-  more = len(problems) - _SHOWN_PROBLEMS
-  return f"{source}: {len(problems)} bad clip{'s' * (len(problems) > 1)}:{shown}" + (
-    f"\n  and {more} more" if more > 0 else ""
-  )
-
-
 def scan_split(
   source: str | os.PathLike[str], split: str, tree: LabelTree, layout: KeypointLayout
 ) -> tuple[list[ClipSource], list[Problem]]:
@@ -169,30 +137,36 @@ def scan_split(
   """
   source = pathlib.Path(source)
   listed = _read_list(_list_file(source, split))
-  pickle_path, entries = _read_pickle(source, split)
-  poses = _group_by_id(entries, pickle_path)
+  pickle_path = _find_pickle(source, split)
+  poses = PysklFile(pickle_path, split)
   clips, problems = [], []
-  for clip_id, lines in listed.items():
+  for name, lines in listed.items():
     try:
       if len(lines) > 1:
         raise ValueError(f"the list names it {len(lines)} times; keep one of the lines")
       ((video_name, label),) = lines
       action = _checked_label(label, split, tree)
-      if clip_id not in poses:
+      if name not in poses.clip_ids:
         raise ValueError(f"it has no entry in {pickle_path}; add its pose or drop it from the list")
-      if len(poses[clip_id]) > 1:
-        raise ValueError(f"it has {len(poses[clip_id])} entries in {pickle_path}; keep one of them")
-      (pose,) = poses[clip_id]
-      keypoints, scores, img_shape = _checked_pose(pose, layout)
-      if action != UNLABELLED and _integer(pose, "label", action) != action:
+      pose, entry = poses.pose(name), poses.entry(name)
+      pose.check(layout)
+      num_frames = pose.keypoints.shape[1]
+      if num_frames == 0:
+        raise ValueError("its pose has no frames")
+      total = _integer(entry, "total_frames", num_frames)
+      if total != num_frames:
+        raise ValueError(f"its 'total_frames' is {total}, but its poses are {num_frames}")
+      if action != UNLABELLED and _integer(entry, "label", action) != action:
         raise ValueError(
-          f"the list says label {action}, {pickle_path.name} says {pose['label']}; "
+          f"the list says label {action}, {pickle_path.name} says {entry['label']}; "
           "correct one of them"
         )
       video = _find_video(source, split, video_name)
-      clips.append(ClipSource(clip_id, split, video, action, keypoints, scores, img_shape))
+      clips.append(
+        ClipSource(name, split, video, action, pose.keypoints, pose.scores, pose.img_shape)
+      )
     except ValueError as error:
-      problems.append(Problem(clip_id, split, str(error)))
+      problems.append(Problem(name, split, str(error)))
   return clips, problems
 
 
@@ -241,7 +215,7 @@ def _read_list(path: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
     _check_name(name, f"{path}, line {number}")
     if not name.lower().endswith(VIDEO_SUFFIXES):
       name += ".mp4"
-    listed.setdefault(_strip_suffix(name), []).append((name, parts[1]))
+    listed.setdefault(clip_id(pathlib.PurePath(name)), []).append((name, parts[1]))
   if not listed:
     raise ValueError(f"{path}: the list names no video")
   return listed
@@ -252,29 +226,6 @@ def _check_name(name: str, where: str) -> None:
   hostile = any(unicodedata.category(char) == "Cc" for char in name)
   if hostile or "/" in name or "\\" in name or name.strip(". ") == "":
     raise ValueError(f"{where}: {name[:80]!r} is not the plain name of a video")
-
-
-def _strip_suffix(name: str) -> str:
-  stem, dot, suffix = name.rpartition(".")
-  return stem if dot + suffix.lower() in VIDEO_SUFFIXES else name
-
-
-def _read_pickle(source: pathlib.Path, split: str) -> tuple[pathlib.Path, list[dict[str, Any]]]:
-  path = _find_pickle(source, split)
-  content = load_pickle(path)
-  members = None
-  if isinstance(content, dict):
-    if not isinstance(content.get("annotations"), list):
-      raise ValueError(f"{path}: expected a list of clips, or a dict with one under 'annotations'")
-    by_split = content.get("split")
-    if isinstance(by_split, dict) and isinstance(by_split.get(split), list):
-      members = {name for name in by_split[split] if isinstance(name, str)}
-    content = content["annotations"]
-  if not isinstance(content, list) or not all(isinstance(entry, dict) for entry in content):
-    raise ValueError(f"{path}: expected a list of dicts, one per clip")
-  if members is not None:
-    content = [entry for entry in content if entry.get("frame_dir") in members]
-  return path, content
 
 
 def _find_pickle(source: pathlib.Path, split: str) -> pathlib.Path:
@@ -301,20 +252,7 @@ def _find_pickle(source: pathlib.Path, split: str) -> pathlib.Path:
   return candidates[0]
 
 
-def _group_by_id(
-  entries: list[dict[str, Any]], path: pathlib.Path
-) -> dict[str, list[dict[str, Any]]]:
-  """For every clip its entries, as a rule one."""
-  poses: dict[str, list[dict[str, Any]]] = {}
-  for index, entry in enumerate(entries):
-    name = entry.get("frame_dir")
-    if not isinstance(name, str) or not name:
-      raise ValueError(f"{path}: entry {index} has no 'frame_dir'; give it the id of its clip")
-    poses.setdefault(_strip_suffix(name.rsplit("/", 1)[-1]), []).append(entry)
-  return poses
-
-
-def _integer(entry: dict[str, Any], field: str, default: int) -> int:
+def _integer(entry: Mapping[str, Any], field: str, default: int) -> int:
   value = entry.get(field, default)
   if not isinstance(value, int | np.integer):
     raise ValueError(f"its {field!r} in the pose pickle is a {type(value).__name__}, not a number")
@@ -334,45 +272,6 @@ def _checked_label(text: str, split: str, tree: LabelTree) -> int:
       "correct the label or name another tree with --tree"
     )
   return action
-
-
-def _checked_pose(
-  entry: dict[str, Any], layout: KeypointLayout
-) -> tuple[np.ndarray, np.ndarray, tuple[int, int] | None]:
-  keypoints, scores = entry.get("keypoint"), entry.get("keypoint_score")
-  for name, array, axes in (
-    ("keypoint", keypoints, "[M, T, V, 2]"),
-    ("keypoint_score", scores, "[M, T, V]"),
-  ):
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-      raise ValueError(f"its pose has no {name!r}; expected an array of numbers {axes}")
-  expected = f"[M, T, {layout.num_keypoints}, 2] for the layout {layout.name}"
-  if keypoints.ndim != 4 or keypoints.shape[2:] != (layout.num_keypoints, 2):
-    raise ValueError(f"its 'keypoint' has the shape {list(keypoints.shape)}, expected {expected}")
-  if scores.shape != keypoints.shape[:3]:
-    raise ValueError(
-      f"its 'keypoint_score' has the shape {list(scores.shape)}, "
-      f"expected {list(keypoints.shape[:3])} as its 'keypoint'"
-    )
-  if keypoints.shape[1] == 0:
-    raise ValueError("its pose has no frames")
-  if not (np.isfinite(keypoints).all() and np.isfinite(scores).all()):
-    raise ValueError("its pose holds NaN or infinity; write 0 with score 0 for what was not found")
-  total = _integer(entry, "total_frames", keypoints.shape[1])
-  if total != keypoints.shape[1]:
-    raise ValueError(f"its 'total_frames' is {total}, but its poses are {keypoints.shape[1]}")
-  img_shape = entry.get("img_shape")
-  if img_shape is None:
-    return keypoints, scores, None
-  if isinstance(img_shape, np.ndarray):
-    img_shape = img_shape.tolist()
-  if (
-    not isinstance(img_shape, tuple | list)
-    or len(img_shape) != 2
-    or not all(isinstance(pixels, int | np.integer) for pixels in img_shape)
-  ):
-    raise ValueError("its 'img_shape' in the pose pickle is not (height, width)")
-  return keypoints, scores, (int(img_shape[0]), int(img_shape[1]))
 
 
 def _find_video(source: pathlib.Path, split: str, name: str) -> pathlib.Path:

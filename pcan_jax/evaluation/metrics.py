@@ -1,4 +1,4 @@
-"""The figures that PCAN's tables print of predictions, as fractions in 0..1."""
+"""The metrics of PCAN's tables, as fractions in 0..1."""
 
 import dataclasses
 
@@ -35,7 +35,7 @@ def f1_scores(confusion: Int[np.ndarray, "k k"]) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-  """What is predicted of N clips. Of classes with equal scores the first one is predicted.
+  """What is predicted for N clips: of classes with equal scores, the first one.
 
   Attributes:
     action, body: the likeliest classes.
@@ -54,7 +54,7 @@ class Predictions:
     actions: Int[np.ndarray, " n"],
     tree: LabelTree,
   ) -> "Predictions":
-    """The predictions that scores stand for.
+    """The predictions that follow from scores.
 
     Args:
       action_scores: probabilities, or anything that orders actions as they do.

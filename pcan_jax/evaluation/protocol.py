@@ -13,13 +13,12 @@ from tqdm import tqdm
 
 from pcan_jax.checkpoints import load_model
 from pcan_jax.evaluation.metrics import Predictions, measure
-from pcan_jax.evaluation.results import Results, results_folder
+from pcan_jax.evaluation.results import HostOutputs, Results, results_folder
 from pcan_jax.evaluation.submission import write_submission
 from pcan_jax.feed.dataset import Dataset, open_dataset
 from pcan_jax.feed.pipeline import evaluation_batches
 from pcan_jax.labels import LabelTree
 from pcan_jax.mesh import data_mesh, jit_step, send
-from pcan_jax.network.pcan import Outputs
 from pcan_jax.spec import ModelSpec
 
 PyTree = Any
@@ -87,7 +86,9 @@ class Evaluator:
     return Results(ids, actions, num_clips, outputs, metrics)
 
 
-def _metrics(outputs: Outputs, actions: np.ndarray, tree: LabelTree) -> dict[str, dict[str, float]]:
+def _metrics(
+  outputs: HostOutputs, actions: np.ndarray, tree: LabelTree
+) -> dict[str, dict[str, float]]:
   """The metrics of every branch; none without labels."""
   if (actions < 0).all():
     return {}
@@ -121,7 +122,8 @@ def evaluate_checkpoint(
 ) -> Results:
   """Evaluates a checkpoint, prints the table and writes `OUTPUT/eval/SPLIT/`.
 
-  Of a split without labels, that is what the challenges ask for, see `pcan_jax.evaluation.submission`.
+  For a split without labels it also writes what the challenges ask for, see
+  `pcan_jax.evaluation.submission`.
 
   Args:
     path: as for `checkpoints.locate`.

@@ -5,12 +5,16 @@ import dataclasses
 import json
 import os
 import pathlib
+import zipfile
+import zlib
 
 import numpy as np
 from flax import traverse_util
 
 from pcan_jax.labels import LabelTree
-from pcan_jax.network.pcan import Outputs
+
+HostOutputs = dict[str, dict[str, dict[str, np.ndarray]]]
+"""Arrays by branch, level and kind, as those of `ModelSpec.predict`, in NumPy."""
 
 TABLE_COLUMNS = {
   "body_top1": "body top-1",
@@ -40,7 +44,7 @@ class Results:
   ids: list[str]
   actions: np.ndarray
   num_clips: int
-  outputs: Outputs
+  outputs: HostOutputs
   metrics: dict[str, dict[str, float]]
 
   def table(self) -> str:
@@ -80,14 +84,20 @@ class Results:
 
     Raises:
       FileNotFoundError: there are no results; the message says how to get them.
+      ValueError: the file is damaged, or was written by an earlier version.
     """
     directory = pathlib.Path(directory)
-    if not (directory / "scores.npz").is_file():
-      raise FileNotFoundError(
-        f"no {directory / 'scores.npz'}: run launch.py --mode=eval with this --workdir first"
-      )
-    with np.load(directory / "scores.npz", allow_pickle=False) as arrays:
-      results = {name: arrays[name] for name in arrays.files}
+    scores = directory / "scores.npz"
+    if not scores.is_file():
+      raise FileNotFoundError(f"no {scores}: run launch.py --mode=eval with this --workdir first")
+    again = "run launch.py --mode=eval with this --workdir again"
+    try:
+      with scores.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        results = {name: arrays[name] for name in arrays.files}
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
+      raise ValueError(f"{scores} is damaged ({error}): {again}") from error
+    if "fused/action/probabilities" not in results:
+      raise ValueError(f"{scores} was written by an earlier version: {again}")
     metrics = json.loads((directory / "metrics.json").read_text())
     return cls(
       ids=results["ids"].tolist(),
@@ -116,15 +126,15 @@ class Results:
 
 
 def results_folder(workdir: pathlib.Path, split: str, num_clips: int, usual: int) -> pathlib.Path:
-  """Where the results of a split are: those with an unusual number of clips stand apart."""
+  """Where the results of a split are: those with an unusual number of clips have their own."""
   return workdir / "eval" / (split if num_clips == usual else f"{split}-{num_clips}clip")
 
 
-def flatten_outputs(outputs: Outputs) -> dict[str, np.ndarray]:
+def flatten_outputs(outputs: HostOutputs) -> dict[str, np.ndarray]:
   """Arrays by `BRANCH/LEVEL/KIND`, as files hold them."""
   return {"/".join(path): array for path, array in traverse_util.flatten_dict(outputs).items()}
 
 
-def _unflatten_outputs(arrays: dict[str, np.ndarray]) -> Outputs:
+def _unflatten_outputs(arrays: dict[str, np.ndarray]) -> HostOutputs:
   flat = {tuple(name.split("/")): array for name, array in arrays.items() if "/" in name}
   return traverse_util.unflatten_dict(flat)

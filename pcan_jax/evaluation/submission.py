@@ -77,7 +77,7 @@ def check_submission(path: str | os.PathLike[str], ids: Sequence[str], tree: Lab
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: it has other files, columns, videos, an other order, or something that is not a
+    ValueError: it has other files, columns, videos, another order, or something that is not a
       class; the message names the line.
   """
   path = pathlib.Path(path)
@@ -116,7 +116,7 @@ def _check_videos(found: Sequence[str], expected: Sequence[str], where: str) -> 
   for number, (video, right) in enumerate(zip(found, expected), start=2):
     if video != right:
       raise ValueError(
-        f"{where}, line {number}: {video!r} stands where {right!r} belongs; "
+        f"{where}, line {number}: {video!r} where {right!r} is expected; "
         "rows must be in the order of the names"
       )
 

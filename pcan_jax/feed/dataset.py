@@ -5,7 +5,6 @@ import os
 import pathlib
 
 import numpy as np
-import tensorflow as tf
 import tensorflow_datasets as tfds
 from jaxtyping import Int64
 
@@ -14,15 +13,13 @@ from pcan_jax.feed.epochs import ClassSampling, EpochOrder, order_by_action, uni
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
 
-tf.config.set_visible_devices([], "GPU")
-
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  """A built data set: where its shards are and what its metadata says.
+  """A built data set.
 
   Attributes:
-    builder: reads the shards.
+    builder: reads the shards; in TFDS's words, a builder that has nothing left to build.
     tree: the labels of its clips.
     layout: the keypoints of its clips.
     stored_size: side of the stored frames in pixels.
@@ -65,7 +62,8 @@ class Dataset:
     if actions is None:
       raise ValueError(
         f"{self.path} was built by an earlier version, which kept labels in the records only; "
-        "build the data set again with `python -m data.build SOURCE OUT`"
+        "build the data set again with `python -m data.build SOURCE OUT`, or choose "
+        "data.sampling='uniform'"
       )
     if len(actions) != num_clips:
       raise ValueError(
@@ -118,8 +116,8 @@ def open_dataset(path: str | os.PathLike[str], instructions: str = "") -> Datase
       + (instructions or "Build one: python -m data.build SOURCE OUT; see docs/DATA.md")
     )
   if len(found) > 1:
-    places = ", ".join(str(info.parent) for info in found)
-    raise ValueError(f"{path} holds several data sets; name one of: {places}")
+    folders = ", ".join(str(info.parent) for info in found)
+    raise ValueError(f"{path} holds several data sets; name one of: {folders}")
   builder = tfds.builder_from_directory(str(found[0].parent))
   metadata = records.check_metadata(builder.info.metadata, where=str(found[0].parent))
   return Dataset(

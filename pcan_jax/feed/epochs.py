@@ -1,7 +1,7 @@
 """Which clips make an epoch, and in which order.
 
-The order is a function of the seed that can be computed at any place of the stream without the
-places before it: no buffer to fill, and nothing to read again when a run is resumed.
+The order is a function of the seed that can be computed at any position of the stream without the
+positions before it: no buffer to fill, and nothing to read again when a run is resumed.
 """
 
 import dataclasses
@@ -43,42 +43,42 @@ class ClassSampling:
 
 @dataclasses.dataclass(frozen=True)
 class EpochOrder:
-  """An endless order of clips, drawn from groups that have a fixed number of places per epoch.
+  """An endless order of clips, drawn from groups of which each gets a fixed part of every epoch.
 
-  All clips of a group are used before one is used again, within epochs and across them.
+  All clips of a group are drawn before one is drawn again, within epochs and across them.
 
   Attributes:
     clips: numbers of the clips in their split, group after group.
-    sizes: number of clips of each group.
-    places: places of each group in an epoch.
+    group_sizes: number of clips of each group.
+    draws: how many clips of each group an epoch holds, repeated ones included.
   """
 
   clips: Int64[np.ndarray, " n"]
-  sizes: Int64[np.ndarray, " g"]
-  places: Int64[np.ndarray, " g"]
+  group_sizes: Int64[np.ndarray, " g"]
+  draws: Int64[np.ndarray, " g"]
 
   @property
   def num_clips(self) -> int:
     """Length of an epoch, in clips."""
-    return int(self.places.sum())
+    return int(self.draws.sum())
 
-  def clip_at(self, place: tf.Tensor, seed: int) -> tf.Tensor:
-    """The clip that stands at a place of the stream.
+  def clip_at(self, position: tf.Tensor, seed: int) -> tf.Tensor:
+    """The clip at a position of the stream.
 
     Args:
-      place: int64, 0 and up; epochs follow each other.
+      position: int64, 0 and up; epochs follow each other.
       seed: of the order.
 
     Returns:
       Its number in the split, int64.
     """
-    sizes, places = tf.constant(self.sizes), tf.constant(self.places)
-    epoch, rest = place // self.num_clips, place % self.num_clips
-    slot = _shuffled(rest, tf.constant(self.num_clips, tf.int64), (seed, 0), epoch)
-    ends = tf.cumsum(places)
-    group = tf.searchsorted(ends, slot[None], side="right", out_type=tf.int64)[0]
-    earlier_uses = epoch * places[group] + slot - (ends - places)[group]
-    turn, rest = earlier_uses // sizes[group], earlier_uses % sizes[group]
+    sizes, draws = tf.constant(self.group_sizes), tf.constant(self.draws)
+    epoch, rest = position // self.num_clips, position % self.num_clips
+    draw = _shuffled(rest, tf.constant(self.num_clips, tf.int64), (seed, 0), epoch)
+    ends = tf.cumsum(draws)
+    group = tf.searchsorted(ends, draw[None], side="right", out_type=tf.int64)[0]
+    earlier_draws = epoch * draws[group] + draw - (ends - draws)[group]
+    turn, rest = earlier_draws // sizes[group], earlier_draws % sizes[group]
     member = _shuffled(rest, sizes[group], (seed, 1 + group), turn)
     return tf.constant(self.clips)[tf.cumsum(sizes, exclusive=True)[group] + member]
 
@@ -86,11 +86,15 @@ class EpochOrder:
 def uniform_order(num_clips: int) -> EpochOrder:
   """Every clip once per epoch."""
   size = np.array([num_clips], np.int64)
-  return EpochOrder(clips=np.arange(num_clips, dtype=np.int64), sizes=size, places=size)
+  return EpochOrder(clips=np.arange(num_clips, dtype=np.int64), group_sizes=size, draws=size)
 
 
 def order_by_action(actions: Int64[np.ndarray, " n"], sampling: ClassSampling) -> EpochOrder:
   """The order of clips that have the given actions.
+
+  Args:
+    actions: of the clips, in the order in which they are stored.
+    sampling: "class_balanced" or "repeat".
 
   Raises:
     ValueError: there are no clips, or a clip has no action.
@@ -103,19 +107,17 @@ def order_by_action(actions: Int64[np.ndarray, " n"], sampling: ClassSampling) -
       "labelled split (data.train_split)"
     )
   _, sizes = np.unique(actions, return_counts=True)
-  if sampling.name == "uniform":
-    places = sizes
-  elif sampling.name == "class_balanced":
+  if sampling.name == "class_balanced":
     share, remainder = divmod(len(actions), len(sizes))
-    places = share + (np.arange(len(sizes)) < remainder)
+    draws = share + (np.arange(len(sizes)) < remainder)
   else:
     frequency = sizes / len(actions)
     factors = np.maximum(1, np.sqrt(sampling.repeat_threshold / frequency))
-    places = np.rint(factors * sizes)
+    draws = np.rint(factors * sizes)
   return EpochOrder(
     clips=np.argsort(actions, kind="stable").astype(np.int64),
-    sizes=sizes.astype(np.int64),
-    places=places.astype(np.int64),
+    group_sizes=sizes.astype(np.int64),
+    draws=draws.astype(np.int64),
   )
 
 

@@ -1,7 +1,7 @@
 """TFDS builder: a source directory in MA-52's layout becomes TFRecord shards.
 
     python -m data.build SOURCE OUT                                            the short way
-    tfds build data/pcan_dataset_builder.py --manual_dir=SOURCE --data_dir=OUT
+    tfds build pcan_jax/feed/pcan_dataset_builder.py --manual_dir=SOURCE --data_dir=OUT
 
 A shard depends on its clips and on the config alone, whatever the number of processes. Finished
 ones stay in `OUT/pcan/CONFIG/VERSION.work` until the data set is complete, so that a build that was
@@ -9,7 +9,6 @@ killed goes on where it was. With a Beam runner or options in the `DownloadConfi
 --beam_pipeline_options`), Beam's workers build the shards; they must see SOURCE and OUT.
 """
 
-import csv
 import dataclasses
 import functools
 import itertools
@@ -18,19 +17,17 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
-import tensorflow as tf
 import tensorflow_datasets as tfds
 import tqdm
 
 from pcan_jax.clips import source_layout
 from pcan_jax.clips.encode_clip import encode_clip
 from pcan_jax.clips.parallel import call_or_explain, map_clips
-from pcan_jax.clips.source_layout import ClipSource, Problem
+from pcan_jax.clips.problems import Problem, describe_problems, write_problems
+from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import Encoding
 from pcan_jax.feed import records, shard_store
 from pcan_jax.keypoints import KeypointLayout, get_layout
-
-tf.config.set_visible_devices([], "GPU")
 
 Shards = dict[str, list[list[ClipSource]]]
 
@@ -63,10 +60,6 @@ class PcanConfig(tfds.core.BuilderConfig):
         f"clips_per_shard is {self.clips_per_shard} and jobs is {self.jobs}; "
         "choose at least 1 and at least 0"
       )
-
-
-class BadClipsError(ValueError):
-  """Some clips cannot be built."""
 
 
 class Builder(tfds.core.dataset_builder.FileReaderBuilder):
@@ -186,19 +179,12 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
 
   def _report(self, problems: Sequence[Problem]) -> None:
     """Lists bad clips in a file beside the data set, and stops if they are not to be skipped."""
-    report = self._beside("bad_clips.csv")
-    if not problems:
-      report.unlink(missing_ok=True)
-      return
-    report.parent.mkdir(parents=True, exist_ok=True)
-    with report.open("w", newline="", encoding="utf-8") as file:
-      rows = csv.writer(file)
-      rows.writerow(["split", "id", "reason"])
-      rows.writerows((problem.split, problem.id, problem.reason) for problem in problems)
-    if not self.builder_config.skip_bad:
-      raise BadClipsError(
-        f"{source_layout.describe_problems('cannot build the data set', problems)}\n"
-        f"All of them: {report}. Mend them, or leave them out with --skip_bad, and build again; "
+    table = self._beside("bad_clips.csv")
+    write_problems(table, problems)
+    if problems and not self.builder_config.skip_bad:
+      raise ValueError(
+        f"{describe_problems('cannot build the data set', problems)}\n"
+        f"All of them: {table}. Mend them, or leave them out with --skip_bad, and build again; "
         "what is finished will not be done again"
       )
 
@@ -215,7 +201,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
       # A shard of which every clip was skipped would confuse readers.
       kept = [key for key, summary in summaries.items() if summary.actions]
       if not kept:
-        raise BadClipsError(f"no clip of the split {split!r} can be read")
+        raise ValueError(f"no clip of the split {split!r} can be read")
       template = self._get_filename_template(split_name=split)
       paths = [
         pathlib.Path(template.sharded_filepath(shard_index=index, num_shards=len(kept)))

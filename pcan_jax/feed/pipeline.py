@@ -1,18 +1,19 @@
 """From TFRecord shards to host batches: choose the frames of a clip, decode only these, batch.
 
-A training stream is a function of (seed, step): which clip stands at a place of the stream, and
-which of its frames are taken, depends on the seed and the place alone, whatever the number of
+A training stream is a function of (seed, step): which clip comes at a position of the stream, and
+which of its frames are taken, depends on the seed and the position alone, whatever the number of
 threads and hosts. Records are read by their number, so that a stream can start at any step at once
 and a host reads its own clips only.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow.experimental.numpy as tnp
 import tensorflow_datasets as tfds
+from jaxtyping import UInt8
 
 from pcan_jax.clips.persons import strongest_persons
 from pcan_jax.clips.sampling import FrameSampling, test_clips
@@ -58,8 +59,8 @@ def training_batches(
     ValueError: there is no such split, or a record is damaged.
   """
   order = order or uniform_order(dataset.num_clips(split))
-  places = tf.data.Dataset.range(start_step * batch_size + host, np.iinfo(np.int64).max, num_hosts)
-  stream = _through(places, training_stages(dataset, split, sampling, order=order, seed=seed))
+  stream = tf.data.Dataset.range(start_step * batch_size + host, np.iinfo(np.int64).max, num_hosts)
+  stream = _through(stream, training_stages(dataset, split, sampling, order=order, seed=seed))
   stream = stream.batch(batch_size // num_hosts, drop_remainder=True)
   yield from _host_batches(stream, dataset)
 
@@ -67,7 +68,7 @@ def training_batches(
 def training_stages(
   dataset: Dataset, split: str, sampling: FrameSampling, *, order: EpochOrder, seed: int
 ) -> dict[str, Stage]:
-  """What is done to each clip, by name and in order, from a place in the stream to its frames."""
+  """What is done to each clip, by name and in order, from a position to the frames there."""
   read = _reader(dataset, split)
   parse = _parser(dataset, sampling)
 
@@ -76,9 +77,9 @@ def training_stages(
     return {name: values for name, values in chosen.items() if name != "id"}
 
   return {
-    "order": lambda place: {"place": place, "number": order.clip_at(place, seed)},
+    "order": lambda position: {"position": position, "number": order.clip_at(position, seed)},
     "read": lambda clip: clip | {"record": read(clip["number"])},
-    "parse": lambda clip: {"place": clip["place"]} | parse(clip["record"]),
+    "parse": lambda clip: {"position": clip["position"]} | parse(clip["record"]),
     "choose": choose,
     "decode": _decode,
   }
@@ -129,6 +130,39 @@ def evaluation_batches(
     yield _fill_up({name: values[:0] for name, values in batch.items()}, size)
 
 
+def read_frames(
+  dataset: Dataset, split: str, ids: Sequence[str], num_frames: int
+) -> dict[str, UInt8[np.ndarray, "_ s s 3"]]:
+  """Evenly spaced frames of some clips; all frames of a clip that has no more.
+
+  Args:
+    dataset: the data set.
+    split: in which the clips are.
+    ids: of the clips; those that the split lacks are left out.
+    num_frames: frames per clip at most.
+
+  Raises:
+    ValueError: there is no such split, or a record is damaged.
+  """
+  dataset.num_clips(split)
+  stored = dataset.builder.as_dataset(
+    split=split,
+    shuffle_files=False,
+    read_config=tfds.ReadConfig(try_autocache=False),
+    decoders=tfds.decode.PartialDecoding(
+      {"id": True, "frames": True}, decoders={"frames": _StillEncoded()}
+    ),
+  )
+  wanted = tf.constant(list(ids), tf.string)
+  stored = stored.filter(lambda clip: tf.reduce_any(clip["id"] == wanted)).take(len(ids))
+  frames = {}
+  for clip in _host_batches(stored, dataset):
+    jpegs = clip["frames"]
+    chosen = np.linspace(0, len(jpegs) - 1, min(num_frames, len(jpegs))).round().astype(int)
+    frames[clip["id"].decode()] = np.stack([decode_frame(jpegs[index]).numpy() for index in chosen])
+  return frames
+
+
 def _fill_up(batch: HostBatch, size: int) -> HostBatch:
   missing = size - len(batch["id"])
   batch["mask"] = np.ones(size - missing, np.float32)
@@ -141,7 +175,7 @@ def _fill_up(batch: HostBatch, size: int) -> HostBatch:
 
 
 def _through(stream: tf.data.Dataset, stages: dict[str, Stage]) -> tf.data.Dataset:
-  """Sends elements through all stages, several at once; a single map costs least."""
+  """Sends elements through all stages, several at once. One fused `map` is cheapest."""
 
   def all_stages(element: Any) -> Any:
     for stage in stages.values():
@@ -198,7 +232,7 @@ def _choose_frames(
     # Test clips have frames in common; each is to be decoded once.
     frames, which = tf.unique(tf.reshape(indices["rgb"], [-1]))
     chosen["jpegs"] = tf.gather(clip["frames"], frames)
-    chosen["rgb"] = tf.reshape(which, tf.shape(indices["rgb"]))
+    chosen["jpeg_indices"] = tf.reshape(which, tf.shape(indices["rgb"]))
   if "pose" in indices:
     keypoints, scores = strongest_persons(
       clip["keypoints"], clip["keypoint_scores"], sampling.max_persons, xp=tnp
@@ -211,11 +245,11 @@ def _choose_frames(
 def _random_frames(
   clip: dict[str, tf.Tensor], sampling: FrameSampling, seed: int
 ) -> dict[str, tf.Tensor]:
-  """Draws frames for each stream, by the seed and the clip's place."""
+  """Draws frames for each stream, by the seed and the clip's position."""
   indices = {}
   for number, (stream, length) in enumerate(sampling.lengths.items()):
     stream_seed = tf.random.experimental.stateless_fold_in(
-      tf.constant([seed, number], tf.int64), clip["place"]
+      tf.constant([seed, number], tf.int64), clip["position"]
     )
     indices[stream] = training_clip(clip["num_frames"], length, stream_seed)
   return _choose_frames(clip, sampling, indices)
@@ -237,16 +271,19 @@ def _test_frames(
 
 
 def _decode(clip: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-  """Replaces `jpegs` and, in `rgb`, the number of the one that stands at each place."""
-  if "rgb" not in clip:
+  """Decodes every chosen frame once, and repeats it as often as `jpeg_indices` names it."""
+  if "jpegs" not in clip:
     return clip
-  decoded = clip | {}
-  frames = tf.map_fn(
-    lambda jpeg: tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE"),
-    decoded.pop("jpegs"),
-    fn_output_signature=tf.uint8,
-  )
-  return decoded | {"rgb": tf.gather(frames, clip["rgb"])}
+  decoded = dict(clip)
+  jpegs, indices = decoded.pop("jpegs"), decoded.pop("jpeg_indices")
+  frames = tf.map_fn(decode_frame, jpegs, fn_output_signature=tf.uint8)
+  decoded["rgb"] = tf.gather(frames, indices)
+  return decoded
+
+
+def decode_frame(jpeg: tf.Tensor | bytes) -> tf.Tensor:
+  """A stored frame as an image, uint8 [S, S, 3] RGB, as OpenCV would decode it."""
+  return tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
 
 
 def _host_batches(stream: tf.data.Dataset, dataset: Dataset) -> Iterator[HostBatch]:

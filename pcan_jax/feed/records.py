@@ -1,4 +1,4 @@
-"""What one stored clip holds: written by `data/`, read by `input_pipeline`.
+"""What one stored clip holds: written by `pcan_dataset_builder`, read by `pipeline`.
 
 Coordinates. A keypoint is (x, y) in pixels, x to the right, y down; x = 0, y = 0 is the centre of
 the first pixel. A clip is cut out at its box and resized, and its keypoints are moved and scaled

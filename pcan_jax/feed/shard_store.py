@@ -17,7 +17,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from pcan_jax.clips.source_layout import ClipSource, Problem
+from pcan_jax.clips.problems import Problem
+from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import Encoding
 from pcan_jax.feed.records import SCHEMA_VERSION
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import av
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
+from pcan_jax.clips.skeleton import draw_skeletons
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.prediction.recognizer import Prediction
 from pcan_jax.prediction.videos import Video, Window
@@ -24,8 +25,7 @@ _MARGIN = 16
 _ROW_HEIGHT = 42
 _TEXT_SCALE = 0.45
 
-# RGB. The three of the skeleton and the two of the bars differ for colour-blind eyes as well.
-_LEFT, _RIGHT, _MIDDLE = (255, 150, 40), (60, 170, 255), (240, 240, 240)
+# RGB; colour-blind eyes tell the bars apart as well.
 _ACTION_BAR, _BODY_BAR = (86, 180, 233), (230, 159, 0)
 _BACKGROUND, _TRACK = (24, 24, 27), (63, 63, 70)
 _TEXT, _FAINT_TEXT = (250, 250, 250), (180, 180, 186)
@@ -75,31 +75,6 @@ def write_overlay(
       container.mux(stream.encode(shown))
     container.mux(stream.encode())
   unfinished.replace(path)
-
-
-def draw_skeletons(
-  image: UInt8[np.ndarray, "h w 3"],
-  keypoints: Float[np.ndarray, "m v 2"],
-  scores: Float[np.ndarray, "m v"],
-  layout: KeypointLayout,
-) -> None:
-  """Draws the skeletons of one frame, in pixels of the image: left orange, right blue."""
-  thickness = max(round(image.shape[0] / 320), 1)
-  colours = [_joint_colour(joint) for joint in layout.joints]
-  for joints, found in zip(keypoints, (scores > 0) & (keypoints != 0).any(axis=-1)):
-    # Joints far outside the image would overflow OpenCV's coordinates.
-    points = np.clip(joints, -1e4, 1e4).round().astype(int).tolist()
-    for start, end in layout.limbs:
-      if found[start] and found[end]:
-        cv2.line(image, points[start], points[end], colours[end], thickness, cv2.LINE_AA)
-    for joint in np.flatnonzero(found):
-      cv2.circle(image, points[joint], thickness + 1, colours[joint], -1, cv2.LINE_AA)
-
-
-def _joint_colour(joint: str) -> tuple[int, int, int]:
-  if joint.startswith("left_"):
-    return _LEFT
-  return _RIGHT if joint.startswith("right_") else _MIDDLE
 
 
 def draw_panel(

@@ -24,9 +24,9 @@ from pcan_jax.clips.persons import strongest_persons
 from pcan_jax.clips.pose_files import PoseFiles, open_poses
 from pcan_jax.clips.sampling import FrameSampling, test_clips
 from pcan_jax.clips.stored_frames import Encoding, encode_frame, move_keypoints
+from pcan_jax.evaluation.results import HostOutputs
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
-from pcan_jax.network.pcan import Outputs
 from pcan_jax.prediction.videos import Video, Window
 from pcan_jax.spec import ModelSpec, PyTree
 
@@ -48,7 +48,7 @@ class Prediction:
   """
 
   tree: LabelTree
-  outputs: Outputs
+  outputs: HostOutputs
 
   def top_actions(self, count: int = 5, branch: str = "fused") -> list[tuple[str, float]]:
     """The likeliest actions and their probabilities, best first."""

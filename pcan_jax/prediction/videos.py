@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from pcan_jax.clips.pose_files import PoseFiles
-from pcan_jax.clips.source_layout import VIDEO_SUFFIXES
+from pcan_jax.clips.video_files import clip_id
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,25 +128,3 @@ def check_window(seconds: float | None, stride: float | None) -> None:
       raise ValueError(f"the {name} must be a positive number of seconds, not {value}")
   if stride is not None and seconds is None:
     raise ValueError(f"a stride of {stride} s needs a window; give its length in seconds")
-
-
-def clip_id(path: pathlib.Path) -> str:
-  """The name under which poses of a video are kept: that of the file without its suffix."""
-  return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
-
-
-def find_videos(path: str | os.PathLike[str]) -> list[pathlib.Path]:
-  """A video, or all videos in a folder and the folders below it, in the order of their paths.
-
-  Raises:
-    FileNotFoundError: there is nothing at `path`, or no video in the folder.
-  """
-  path = pathlib.Path(path)
-  if path.is_file():
-    return [path]
-  if not path.is_dir():
-    raise FileNotFoundError(f"no video or folder at {path}")
-  found = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-  if not found:
-    raise FileNotFoundError(f"{path} holds no video ({' '.join(VIDEO_SUFFIXES)})")
-  return found

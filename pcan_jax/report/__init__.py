@@ -1,5 +1,18 @@
-"""A page with tables and figures about an evaluated run, and files for a paper beside it."""
+"""A page with tables and figures about an evaluated run, and files for a paper beside it.
 
-from pcan_jax.report.write import write_report
+Raises:
+  ModuleNotFoundError: a library of the extra `pcan_jax[report]` is not installed.
+"""
+
+try:
+  from pcan_jax.report.write import write_report
+except ModuleNotFoundError as error:
+  library = (error.name or "").partition(".")[0]
+  if library == "pcan_jax":
+    raise
+  raise ModuleNotFoundError(
+    f"a report needs {library}, which is not installed: pip install 'pcan_jax[report]'",
+    name=library,
+  ) from error
 
 __all__ = ["write_report"]

@@ -1,20 +1,16 @@
-"""Figures with a place for every class: accuracy, gain over a baseline, confusion, difficulty."""
+"""Figures of accuracies by class: of every action, gains over a baseline, by difficulty."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from pcan_jax.labels import LabelTree
 from pcan_jax.report import statistics, style
 
 _ROW = 0.19  # inches
-_NUMBERED_CLASSES = 30
-_SMALL = 6.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,46 +19,46 @@ class Rows:
 
   Attributes:
     actions: from top to bottom.
-    places: of the actions on the y axis, which points down.
-    headings: names of body parts and their places.
+    y: of the actions on the y axis, which points down.
+    headings: names of body parts and where they are on it.
   """
 
   actions: Int[np.ndarray, " k"]
-  places: Float[np.ndarray, " k"]
+  y: Float[np.ndarray, " k"]
   headings: list[tuple[str, float]]
 
   @property
   def height(self) -> float:
     """In inches."""
-    return _ROW * (self.places[-1] + 1.5)
+    return _ROW * (self.y[-1] + 1.5)
 
 
 def arrange(tree: LabelTree, rank: Float[np.ndarray, " k"] | Int[np.ndarray, " k"]) -> Rows:
   """Groups actions by body part; within one the highest rank comes first, NaN last."""
-  actions, places, headings = [], [], []
-  place = 0.0
+  actions, ys, headings = [], [], []
+  y = 0.0
   for body in dict.fromkeys(sorted(tree.parents)):
     members = np.flatnonzero(np.asarray(tree.parents) == body)
     keys = np.where(np.isnan(rank[members]), -np.inf, rank[members])
-    headings.append((tree.bodies[body], place))
+    headings.append((tree.bodies[body], y))
     for action in members[np.argsort(-keys, kind="stable")]:
-      place += 1
+      y += 1
       actions.append(action)
-      places.append(place)
-    place += 1.4
-  return Rows(np.array(actions), np.array(places), headings)
+      ys.append(y)
+    y += 1.4
+  return Rows(np.array(actions), np.array(ys), headings)
 
 
 def _label_rows(axis: Axes, rows: Rows, tree: LabelTree) -> None:
   labels = [style.short(tree.actions[action]) for action in rows.actions]
-  axis.set_yticks(rows.places, labels)
+  axis.set_yticks(rows.y, labels)
   axis.tick_params(axis="y", length=0)
   axis.spines["left"].set_visible(False)
-  axis.set_ylim(rows.places[-1] + 0.8, -0.8)
-  for name, place in rows.headings:
+  axis.set_ylim(rows.y[-1] + 0.8, -0.8)
+  for name, y in rows.headings:
     axis.annotate(
       style.short(name),
-      (0, place),
+      (0, y),
       xycoords=("axes fraction", "data"),
       xytext=(-4, 0),
       textcoords="offset points",
@@ -103,12 +99,12 @@ def accuracy_figure(
   _label_rows(left, rows, tree)
   right = np.diag(confusion)
   low, high = statistics.wilson_interval(right, support)
-  left.barh(rows.places, accuracy[rows.actions], height=0.62, color=style.RUN)
-  left.hlines(rows.places, low[rows.actions], high[rows.actions], color=style.BLACK, lw=0.8)
+  left.barh(rows.y, accuracy[rows.actions], height=0.62, color=style.RUN)
+  left.hlines(rows.y, low[rows.actions], high[rows.actions], color=style.BLACK, lw=0.8)
   if baseline_accuracy is not None:
     left.plot(
       baseline_accuracy[rows.actions],
-      rows.places,
+      rows.y,
       "D",
       ms=4.5,
       mfc="white",
@@ -117,18 +113,18 @@ def accuracy_figure(
       ls="none",
       clip_on=False,
     )
-  for action, place in zip(rows.actions, rows.places):
+  for action, y in zip(rows.actions, rows.y):
     if not support[action]:
-      left.text(0.01, place, "no clips", va="center", size=7, color=style.GREY)
+      left.text(0.01, y, "no clips", va="center", size=7, color=style.GREY)
   left.set_xlim(0, 1.01)
   left.set_xticks(np.arange(0, 1.01, 0.2))
   style.percent_axis(left)
   left.set_xlabel("accuracy in %")
   for axis, (name, counts) in zip(axes[1:], supports.items()):
-    axis.barh(rows.places, counts[rows.actions], height=0.62, color=style.PALE)
-    for place, count in zip(rows.places, counts[rows.actions]):
+    axis.barh(rows.y, counts[rows.actions], height=0.62, color=style.PALE)
+    for y, count in zip(rows.y, counts[rows.actions]):
       axis.annotate(
-        f"{count:,}", (count, place), (2, 0), textcoords="offset points", va="center", size=7
+        f"{count:,}", (count, y), (2, 0), textcoords="offset points", va="center", size=7
       )
     axis.set_xlim(0, max(counts.max(), 1) * 1.35)
     axis.set_xlabel(f"clips, {name}")
@@ -158,12 +154,12 @@ def gain_figure(
   _label_rows(axis, rows, tree)
   values = np.nan_to_num(gain[rows.actions])
   colours = [style.RIGHT if value > 0 else style.WRONG for value in values]
-  axis.barh(rows.places, values, height=0.62, color=colours)
-  for action, place, value in zip(rows.actions, rows.places, values):
+  axis.barh(rows.y, values, height=0.62, color=colours)
+  for action, y, value in zip(rows.actions, rows.y, values):
     text = f"{100 * value:+.1f}" if value else "0"
     axis.annotate(
       f"{text}  ({support[action]})" if support[action] else "no clips",
-      (value, place),
+      (value, y),
       (3 if value >= 0 else -3, 0),
       textcoords="offset points",
       ha="left" if value >= 0 else "right",
@@ -201,11 +197,11 @@ def difficulty_figure(
     bars.insert(0, (names[1], baseline_accuracy, style.BASELINE))
   width = 0.76 / len(bars)
   for index, (name, accuracy, colour) in enumerate(bars):
-    for place, classes in enumerate(groups.values()):
+    for group, classes in enumerate(groups.values()):
       if not classes.size:
         continue
       mean = accuracy[classes].mean()
-      x = place + (index - (len(bars) - 1) / 2) * width
+      x = group + (index - (len(bars) - 1) / 2) * width
       axis.bar(x, mean, width * 0.94, color=colour, label=style.short(name))
       axis.annotate(
         f"{100 * mean:.1f}", (x, mean), (0, 2), textcoords="offset points", ha="center", size=8
@@ -226,67 +222,3 @@ def difficulty_figure(
     unique = dict(zip(texts, handles))
     axis.legend(unique.values(), unique.keys(), loc="upper left", bbox_to_anchor=(1.0, 1.0))
   return figure
-
-
-def confusion_figure(
-  confusion: Int[np.ndarray, "k k"], names: Sequence[str], parents: Sequence[int] | None = None
-) -> Figure:
-  """Shares of every class's clips by predicted class.
-
-  Args:
-    confusion: clips by true class (rows) and predicted class.
-    names: of the classes.
-    parents: body parts of actions, by which rows and columns are grouped.
-  """
-  order = np.argsort(parents, kind="stable") if parents is not None else np.arange(len(names))
-  ordered = confusion[order][:, order]
-  support = ordered.sum(axis=1, keepdims=True)
-  shares = ordered / np.maximum(support, 1)
-  count = len(names)
-  cell = 0.42 if count <= 12 else 0.28 if count <= _NUMBERED_CLASSES else 0.185
-  margin = style.label_width(names, 7.0)
-  side = max(cell * count, 2.0)
-  figure = style.new_figure(side + margin + 1.1, side + margin + 0.6, "compressed")
-  axis = figure.subplots()
-  norm = PowerNorm(0.5, 0, 1)
-  image = axis.imshow(shares, cmap=style.SHARES, norm=norm, interpolation="nearest")
-  size = 8 if count <= _NUMBERED_CLASSES else _SMALL
-  labels = [style.short(names[index]) for index in order]
-  axis.set_xticks(range(count), labels, rotation=90, size=size)
-  axis.set_yticks(range(count), labels, size=size)
-  axis.tick_params(length=0)
-  axis.spines[:].set_visible(False)
-  axis.set_xlabel("predicted")
-  axis.set_ylabel("true")
-  if count <= _NUMBERED_CLASSES:
-    for row, column in np.argwhere(ordered > 0):
-      share = shares[row, column]
-      axis.text(
-        column,
-        row,
-        f"{100 * share:.0f}",
-        ha="center",
-        va="center",
-        size=8 if count <= 12 else 6,
-        color="white" if norm(share) > 0.6 else style.BLACK,
-      )
-  if parents is not None:
-    sorted_parents = np.asarray(parents)[order]
-    separate(axis, np.flatnonzero(np.diff(sorted_parents)) + 0.5)
-  else:
-    separate(axis, [])
-  bar = figure.colorbar(image, ax=axis, shrink=min(1.0, 2.6 / side), pad=0.02, aspect=16)
-  bar.set_ticks([0, 0.05, 0.2, 0.5, 1], labels=["0", "5", "20", "50", "100"])
-  bar.set_label("% of the true class's clips")
-  bar.outline.set_visible(False)
-  return figure
-
-
-def separate(axis: Axes, edges: Sequence[float] | Float[np.ndarray, " _"]) -> None:
-  """Lines between groups of rows and columns of a matrix, and a frame around it."""
-  for edge in edges:
-    axis.axhline(edge, color=style.INK, lw=0.6)
-    axis.axvline(edge, color=style.INK, lw=0.6)
-  axis.spines[:].set_visible(True)
-  axis.spines[:].set_color(style.INK)
-  axis.spines[:].set_linewidth(0.6)

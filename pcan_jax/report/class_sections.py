@@ -1,18 +1,18 @@
 """The sections that look at classes one by one."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from pcan_jax.report import class_figures, statistics
-from pcan_jax.report.material import Material
+from pcan_jax.report import class_figures, matrix_figures, statistics
 from pcan_jax.report.page import Picture, Section, Table
+from pcan_jax.report.report_data import ReportData
 
 _MOST_CONFUSIONS = 10
 
 
-def accuracies(material: Material) -> Section:
+def accuracies(data: ReportData) -> Section:
   """Accuracy and support of every action."""
-  tree, accuracy, support = material.tree, material.accuracy, material.support
+  tree, accuracy, support = data.tree, data.accuracy, data.support
   seen = np.flatnonzero(support)
   worst, best = seen[accuracy[seen].argmin()], seen[accuracy[seen].argmax()]
   paragraphs = [
@@ -22,19 +22,19 @@ def accuracies(material: Material) -> Section:
   ]
   if len(seen) < tree.num_actions:
     paragraphs.append(f"{tree.num_actions - len(seen)} action(s) have no clips in this split.")
-  if material.train_support is None:
-    paragraphs.append(f"Training clips are not counted. {material.data_note}".strip())
-  order = "training" if material.train_support is not None else "evaluated"
+  if data.dataset.train_support is None:
+    paragraphs.append(f"Training clips are not counted. {data.dataset.train_note}".strip())
+  order = "training" if data.dataset.train_support is not None else "evaluated"
   caption = (
     f"Share of each action's clips that were recognised, with Wilson's 95 % interval; within a "
     f"body part by the number of {order} clips."
   )
-  if material.baseline is not None:
-    caption += f" Diamonds: {material.names[1]}."
+  if data.baseline is not None:
+    caption += f" Diamonds: {data.names[1]}."
   picture = Picture(
     "class_accuracy",
     class_figures.accuracy_figure(
-      tree, material.confusions["action"], material.train_support, material.baseline_accuracy
+      tree, data.run.confusions["action"], data.dataset.train_support, data.baseline_accuracy
     ),
     caption,
     f"Bars of the accuracy of {tree.num_actions} actions by body part. {paragraphs[0]} The same "
@@ -44,40 +44,33 @@ def accuracies(material: Material) -> Section:
     "accuracy",
     "Accuracy by action",
     paragraphs,
-    [_class_table(material)],
+    [_class_table(data)],
     [picture],
   )
 
 
-def _class_table(material: Material) -> Table:
-  tree = material.tree
+def _class_table(data: ReportData) -> Table:
+  tree = data.tree
   rows = class_figures.arrange(
-    tree, material.support if material.train_support is None else material.train_support
+    tree, data.support if data.dataset.train_support is None else data.dataset.train_support
   )
-  header = ["action", "id", "body part", "clips evaluated", "accuracy in %"]
-  if material.train_support is not None:
+  header = ["action", "id", "body part", "clips evaluated", *_headings(data, "accuracy")]
+  if data.dataset.train_support is not None:
     header.insert(3, "clips in training")
-  if material.baseline is not None:
-    header += [f"{material.names[1]} in %", "gain"]
   lines = []
   for action in rows.actions:
     line = [tree.actions[action], str(action), tree.bodies[tree.parents[action]]]
-    if material.train_support is not None:
-      line.append(str(material.train_support[action]))
-    line.append(str(material.support[action]))
-    accuracy = material.accuracy[action]
-    line.append(_percent(accuracy))
-    if material.baseline_accuracy is not None:
-      baseline = material.baseline_accuracy[action]
-      line += [_percent(baseline), _percent(accuracy - baseline, "+.1f")]
-    lines.append(line)
+    if data.dataset.train_support is not None:
+      line.append(str(data.dataset.train_support[action]))
+    line.append(str(data.support[action]))
+    lines.append(line + _compare(data, np.array([action])))
   return Table("Every action in numbers", header, lines, folded=True)
 
 
-def confusions(material: Material) -> Section:
+def confusions(data: ReportData) -> Section:
   """Both confusion matrices, and the most frequent confusions."""
-  tree = material.tree
-  actions, bodies = material.confusions["action"], material.confusions["body"]
+  tree = data.tree
+  actions, bodies = data.run.confusions["action"], data.run.confusions["body"]
   wrong = actions - np.diag(np.diag(actions))
   pairs = [divmod(int(index), tree.num_actions) for index in np.argsort(-wrong, axis=None)]
   pairs = [(true, predicted) for true, predicted in pairs if wrong[true, predicted]]
@@ -109,14 +102,14 @@ def confusions(material: Material) -> Section:
   pictures = [
     Picture(
       "confusion_body",
-      class_figures.confusion_figure(bodies, tree.bodies),
+      matrix_figures.confusion_figure(bodies, tree.bodies),
       f"Body parts, by their own classifier. {how}",
       f"Confusion matrix of {tree.num_bodies} body parts; "
       f"{100 * np.trace(bodies) / bodies.sum():.1f} % of the clips are on its diagonal.",
     ),
     Picture(
       "confusion_action",
-      class_figures.confusion_figure(actions, tree.actions, tree.parents),
+      matrix_figures.confusion_figure(actions, tree.actions, tree.parents),
       f"Actions, grouped by body part. {how}",
       f"Confusion matrix of {tree.num_actions} actions; "
       f"{100 * np.trace(actions) / actions.sum():.1f} % of the clips are on its diagonal. The most "
@@ -126,11 +119,11 @@ def confusions(material: Material) -> Section:
   return Section("confusion", "Confusions", paragraphs, [table] * bool(pairs), pictures)
 
 
-def difficulty(material: Material) -> Section:
+def difficulty(data: ReportData) -> Section:
   """Difficulty groups by the baseline's accuracy (figure 3)."""
-  reference = material.baseline_accuracy
-  judge = material.names[1] if reference is not None else "the run itself"
-  groups = statistics.difficulty_groups(reference if reference is not None else material.accuracy)
+  reference = data.baseline_accuracy
+  judge = data.names[1] if reference is not None else "the run itself"
+  groups = statistics.difficulty_groups(reference if reference is not None else data.accuracy)
   low, high = (round(100 * x) for x in (statistics.HARD_BELOW, statistics.EASY_ABOVE))
   paragraphs = [
     f"Actions are hard if {judge} recognises less than {low} % of their clips, easy above "
@@ -149,19 +142,12 @@ def difficulty(material: Material) -> Section:
     )
   rows = []
   for name, classes in groups.items():
-    line = [name, str(len(classes)), str(int(material.support[classes].sum()))]
-    mean = _mean(material.accuracy[classes])
-    line.append(_percent(mean))
-    if reference is not None:
-      before = _mean(reference[classes])
-      line += [_percent(before), _percent(mean - before, "+.1f")]
-    rows.append(line)
-  header = ["group", "actions", "clips", f"{material.names[0]} in %"]
-  if reference is not None:
-    header += [f"{material.names[1]} in %", "gain"]
+    counts = [str(len(classes)), str(int(data.support[classes].sum()))]
+    rows.append([name, *counts, *_compare(data, classes)])
+  header = ["group", "actions", "clips", *_headings(data, data.names[0])]
   picture = Picture(
     "difficulty",
-    class_figures.difficulty_figure(groups, material.accuracy, reference, material.names),
+    class_figures.difficulty_figure(groups, data.accuracy, reference, data.names),
     "Mean of the accuracies of the actions of each group.",
     "Bars of the mean accuracy of hard, medium and easy actions; the table above has the figures.",
   )
@@ -169,26 +155,40 @@ def difficulty(material: Material) -> Section:
   return Section("difficulty", "Hard, medium and easy actions", paragraphs, [table], [picture])
 
 
-def gains(material: Material) -> Section:
+def gains(data: ReportData) -> Section:
   """Gain of every action over the baseline (figure 5)."""
   anchor, title = "gain", "Gain by action"
-  if material.baseline_accuracy is None:
+  if data.baseline_accuracy is None:
     return Section(anchor, title, ["No baseline was given; --baseline=WORKDIR names one."])
-  gain = material.accuracy - material.baseline_accuracy
-  seen = gain[material.support > 0]
+  gain = data.accuracy - data.baseline_accuracy
+  seen = gain[data.support > 0]
   up, down = int((seen > 0).sum()), int((seen < 0).sum())
   sentence = (
     f"Of {len(seen)} actions, {up} gain, {len(seen) - up - down} stay and {down} lose accuracy."
   )
   picture = Picture(
     "class_gain",
-    class_figures.gain_figure(material.tree, gain, material.support, material.names),
-    f"Accuracy of {material.names[0]} minus that of {material.names[1]}, sorted within body parts; "
+    class_figures.gain_figure(data.tree, gain, data.support, data.names),
+    f"Accuracy of {data.names[0]} minus that of {data.names[1]}, sorted within body parts; "
     "in brackets the number of clips.",
     f"Bars of the gain of every action. {sentence}",
   )
   few = "Actions with few clips move in large steps: look at the number of clips in brackets."
   return Section(anchor, title, [sentence, few], pictures=[picture])
+
+
+def _headings(data: ReportData, own: str) -> list[str]:
+  """Of the columns that `_compare` fills."""
+  return [f"{own} in %"] + ([] if data.baseline is None else [f"{data.names[1]} in %", "gain"])
+
+
+def _compare(data: ReportData, actions: Int[np.ndarray, " _"]) -> list[str]:
+  """The mean accuracy of actions, that of the baseline, and the difference."""
+  own = _mean(data.accuracy[actions])
+  if data.baseline_accuracy is None:
+    return [_percent(own)]
+  baseline = _mean(data.baseline_accuracy[actions])
+  return [_percent(own), _percent(baseline), _percent(own - baseline, "+.1f")]
 
 
 def _mean(values: Float[np.ndarray, " _"]) -> float:

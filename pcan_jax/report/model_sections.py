@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pcan_jax.report import prototype_figures, style, training_figures
-from pcan_jax.report.material import Material
+from pcan_jax.report import map_figures, matrix_figures, style, training_figures
 from pcan_jax.report.page import Picture, Section, Table
+from pcan_jax.report.report_data import ReportData
 
 _NO_PROTOTYPES = "This run has no prototypes (config.model.prototypes is false)."
 _NO_EVENTS = "There are no TensorBoard events in the working directory."
@@ -12,23 +12,23 @@ _MOST_ALIKE = 8
 _CLASSES_SIDE_BY_SIDE = 30
 
 
-def ambiguous_sets(material: Material) -> Section:
+def ambiguous_sets(data: ReportData) -> Section:
   """How the ambiguous sets grew and shrank over training."""
   anchor, title = "sets", "Ambiguous sets over training"
-  streams = [stream for stream in material.streams if f"{stream}/num_tp" in material.curves]
+  streams = [stream for stream in data.streams if f"{stream}/num_tp" in data.curves]
   if not streams:
     return Section(anchor, title, [_NO_EVENTS])
-  batch_size = material.run.description.config.optimizer.batch_size
+  batch_size = data.run.spec.config.optimizer.batch_size
   sentences = []
   for stream in streams:
-    values = material.curves[f"{stream}/num_tp"].values / batch_size
+    values = data.curves[f"{stream}/num_tp"].values / batch_size
     sentences.append(
       f"In the {style.BRANCH_NAMES[stream]} stream, confident clips (TP) go from "
       f"{100 * values[0]:.0f} to {100 * values[-1]:.0f} % of a batch."
     )
   picture = Picture(
     "ambiguous_sets",
-    training_figures.sets_figure(material.curves, streams, batch_size),
+    training_figures.sets_figure(data.curves, streams, batch_size),
     "Every panel has a scale of its own. TP and the three FN sets make up a batch; FP holds the "
     "clips of A1 and A2 again, filed under the action they were taken for.",
     " ".join(["Sizes of the ambiguous sets over training.", *sentences]),
@@ -37,26 +37,25 @@ def ambiguous_sets(material: Material) -> Section:
     "Training sorts each batch by what is predicted for its augmented clips (PCAN section 3.2). "
     + " ".join(sentences)
   ]
-  if not material.prototypes:
+  if not data.prototypes:
     paragraphs.append(f"{_NO_PROTOTYPES} The sets are only counted.")
   return Section(anchor, title, paragraphs, pictures=[picture])
 
 
-def similarities(material: Material) -> Section:
+def similarities(data: ReportData) -> Section:
   """Cosine similarities of prototypes."""
   anchor, title = "prototypes", "Similarity of prototypes"
-  if not material.prototypes:
+  if not data.prototypes:
     return Section(anchor, title, [_NO_PROTOTYPES])
-  tree = material.tree
+  tree = data.tree
   pictures = []
   sentences = []
   parents = np.asarray(tree.parents)
   siblings = (parents[:, None] == parents) & ~np.eye(len(parents), dtype=bool)
   strangers = parents[:, None] != parents
   alike = []
-  for stream in material.streams:
-    directions = prototype_figures.unit(material.prototypes[stream]["action"].astype(np.float64))
-    cosines = directions @ directions.T
+  for stream in data.streams:
+    cosines = matrix_figures.cosines(data.prototypes[stream]["action"])
     means = [
       f"{cosines[pairs].mean():+.2f} {where}"
       for pairs, where in ((siblings, "within a body part"), (strangers, "across body parts"))
@@ -69,14 +68,14 @@ def similarities(material: Material) -> Section:
       alike.append((cosines[first, second], stream, first, second))
   alike.sort(key=lambda pair: -pair[0])
   for level, names, groups in (("action", tree.actions, tree.parents), ("body", tree.bodies, None)):
-    matrices = {s: material.prototypes[s][level] for s in material.streams}
+    matrices = {s: data.prototypes[s][level] for s in data.streams}
     together = len(names) <= _CLASSES_SIDE_BY_SIDE
     for figure_streams in [list(matrices)] if together else [[stream] for stream in matrices]:
       suffix = "" if together else f"_{figure_streams[0]}"
       pictures.append(
         Picture(
           f"prototypes_{level}{suffix}",
-          prototype_figures.similarity_figure(
+          matrix_figures.similarity_figure(
             {stream: matrices[stream] for stream in figure_streams}, names, groups
           ),
           f"Cosine similarity of the prototypes of {style.LEVEL_NAMES[level]}"
@@ -107,24 +106,25 @@ def similarities(material: Material) -> Section:
   )
 
 
-def embeddings(material: Material) -> Section:
+def embeddings(data: ReportData) -> Section:
   """A map of embedded clips with the prototypes."""
   anchor, title = "map", "Map of clips and prototypes"
-  if not material.prototypes:
+  if not data.prototypes:
     return Section(anchor, title, [_NO_PROTOTYPES])
-  run, tree = material.run, material.tree
-  chosen = prototype_figures.subset(len(run.actions))
+  run, tree = data.run, data.tree
+  actions = run.labels["action"]
+  chosen = map_figures.subset(len(actions))
   pictures, methods = [], set()
-  for stream in material.streams:
-    clips, prototypes, method = prototype_figures.spread_out(
-      run.results.embeddings[stream]["action"][chosen], material.prototypes[stream]["action"]
+  for stream in data.streams:
+    clips, prototypes, method = map_figures.spread_out(
+      run.results.outputs[stream]["action"]["embedding"][chosen], data.prototypes[stream]["action"]
     )
     methods.add(method)
     name = style.BRANCH_NAMES[stream]
     pictures.append(
       Picture(
         f"map_{stream}",
-        prototype_figures.map_figure(tree, clips, run.actions[chosen], prototypes),
+        map_figures.map_figure(tree, clips, actions[chosen], prototypes),
         f"Stream {name}: action embeddings of {len(chosen):,} clips, and the prototypes in boxes.",
         f"{method} map of the action embeddings of {len(chosen)} clips of the {name} stream with "
         f"{tree.num_actions} prototypes, coloured by body part.",
@@ -134,16 +134,16 @@ def embeddings(material: Material) -> Section:
     f"Directions of embeddings on a plane by {' and '.join(sorted(methods))}, with a fixed seed. "
     "Neighbours can be trusted, distances between groups cannot."
   )
-  if len(chosen) < len(run.actions):
-    paragraph += f" {len(chosen):,} of {len(run.actions):,} clips, drawn at random, are shown."
+  if len(chosen) < len(actions):
+    paragraph += f" {len(chosen):,} of {len(actions):,} clips, drawn at random, are shown."
   return Section(anchor, title, [paragraph], pictures=pictures)
 
 
-def training(material: Material) -> Section:
+def training(data: ReportData) -> Section:
   """Losses and accuracies over training."""
   anchor, title = "training", "Training"
-  curves = material.curves
-  streams = [stream for stream in material.streams if f"{stream}/action_top1" in curves]
+  curves = data.curves
+  streams = [stream for stream in data.streams if f"{stream}/action_top1" in curves]
   if not streams or "loss" not in curves:
     return Section(anchor, title, [_NO_EVENTS])
   loss = curves["loss"]

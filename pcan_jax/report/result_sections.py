@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+from pcan_jax.evaluation.metrics import measure
 from pcan_jax.evaluation.results import TABLE_COLUMNS
 from pcan_jax.report import score_figures, statistics, style, tables
-from pcan_jax.report.material import Material
 from pcan_jax.report.page import Picture, Section, Table
+from pcan_jax.report.report_data import ReportData
 from pcan_jax.report.tables import Row
 
 _RESAMPLING = (
@@ -14,12 +15,11 @@ _RESAMPLING = (
 )
 
 
-def results(material: Material, rows: Sequence[Row]) -> Section:
+def results(data: ReportData, rows: Sequence[Row]) -> Section:
   """The row of table 1, and how sure its figures are."""
-  run = material.run
-  drawn = statistics.bootstrap(
-    [statistics.answers(run, branch) for branch in run.branches], run.actions, run.tree
-  )
+  run = data.run
+  predictions = [run.predictions[branch] for branch in run.branches]
+  drawn = statistics.bootstrap(predictions, run.labels["action"], run.tree)
   intervals = []
   for branch, values in zip(run.branches, drawn):
     cells = []
@@ -28,12 +28,12 @@ def results(material: Material, rows: Sequence[Row]) -> Section:
       cells.append(f"{100 * low:.1f} to {100 * high:.1f}")
     intervals.append([style.BRANCH_NAMES[branch], *cells])
   paragraphs = ["Figures are those of table 1 of the PCAN paper (arXiv 2412.14719)."]
-  if len(material.streams) == 1:
+  if len(data.streams) == 1:
     paragraphs.append("The run has one stream, so there is nothing to fuse.")
   if any(row.source == "paper" for row in rows):
     paragraphs.append(
       "The labels are MA-52's, so the paper's rows are given too. They are of MA-52's test split: "
-      "only a run evaluated there can be held against them."
+      "only a run evaluated there can be compared with them."
     )
   return Section(
     "results",
@@ -55,22 +55,23 @@ def results(material: Material, rows: Sequence[Row]) -> Section:
   )
 
 
-def differences(material: Material) -> Section:
+def differences(data: ReportData) -> Section:
   """Differences to the baseline on the same clips."""
   anchor, title = "differences", "Differences to the baseline"
-  run, baseline = material.run, material.baseline
+  run, baseline = data.run, data.baseline
   if baseline is None:
     return Section(anchor, title, ["No baseline was given; --baseline=WORKDIR names one."])
   # Runs of different streams are compared as wholes.
   branches = run.branches if run.branches == baseline.branches else ("fused",)
-  given = [statistics.answers(one, branch) for branch in branches for one in (run, baseline)]
-  drawn = statistics.bootstrap(given, run.actions, run.tree)
+  actions = run.labels["action"]
+  predictions = [one.predictions[branch] for branch in branches for one in (run, baseline)]
+  drawn = statistics.bootstrap(predictions, actions, run.tree)
   metrics, tests = [], []
   found = {name: {} for name in TABLE_COLUMNS.values()}
   for index, branch in enumerate(branches):
     which = f", {style.BRANCH_NAMES[branch]}" if len(branches) > 1 else ""
     ours, theirs = (
-      statistics.measure(one, run.actions, run.tree) for one in given[2 * index : 2 * index + 2]
+      measure(one, actions, run.tree) for one in predictions[2 * index : 2 * index + 2]
     )
     for metric, name in TABLE_COLUMNS.items():
       difference = ours[metric] - theirs[metric]
@@ -85,10 +86,8 @@ def differences(material: Material) -> Section:
           f"{100 * low:+.2f} to {100 * high:+.2f}",
         ]
       )
-    for level, true in (("action", run.actions), ("body", run.bodies)):
-      test = statistics.mcnemar(
-        run.predicted(level, branch) == true, baseline.predicted(level, branch) == true
-      )
+    for level in run.labels:
+      test = statistics.mcnemar(run.right(level, branch), baseline.right(level, branch))
       p_value = f"{test.p_value:.3f}" if test.p_value >= 0.001 else f"{test.p_value:.1e}"
       tests.append(
         [style.LEVEL_NAMES[level] + which, str(test.only_run), str(test.only_baseline), p_value]
@@ -99,7 +98,7 @@ def differences(material: Material) -> Section:
       f"The comparison is not fair: scores are averaged over {run.results.num_clips} samples of "
       f"each clip here, over {baseline.results.num_clips} in the baseline."
     )
-  names = [style.short(name) for name in material.names]
+  names = [style.short(name) for name in data.names]
   header = ["", *names, "difference", "95 % interval"]
   count = len(TABLE_COLUMNS)
   tables_of_metrics = [
@@ -126,7 +125,7 @@ def differences(material: Material) -> Section:
     [
       Picture(
         "differences",
-        score_figures.difference_figure(found, material.names),
+        score_figures.difference_figure(found, data.names),
         "Differences with their 95 % intervals; an interval that excludes 0 speaks against chance.",
         f"Differences of the metrics with intervals. {paragraphs[0]}",
       )
@@ -142,30 +141,26 @@ def _in_words(body: Sequence[str], action: Sequence[str], test: Sequence[str]) -
   )
 
 
-def ambiguous_clips(material: Material) -> Section:
+def ambiguous_clips(data: ReportData) -> Section:
   """Predicted distributions of ambiguous clips beside their frames (figure 4)."""
-  run, baseline, tree = material.run, material.baseline, material.tree
+  run, baseline, tree = data.run, data.baseline, data.tree
   pictures = []
-  for number, example in enumerate(material.examples, start=1):
+  for number, example in enumerate(data.examples, start=1):
     clip = run.results.ids[example.row]
-    true = int(run.actions[example.row])
-    columns = {
-      style.BRANCH_NAMES[branch]: {
-        level: run.results.probabilities[branch][level][example.row] for level in ("action", "body")
-      }
-      for branch in run.branches
-    }
+    true = int(run.labels["action"][example.row])
+    sources = {style.BRANCH_NAMES[branch]: (run, branch) for branch in run.branches}
     if baseline is not None:
-      columns["baseline"] = {
-        level: baseline.results.probabilities["fused"][level][example.row]
-        for level in ("action", "body")
-      }
+      sources["baseline"] = (baseline, "fused")
+    columns = {
+      name: {level: one.probabilities(level, branch)[example.row] for level in run.labels}
+      for name, (one, branch) in sources.items()
+    }
     likeliest = next(iter(columns.values()))["action"]
     best = int(likeliest.argmax())
     pictures.append(
       Picture(
         f"clip_{number}",
-        score_figures.clip_figure(tree, true, columns, material.frames.get(clip)),
+        score_figures.clip_figure(tree, true, columns, data.dataset.frames.get(clip)),
         f"{clip}: {tree.actions[true]} ({tree.bodies[tree.parents[true]]}). {example.kind}.",
         f"Probabilities for clip {clip}. True action: {tree.actions[true]}, given "
         f"{100 * likeliest[true]:.0f} %. Predicted: {tree.actions[best]}, "
@@ -177,35 +172,33 @@ def ambiguous_clips(material: Material) -> Section:
     "probability. Bars are probabilities in %; the true class is blue, a wrong prediction "
     "vermillion."
   ]
-  if material.data_note:
-    paragraphs.append(f"Frames are missing. {material.data_note}")
+  if data.dataset.frames_note:
+    paragraphs.append(f"Frames are missing. {data.dataset.frames_note}")
   return Section("clips", "Ambiguous clips", paragraphs, pictures=pictures)
 
 
-def calibration(material: Material) -> Section:
+def calibration(data: ReportData) -> Section:
   """How far probabilities can be trusted."""
-  run, baseline = material.run, material.baseline
-  runs = {material.names[0]: (run, style.RUN)}
+  run, baseline = data.run, data.baseline
+  runs = {data.names[0]: (run, style.RUN)}
   if baseline is not None:
-    runs[material.names[1]] = (baseline, style.BASELINE)
+    runs[data.names[1]] = (baseline, style.BASELINE)
   levels = {
     level: {
-      name: statistics.calibrate(one.results.probabilities["fused"][level], true)
-      for name, (one, _) in runs.items()
+      name: statistics.calibrate(one.probabilities(level), true) for name, (one, _) in runs.items()
     }
-    for level, true in (("action", run.actions), ("body", run.bodies))
+    for level, true in run.labels.items()
   }
   rows = []
   for branch in run.branches:
-    scores = run.results.probabilities[branch]
     errors = [
-      statistics.calibrate(scores[level], true).error
-      for level, true in (("action", run.actions), ("body", run.bodies))
+      statistics.calibrate(run.probabilities(level, branch), true).error
+      for level, true in run.labels.items()
     ]
     rows.append([style.BRANCH_NAMES[branch], *(f"{100 * error:.1f}" for error in errors)])
-  found = levels["action"][material.names[0]]
-  mean_confidence = float(run.results.probabilities["fused"]["action"].max(axis=1).mean())
-  accuracy = float((run.predicted("action") == run.actions).mean())
+  found = levels["action"][data.names[0]]
+  mean_confidence = float(run.probabilities("action").max(axis=1).mean())
+  accuracy = float(run.right("action").mean())
   tendency = "over" if mean_confidence > accuracy else "under"
   picture = Picture(
     "calibration",

@@ -10,7 +10,7 @@ from pcan_jax.labels import LabelTree
 from pcan_jax.report import style
 from pcan_jax.report.statistics import Calibration
 
-_SHOWN_ACTIONS = 5
+_SHOWN_ACTIONS, _SHOWN_BODIES = 5, 4
 
 
 def reliability_figure(
@@ -83,8 +83,8 @@ def clip_figure(
   """
   first = next(iter(columns.values()))
   actions = _shown(tree, true, columns)
-  bodies = np.argsort(-first["body"], kind="stable")[: max(4, 1)]
-  bodies = np.array([*dict.fromkeys([tree.parents[true], *bodies])])[:4]
+  bodies = np.argsort(-first["body"], kind="stable")[:_SHOWN_BODIES]
+  bodies = np.array([*dict.fromkeys([tree.parents[true], *bodies])])[:_SHOWN_BODIES]
   labels = [tree.actions[a] for a in actions] + [tree.bodies[b] for b in bodies]
   margin = style.label_width(labels)
   width = margin + 1.45 * len(columns)
@@ -111,15 +111,15 @@ def clip_figure(
     ):
       values = probabilities[level]
       best = int(values.argmax())
-      places = np.arange(len(classes))
+      y = np.arange(len(classes))
       colours = [
         style.RIGHT if c == own else style.WRONG if c == best else style.PALE for c in classes
       ]
-      axis.barh(places, values[classes], height=0.7, color=colours)
-      for place, c in zip(places, classes):
+      axis.barh(y, values[classes], height=0.7, color=colours)
+      for y_of_bar, c in zip(y, classes):
         axis.annotate(
           f"{100 * values[c]:.0f}",
-          (values[c], place),
+          (values[c], y_of_bar),
           (2, 0),
           textcoords="offset points",
           va="center",
@@ -131,7 +131,7 @@ def clip_figure(
       axis.set_xticks([])
       axis.tick_params(length=0)
       axis.spines["bottom"].set_visible(False)
-      axis.set_yticks(places, [style.short(names[c]) for c in classes])
+      axis.set_yticks(y, [style.short(names[c]) for c in classes])
       if column == 0:
         for text, c in zip(axis.get_yticklabels(), classes):
           text.set_weight("bold" if c == own else "normal")
@@ -165,13 +165,13 @@ def difference_figure(
   axis = figure.subplots()
   axis.axvline(0, color=style.INK, lw=0.8)
   for index, branch in enumerate(branches):
-    places = np.arange(len(differences)) + (index - (len(branches) - 1) / 2) * step
+    y = np.arange(len(differences)) + (index - (len(branches) - 1) / 2) * step
     centre, low, high = np.array([of_metric[branch] for of_metric in differences.values()]).T
     colour = style.BRANCHES[branch]
-    axis.hlines(places, low, high, color=colour, lw=1.3)
+    axis.hlines(y, low, high, color=colour, lw=1.3)
     axis.plot(
       centre,
-      places,
+      y,
       "osD"[index],
       ms=4.5,
       color=colour,

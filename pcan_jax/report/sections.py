@@ -4,62 +4,62 @@ import json
 from collections.abc import Sequence
 
 from pcan_jax.report import class_sections, model_sections, result_sections
-from pcan_jax.report.material import Material
+from pcan_jax.report.evaluated_run import EvaluatedRun
 from pcan_jax.report.page import Section
-from pcan_jax.report.run import Run
+from pcan_jax.report.report_data import ReportData
 from pcan_jax.report.tables import Row
 
 
-def title(material: Material) -> str:
+def title(data: ReportData) -> str:
   """The title of the page."""
-  run, baseline = material.names
+  run, baseline = data.names
   return f"Report on {run}" + (f", compared with {baseline}" if baseline else "")
 
 
-def facts(material: Material) -> dict[str, str]:
+def facts(data: ReportData) -> dict[str, str]:
   """What the page is about, by name."""
-  run, config = material.run, material.run.description.config
-  streams = " and ".join(material.streams)
+  run, config = data.run, data.run.spec.config
+  streams = " and ".join(data.streams)
   model = "PCAN, with prototypes" if config.model.prototypes else "PoseConv3D, without prototypes"
   found = {
     "Evaluated": f"{len(run.results.ids):,} clips of the split {run.split!r}, {_samples(run)}",
     "Data set": str(config.data.path),
     "Labels": f"{run.tree.num_actions} actions of {run.tree.num_bodies} body parts",
     "Network": f"{model}; {streams}"
-    + (f", joined by {config.model.fusion} fusion" if len(material.streams) > 1 else ""),
+    + (f", joined by {config.model.fusion} fusion" if len(data.streams) > 1 else ""),
     "Checkpoint": f"{run.workdir}, step {run.step:,}",
   }
-  if material.baseline is not None:
-    other = material.baseline
+  if data.baseline is not None:
+    other = data.baseline
     found["Baseline"] = f"{other.workdir}, step {other.step:,}, {_samples(other)}"
   return found
 
 
-def _samples(run: Run) -> str:
+def _samples(run: EvaluatedRun) -> str:
   """How its scores came about."""
   samples = run.results.num_clips
   return f"scores averaged over {samples} samples of each" if samples > 1 else "sampled once each"
 
 
-def sections(material: Material, rows: Sequence[Row]) -> list[Section]:
+def sections(data: ReportData, rows: Sequence[Row]) -> list[Section]:
   """All sections; one that a run has nothing for says why."""
   return [
-    result_sections.results(material, rows),
-    result_sections.differences(material),
-    class_sections.accuracies(material),
-    class_sections.confusions(material),
-    class_sections.difficulty(material),
-    class_sections.gains(material),
-    result_sections.ambiguous_clips(material),
-    model_sections.ambiguous_sets(material),
-    model_sections.similarities(material),
-    model_sections.embeddings(material),
-    result_sections.calibration(material),
-    model_sections.training(material),
+    result_sections.results(data, rows),
+    result_sections.differences(data),
+    class_sections.accuracies(data),
+    class_sections.confusions(data),
+    class_sections.difficulty(data),
+    class_sections.gains(data),
+    result_sections.ambiguous_clips(data),
+    model_sections.ambiguous_sets(data),
+    model_sections.similarities(data),
+    model_sections.embeddings(data),
+    result_sections.calibration(data),
+    model_sections.training(data),
     Section(
       "config",
       "Configuration",
       ["The complete config of the run, as its checkpoint holds it."],
-      code=json.dumps(material.run.description.to_json()["config"], indent=2),
+      code=json.dumps(data.run.spec.to_json()["config"], indent=2),
     ),
   ]

@@ -10,24 +10,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
-from pcan_jax.evaluation.metrics import TOP_K, f1_scores
+from pcan_jax.evaluation.metrics import Predictions, measure
 from pcan_jax.labels import LabelTree
-from pcan_jax.report.run import Run
 
 RESAMPLES = 2000
 COVERAGE = 0.95
 CALIBRATION_BINS = 15
 
 HARD_BELOW, EASY_ABOVE = 0.5, 0.6
-DIFFICULTIES = ("hard", "medium", "easy")
-
-
-def confusion_matrix(
-  true: Int[np.ndarray, " n"], predicted: Int[np.ndarray, " n"], num_classes: int
-) -> Int[np.ndarray, "k k"]:
-  """Clips by true class (rows) and predicted class (columns)."""
-  pairs = np.bincount(true * num_classes + predicted, minlength=num_classes**2)
-  return pairs.reshape(num_classes, num_classes)
 
 
 def class_accuracy(confusion: Int[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:
@@ -99,59 +89,8 @@ def calibrate(probabilities: Float[np.ndarray, "n k"], true: Int[np.ndarray, " n
   )
 
 
-@dataclasses.dataclass(frozen=True)
-class Answers:
-  """What a branch said of N clips.
-
-  Attributes:
-    action, body: predicted classes.
-    top5: whether the true action is among the five likeliest.
-  """
-
-  action: Int[np.ndarray, " n"]
-  body: Int[np.ndarray, " n"]
-  top5: Bool[np.ndarray, " n"]
-
-
-def answers(run: Run, branch: str) -> Answers:
-  """The predictions of a branch of a run."""
-  scores = run.results.probabilities[branch]["action"]
-  best = np.argsort(-scores, axis=1, kind="stable")[:, :TOP_K]
-  return Answers(
-    action=run.predicted("action", branch),
-    body=run.predicted("body", branch),
-    top5=(best == run.actions[:, None]).any(axis=1),
-  )
-
-
-def measure(
-  given: Answers,
-  actions: Int[np.ndarray, " n"],
-  tree: LabelTree,
-  chosen: Int[np.ndarray, " m"] | None = None,
-) -> dict[str, float]:
-  """The metrics of the paper's table 1, of all clips or of those chosen (with repetitions)."""
-  if chosen is None:
-    chosen = np.arange(len(actions))
-  true = actions[chosen]
-  action = confusion_matrix(true, given.action[chosen], tree.num_actions)
-  body = confusion_matrix(np.asarray(tree.parents)[true], given.body[chosen], tree.num_bodies)
-  body_macro, body_micro = f1_scores(body)
-  action_macro, action_micro = f1_scores(action)
-  return {
-    "body_top1": float(np.trace(body) / len(chosen)),
-    "action_top1": float(np.trace(action) / len(chosen)),
-    "action_top5": float(given.top5[chosen].mean()),
-    "f1_body_macro": body_macro,
-    "f1_body_micro": body_micro,
-    "f1_action_macro": action_macro,
-    "f1_action_micro": action_micro,
-    "f1_mean": (body_macro + body_micro + action_macro + action_micro) / 4,
-  }
-
-
 def bootstrap(
-  given: Sequence[Answers], actions: Int[np.ndarray, " n"], tree: LabelTree, seed: int = 0
+  given: Sequence[Predictions], actions: Int[np.ndarray, " n"], tree: LabelTree, seed: int = 0
 ) -> list[dict[str, Float[np.ndarray, " resamples"]]]:
   """Metrics of clips drawn anew with replacement.
 

@@ -96,7 +96,7 @@ def save(figure: Figure, path: pathlib.Path) -> bytes:
   picture = io.BytesIO()
   figure.savefig(picture, format="png", dpi=_PIXELS_PER_INCH, metadata={"Software": None})
   path.with_suffix(".png").write_bytes(picture.getvalue())
-  figure.set_layout_engine("none")  # all has found its place, which takes longer than drawing
+  figure.set_layout_engine("none")  # laid out above, which takes longer than drawing
   figure.savefig(
     path.with_suffix(".pdf"), metadata={"CreationDate": None, "Creator": None, "Producer": None}
   )

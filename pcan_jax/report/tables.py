@@ -4,24 +4,20 @@ import dataclasses
 from collections.abc import Sequence
 
 from pcan_jax.evaluation.results import TABLE_COLUMNS
-from pcan_jax.labels import LabelTree, get_tree
+from pcan_jax.labels import get_tree
 from pcan_jax.report import style
-from pcan_jax.report.run import Run
+from pcan_jax.report.evaluated_run import EvaluatedRun
 
-# In %, of MA-52's test split: body top-1, action top-1 and top-5, F1 of body parts macro and micro,
-# of actions macro and micro, and the mean of the four.
 _PAPER = {
-  "PoseConv3D": {
-    "rgb": (77.77, 56.30, 86.11, 69.87, 77.77, 35.80, 56.30, 59.93),
-    "pose": (74.60, 50.93, 84.98, 67.31, 74.60, 31.07, 50.93, 55.98),
-    "fused": (80.95, 63.52, 90.23, 74.96, 80.95, 47.20, 63.52, 66.66),
-  },
-  "PCAN": {
-    "rgb": (79.36, 60.03, 87.65, 72.37, 79.36, 43.29, 60.03, 63.76),
-    "pose": (76.99, 56.51, 87.13, 71.33, 76.99, 42.28, 56.51, 61.78),
-    "fused": (82.30, 66.74, 91.75, 77.02, 82.30, 53.83, 66.74, 69.97),
-  },
+  ("PoseConv3D", "rgb"): (77.77, 56.30, 86.11, 69.87, 77.77, 35.80, 56.30, 59.93),
+  ("PoseConv3D", "pose"): (74.60, 50.93, 84.98, 67.31, 74.60, 31.07, 50.93, 55.98),
+  ("PoseConv3D", "fused"): (80.95, 63.52, 90.23, 74.96, 80.95, 47.20, 63.52, 66.66),
+  ("PCAN", "rgb"): (79.36, 60.03, 87.65, 72.37, 79.36, 43.29, 60.03, 63.76),
+  ("PCAN", "pose"): (76.99, 56.51, 87.13, 71.33, 76.99, 42.28, 56.51, 61.78),
+  ("PCAN", "fused"): (82.30, 66.74, 91.75, 77.02, 82.30, 53.83, 66.74, 69.97),
 }
+"""Table 1 of the PCAN paper: in % on MA-52's test split, in the order of `TABLE_COLUMNS`."""
+
 HEADER = ("method", "streams", *TABLE_COLUMNS.values())
 
 
@@ -46,13 +42,8 @@ class Row:
     return (self.method, self.streams, *(f"{value:.2f}" for value in self.values))
 
 
-def is_ma52(tree: LabelTree) -> bool:
-  """Whether the labels are MA-52's, so that the paper's rows can stand beside a run's."""
-  return tree == get_tree("ma52")
-
-
-def table_rows(run: Run, baseline: Run | None) -> list[Row]:
-  """The run's rows, the baseline's and, for MA-52's labels, those of the paper."""
+def table_rows(run: EvaluatedRun, baseline: EvaluatedRun | None) -> list[Row]:
+  """The run's rows, the baseline's and, if the labels are MA-52's, those of the paper."""
   rows = []
   runs = {"run": run} if baseline is None else {"run": run, "baseline": baseline}
   for source, one in runs.items():
@@ -60,11 +51,15 @@ def table_rows(run: Run, baseline: Run | None) -> list[Row]:
       metrics = one.results.metrics[branch]
       values = tuple(100 * metrics[name] for name in TABLE_COLUMNS)
       rows.append(Row(one.name, style.BRANCH_NAMES[branch], values, source))
-  if is_ma52(run.tree):
-    for method, of_method in _PAPER.items():
-      for branch, values in of_method.items():
-        rows.append(Row(f"{method}, MA-52 test", style.BRANCH_NAMES[branch], values, "paper"))
-  return rows
+  return rows + paper_rows() if run.tree == get_tree("ma52") else rows
+
+
+def paper_rows() -> list[Row]:
+  """Table 1 of the paper."""
+  return [
+    Row(f"{method}, MA-52 test", style.BRANCH_NAMES[branch], values, "paper")
+    for (method, branch), values in _PAPER.items()
+  ]
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -1,15 +1,16 @@
 """Figures of a training run: losses, accuracies, and how the ambiguous sets grew and shrank."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pcan_jax.report import style
-from pcan_jax.report.run import Curve
+from pcan_jax.report.evaluated_run import Curve
 
-SETS = {
+_SETS = {
   "num_tp": "TP: action and body part right",
   "num_fn_a1": "FN A1: only body part right",
   "num_fn_a2": "FN A2: both wrong",
@@ -27,6 +28,7 @@ _LOSSES = {
   "pda": "diversity (PDA)",
 }
 _ACCURACIES = {"action_top1": "top-1 of actions in %", "body_top1": "top-1 of body parts in %"}
+_EVALUATION = {"marker": "o", "ls": (0, (1, 1.5)), "ms": 3.5, "mfc": "white", "lw": 1}
 _COLUMNS = 4
 
 
@@ -49,11 +51,11 @@ def _panels(count: int) -> tuple[Figure, Sequence[Axes]]:
 
 def sets_figure(curves: dict[str, Curve], streams: Sequence[str], batch_size: int) -> Figure:
   """Sizes of the ambiguous sets over training, as shares of a batch."""
-  names = [name for name in SETS if f"{streams[0]}/{name}" in curves]
+  names = [name for name in _SETS if f"{streams[0]}/{name}" in curves]
   figure, axes = _panels(len(names))
   for axis, name in zip(axes, names):
-    _plot_streams(axis, curves, streams, name, 1 / batch_size)
-    axis.set_title(SETS[name], size=8)
+    _plot_streams(axis, curves, streams, name, scale=1 / batch_size, lw=1.3)
+    axis.set_title(_SETS[name], size=8)
     axis.set_ylim(0)
     style.percent_axis(axis, "y")
   _name_streams(figure, streams)
@@ -79,11 +81,11 @@ def training_figure(curves: dict[str, Curve], streams: Sequence[str]) -> Figure:
   }
   figure, axes = _panels(len(per_stream) + len(whole))
   for axis, (name, title) in zip(axes, per_stream.items()):
-    _plot_streams(axis, curves, streams, name, 1.0)
+    _plot_streams(axis, curves, streams, name, lw=1.3)
     axis.set_title(title, size=8)
     axis.set_ylim(0)
     if name in _ACCURACIES:
-      _plot_evaluations(axis, curves, streams, name)
+      _plot_streams(axis, curves, streams, name, prefix="eval/", **_EVALUATION)
       axis.set_ylim(0, 1.03)
       style.percent_axis(axis, "y")
   for axis, (name, title) in zip(axes[len(per_stream) :], whole.items()):
@@ -95,30 +97,20 @@ def training_figure(curves: dict[str, Curve], streams: Sequence[str]) -> Figure:
 
 
 def _plot_streams(
-  axis: Axes, curves: dict[str, Curve], streams: Sequence[str], name: str, scale: float
+  axis: Axes,
+  curves: dict[str, Curve],
+  streams: Sequence[str],
+  name: str,
+  *,
+  prefix: str = "",
+  scale: float = 1.0,
+  **line: Any,
 ) -> None:
+  """Draws the curves PREFIX + STREAM/NAME that there are, as lines with some properties."""
   for stream in streams:
-    curve = curves.get(f"{stream}/{name}")
+    curve = curves.get(f"{prefix}{stream}/{name}")
     if curve is not None:
-      axis.plot(curve.steps, curve.values * scale, color=style.BRANCHES[stream], lw=1.3)
-
-
-def _plot_evaluations(
-  axis: Axes, curves: dict[str, Curve], streams: Sequence[str], name: str
-) -> None:
-  for stream in streams:
-    curve = curves.get(f"eval/{stream}/{name}")
-    if curve is not None:
-      axis.plot(
-        curve.steps,
-        curve.values,
-        "o",
-        ls=(0, (1, 1.5)),
-        ms=3.5,
-        mfc="white",
-        lw=1,
-        color=style.BRANCHES[stream],
-      )
+      axis.plot(curve.steps, curve.values * scale, color=style.BRANCHES[stream], **line)
 
 
 def _name_streams(figure: Figure, streams: Sequence[str]) -> None:

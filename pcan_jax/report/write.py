@@ -4,14 +4,8 @@ import logging
 import os
 import pathlib
 
-import numpy as np
-
-from pcan_jax.feed import input_pipeline
-from pcan_jax.feed.input_pipeline import Dataset
-from pcan_jax.feed.shard_labels import read_actions
-from pcan_jax.report import examples, page, sections, style, tables
-from pcan_jax.report.material import Material
-from pcan_jax.report.run import Run, align, read_curves, read_prototypes, read_run
+from pcan_jax.report import page, sections, style, tables
+from pcan_jax.report.report_data import read_report_data
 
 _log = logging.getLogger(__name__)
 
@@ -38,72 +32,24 @@ def write_report(
     The page: `index.html`, with `table.md`, `table.tex` and `figures/` beside it.
 
   Raises:
-    FileNotFoundError: a run has no checkpoint, or has not been evaluated on the split.
+    FileNotFoundError: a run has no checkpoint, or has not been evaluated on the split, or there is
+      no data set at `data_path`.
     ValueError: the split has no labels, or the baseline was evaluated on other clips, on other
       labels or with another label tree.
   """
-  run = read_run(workdir, split)
-  compared = align(read_run(baseline, run.split), run) if baseline is not None else None
-  chosen = examples.choose_examples(run, compared)
-  material = Material(
-    run=run,
-    baseline=compared,
-    prototypes=read_prototypes(run),
-    curves=read_curves(run.workdir),
-    examples=chosen,
-    **_from_dataset(run, chosen, data_path),
-  )
-  folder = pathlib.Path(output) if output is not None else run.workdir / "report"
+  data = read_report_data(workdir, baseline=baseline, split=split, data_path=data_path)
+  folder = pathlib.Path(output) if output is not None else data.run.workdir / "report"
   folder.mkdir(parents=True, exist_ok=True)
-  rows = tables.table_rows(run, compared)
+  rows = tables.table_rows(data.run, data.baseline)
   (folder / "table.md").write_text(tables.markdown(rows), encoding="utf-8")
   (folder / "table.tex").write_text(tables.latex(rows), encoding="utf-8")
   with style.applied():
     page.write_page(
       folder / "index.html",
-      title=sections.title(material),
-      facts=sections.facts(material),
-      sections=sections.sections(material, rows),
+      title=sections.title(data),
+      facts=sections.facts(data),
+      sections=sections.sections(data, rows),
       figures=folder / "figures",
     )
-  _log.info("%s: report in %s", run.workdir, folder)
+  _log.info("%s: report in %s", data.run.workdir, folder)
   return folder / "index.html"
-
-
-def _from_dataset(
-  run: Run, chosen: list[examples.Example], data_path: str | os.PathLike[str] | None
-) -> dict[str, object]:
-  """The parts of `Material` that come from the data set."""
-  config = run.description.config.data
-  path = data_path if data_path is not None else config.path
-  try:
-    dataset = input_pipeline.open_dataset(path)
-  except FileNotFoundError:
-    if data_path is not None:
-      raise
-    return _without_frames(f"There is no data set at {path}; --data names another place.")
-  if dataset.tree != run.tree:
-    return _without_frames(f"The data set at {path} has another label tree.")
-  if run.split not in dataset.builder.info.splits:
-    return _without_frames(f"The data set at {path} has no split {run.split!r}.")
-  ids = [run.results.ids[example.row] for example in chosen]
-  frames = examples.read_frames(dataset, run.split, ids)
-  missing = [clip for clip in ids if clip not in frames]
-  note = f"The data set at {path} lacks {', '.join(missing)}." if missing else ""
-  return {
-    "train_support": _count_training_clips(dataset, config.train_split, run.tree.num_actions),
-    "frames": frames,
-    "data_note": note,
-  }
-
-
-def _without_frames(note: str) -> dict[str, object]:
-  return {"train_support": None, "frames": {}, "data_note": note}
-
-
-def _count_training_clips(dataset: Dataset, split: str, num_actions: int) -> np.ndarray | None:
-  if split not in dataset.builder.info.splits:
-    return None
-  info = dataset.builder.info.splits[split]
-  actions = read_actions(info.filepaths, info.shard_lengths)
-  return np.bincount(actions[actions >= 0], minlength=num_actions)

@@ -1,9 +1,9 @@
 """Reads the tensors of a PyTorch checkpoint without PyTorch, and without running what it contains.
 
-A checkpoint is a pickle beside raw storages. The pickle is interpreted by the small machine below:
-it knows the instructions that plain data are made of and PyTorch's constructors of tensors.
-Anything else that the pickle names - an optimizer's enum, mmengine's message hub - becomes a
-`Placeholder`: nothing is imported, nothing is called.
+A checkpoint is a pickle beside raw storages. Python's own unpickler reads it, as far as
+`pcan_jax.clips.safe_pickle` lets it: names lead to our own constructors of tensors. Anything else
+that the pickle names - an optimizer's enum, mmengine's message hub - becomes a `Placeholder`:
+nothing is imported, nothing is called.
 
 Both layouts of `torch.save` are read: the zip archive of PyTorch 1.6 and later, and the stream of
 pickles before it, which OpenMMLab still publishes.
@@ -15,6 +15,8 @@ import math
 import mmap
 import os
 import pathlib
+import pickle
+import reprlib
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -23,11 +25,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from pcan_jax.clips.pickle_machine import PickleMachine
+from pcan_jax.clips.safe_pickle import DAMAGED, Function, checked_pickle
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _MAX_DIMS = 16
+_MAX_STRANGERS = 1000  # names that are not known
 _BYTES_PER_FILE_BYTE = 4  # tensors may share a storage, but not without end
 
 _STORAGE_DTYPES = {
@@ -47,11 +50,18 @@ _STORAGE_DTYPES = {
 class Placeholder:
   """Stands for an object of a class or a call that the reader does not know; holds nothing."""
 
-  def __init__(self, name: str) -> None:
-    self.name = name
+  name = ""
+
+  def __new__(cls, *_: Any, **__: Any) -> "Placeholder":
+    return super().__new__(cls)
 
   def __repr__(self) -> str:
     return f"<{self.name}>"
+
+  def _ignore(self, *_: Any) -> None:
+    """Whatever is put into one is lost."""
+
+  __setstate__ = __setitem__ = append = extend = add = _ignore
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +100,16 @@ class _Tensor:
     )
     return view.copy()
 
+  def __setstate__(self, state: Any) -> None:
+    """Attributes of a tensor are of no use here."""
+
+
+class _Dict(dict):
+  """An OrderedDict; its attributes, as a state dict's `_metadata`, are of no use here."""
+
+  def __setstate__(self, state: Any) -> None:
+    pass
+
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   """The tensors of a checkpoint, by name.
@@ -116,10 +136,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       file.seek(0)
       content, load = _read_zip(file) if is_zip else _read_legacy(file)
       return _load_tensors(_find_state_dict(content), load, path.stat().st_size)
-  except (
-    ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError, OSError,
-    RuntimeError, struct.error, zipfile.BadZipFile,
-  ) as error:  # fmt: skip
+  except (*DAMAGED, OSError, RuntimeError, zipfile.BadZipFile) as error:
     reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
     raise ValueError(f"{path}: cannot be read as a PyTorch checkpoint: {reason}") from error
 
@@ -139,7 +156,7 @@ def _load_tensors(
 ) -> dict[str, np.ndarray]:
   strangers = [name for name, value in entries.items() if not isinstance(value, _Tensor)]
   if strangers:
-    shown = ", ".join(f"{name!r} ({entries[name]!r:.40})" for name in strangers[:5])
+    shown = ", ".join(f"{name!r} ({reprlib.repr(entries[name])})" for name in strangers[:5])
     raise ValueError(f"{len(strangers)} entries of the state dict are not dense tensors: {shown}")
   size = sum(math.prod(t.shape) * t.storage.dtype.itemsize for t in entries.values())
   if size > _BYTES_PER_FILE_BYTE * file_size:
@@ -185,22 +202,22 @@ def _read_zip(file: io.BufferedReader) -> tuple[Any, Callable[[_Storage], np.nda
       raise ValueError(f"the zip archive has no member {name!r}")
     return _numbers(archive.read(name), storage)
 
-  return _Machine().run(io.BytesIO(archive.read(pickles[0]))), load
+  return _Unpickler(io.BytesIO(archive.read(pickles[0]))).load(), load
 
 
 def _read_legacy(file: io.BufferedReader) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
   # A map knows where it ends, whatever length the pickle claims for a string.
   stream = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-  if _Machine().run(stream) != _LEGACY_MAGIC:
+  if _Unpickler(stream).load() != _LEGACY_MAGIC:
     raise ValueError("it does not start as a file of torch.save does")
-  protocol, system = _Machine().run(stream), _Machine().run(stream)
+  protocol, system = _Unpickler(stream).load(), _Unpickler(stream).load()
   if protocol != _LEGACY_PROTOCOL or system.get("little_endian") is not True:
-    raise ValueError(f"legacy protocol {protocol} with {system} is not supported")
-  machine = _Machine()
-  content = machine.run(stream)
+    raise ValueError(f"legacy protocol {reprlib.repr((protocol, system))} is not supported")
+  unpickler = _Unpickler(stream)
+  content = unpickler.load()
   starts = {}
-  for key in _Machine().run(stream):
-    storage = machine.storages[key]
+  for key in _Unpickler(stream).load():
+    storage = unpickler.storages[key]
     (numel,) = struct.unpack("<q", stream.read(8))
     starts[key] = stream.tell()
     if numel != storage.numel:
@@ -214,123 +231,87 @@ def _read_legacy(file: io.BufferedReader) -> tuple[Any, Callable[[_Storage], np.
   return content, load
 
 
-@dataclasses.dataclass(frozen=True)
-class _Global:
-  """What the pickle refers to as MODULE.NAME; calling it is up to the machine."""
+class _Unpickler(pickle.Unpickler):
+  """Makes storages and tensors besides plain data, and placeholders of everything else.
 
-  name: str
+  Args:
+    file: stands where a pickle begins, and is left behind it.
+  """
 
-
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
-  counts = (offset, *shape, *strides)
-  if not isinstance(storage, _Storage) or not all(type(n) is int and n >= 0 for n in counts):
-    raise ValueError("a tensor without a storage, an offset, a shape and strides")
-  if len(shape) != len(strides) or len(shape) > _MAX_DIMS:
-    raise ValueError(f"a tensor of shape {str(shape)[:60]} with strides {str(strides)[:60]}")
-  return _Tensor(storage, offset, tuple(shape), tuple(strides))
-
-
-# Functions of PyTorch whose calls are understood, and what stands in for them here.
-_CALLS: dict[str, Callable[..., Any]] = {
-  "torch._utils._rebuild_tensor_v2": _tensor,
-  "torch._utils._rebuild_tensor": _tensor,
-  "torch._utils._rebuild_parameter": lambda data, *_: data,
-  "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
-  # Tensors with attributes: the function and the arguments that rebuild the tensor itself.
-  "torch._tensor._rebuild_from_type_v2": lambda call, kind, args, state: _call(call, args),
-  "collections.OrderedDict": lambda pairs=(): {_key(key): value for key, value in pairs},
-  "torch.Size": lambda sizes=(): tuple(sizes),
-}
-
-
-def _call(function: Any, args: Any) -> Any:
-  if not isinstance(args, tuple):
-    raise ValueError("a call without a tuple of arguments")
-  if isinstance(function, _Global) and function.name in _CALLS:
-    return _CALLS[function.name](*args)
-  return Placeholder(getattr(function, "name", "a call"))
-
-
-def _key(key: Any) -> Any:
-  """Keys of other kinds do not occur, and hashing a deeply nested one ends in a crash."""
-  if key is None or isinstance(key, str | int | float | bytes | _Global | Placeholder):
-    return key
-  if isinstance(key, tuple) and not any(isinstance(part, tuple) for part in key):
-    return tuple(map(_key, key))
-  raise ValueError(f"a {type(key).__name__} as the key of a dict")
-
-
-class _Machine(PickleMachine):
-  """Makes storages and tensors besides plain data, and placeholders of everything else."""
-
-  checked_key = staticmethod(_key)
-
-  def __init__(self) -> None:
-    super().__init__()
+  def __init__(self, file: io.BytesIO | mmap.mmap) -> None:
+    pickle_alone = checked_pickle(file)
+    super().__init__(pickle_alone, encoding="latin1")
     self.storages: dict[str, _Storage] = {}
+    self._pairs_left = len(pickle_alone.getbuffer())
+    self._strangers: dict[str, type[Placeholder]] = {}
+    # Functions of PyTorch whose calls are understood, and what is called instead.
+    self._functions = {
+      "torch._utils._rebuild_tensor_v2": _tensor,
+      "torch._utils._rebuild_tensor": _tensor,
+      "torch._utils._rebuild_parameter": _parameter,
+      "torch._utils._rebuild_parameter_with_state": _parameter,
+      "torch._tensor._rebuild_from_type_v2": _tensor_with_attributes,
+      "collections.OrderedDict": self._dict,
+      "torch.Size": _size,
+    }
 
-  def find(self, module: str, name: str) -> _Global:
-    return _Global(f"{module}.{name}")
+  def find_class(self, module: str, name: str) -> Function | type[Placeholder]:
+    """A function of ours, or a class of placeholders; nothing is imported."""
+    name = f"{module}.{name}"
+    if name in self._functions:
+      return Function(self._functions[name])
+    if name not in self._strangers:
+      if len(self._strangers) == _MAX_STRANGERS:
+        raise ValueError(f"it names more than {_MAX_STRANGERS} classes and functions")
+      self._strangers[name] = type("Placeholder", (Placeholder,), {"name": name})
+    return self._strangers[name]
 
-  def call(self, function: Any, arguments: Any) -> Any:
-    return _call(function, arguments)
-
-  def set_state(self, target: Any, state: Any) -> None:
-    """Attributes, as a state dict's `_metadata`, are of no use here."""
-    if not isinstance(target, dict | Placeholder | _Tensor):
-      raise ValueError(f"the pickle sets the state of a {type(target).__name__}")
-
-  def extend(self, target: Any, items: list[Any]) -> None:
-    if not isinstance(target, Placeholder):  # what is added to one is lost, as the object itself is
-      super().extend(target, items)
-
-  def update(self, target: Any, items: list[Any]) -> None:
-    if not isinstance(target, Placeholder):
-      super().update(target, items)
-
-  def _frozen_set(self, _: Any) -> None:
-    self.take_marked()
-    self.push(Placeholder("frozenset"))
-
-  def _new_object(self, _: Any) -> None:
-    self.push(_call(*self.take(2)))
-
-  def _new_object_with_keywords(self, _: Any) -> None:
-    self._push_object_of(self.take(3)[0])
-
-  def _instance(self, name: str) -> None:
-    self.take_marked()
-    self.push(Placeholder(name.replace(" ", ".")))
-
-  def _obj(self, _: Any) -> None:
-    self._push_object_of(self.take_marked()[0])
-
-  def _push_object_of(self, kind: Any) -> None:
-    self.push(Placeholder(getattr(kind, "name", "an object")))
-
-  def _persistent_id(self, _: Any) -> None:
-    (reference,) = self.take(1)
+  def persistent_load(self, reference: Any) -> _Storage:
+    """A storage, as `torch.save` refers to it."""
     if not isinstance(reference, tuple) or len(reference) not in (5, 6):
       raise ValueError("a reference to something else than a storage")
     label, kind, key, _, numel, *view = reference
-    name = kind.name.rpartition(".") if isinstance(kind, _Global) else ("", "", "")
-    if label != "storage" or name[0] not in ("torch", "torch.storage"):
-      raise ValueError(f"a reference to {str(label)[:40]!r} of {str(kind)[:60]}")
-    if name[2] not in _STORAGE_DTYPES:
+    module, _, name = getattr(kind, "name", "").rpartition(".")
+    if label != "storage" or module not in ("torch", "torch.storage"):
+      raise ValueError(f"a reference to {reprlib.repr(label)} of {reprlib.repr(kind)}")
+    if name not in _STORAGE_DTYPES:
       raise ValueError(f"storages of type {kind.name} are not supported")
     if not isinstance(key, str) or type(numel) is not int or numel < 0 or any(view):
-      raise ValueError(f"a storage with the key {str(key)[:40]!r} and {str(numel)[:40]} numbers")
-    storage = _Storage(key, _STORAGE_DTYPES[name[2]], numel)
-    self.storages[key] = storage
-    self.push(storage)
+      raise ValueError(f"a storage with the key {reprlib.repr((key, numel))}")
+    self.storages[key] = _Storage(key, _STORAGE_DTYPES[name], numel)
+    return self.storages[key]
 
-  handlers = PickleMachine.handlers | {
-    "EMPTY_SET": lambda machine, _: machine.push(Placeholder("set")),
-    "FROZENSET": _frozen_set,
-    "ADDITEMS": PickleMachine.handlers["APPENDS"],
-    "NEWOBJ": _new_object,
-    "NEWOBJ_EX": _new_object_with_keywords,
-    "INST": _instance,
-    "OBJ": _obj,
-    "BINPERSID": _persistent_id,
-  }
+  def _dict(self, pairs: Any = ()) -> _Dict:
+    """Python 2 gives an OrderedDict its items when it is made."""
+    self._pairs_left -= len(pairs)
+    if self._pairs_left < 0:
+      raise ValueError("the same items in dict after dict")
+    if not all(isinstance(key, str | int) for key, _ in pairs):
+      raise ValueError("an OrderedDict whose keys are neither text nor numbers")
+    return _Dict(pairs)
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
+  shape, strides = _size(shape), _size(strides)
+  if not isinstance(storage, _Storage) or type(offset) is not int or offset < 0:
+    raise ValueError("a tensor without a storage, an offset, a shape and strides")
+  if len(shape) != len(strides):
+    raise ValueError(f"a tensor of shape {shape} with strides {strides}")
+  return _Tensor(storage, offset, shape, strides)
+
+
+def _size(sizes: Any = ()) -> tuple[int, ...]:
+  if len(sizes) > _MAX_DIMS or not all(type(n) is int and n >= 0 for n in sizes):
+    raise ValueError(f"{reprlib.repr(sizes)} in place of a shape or strides")
+  return tuple(sizes)
+
+
+def _parameter(tensor: Any, *_: Any) -> _Tensor | Placeholder:
+  if not isinstance(tensor, _Tensor | Placeholder):
+    raise ValueError("a parameter without a tensor")
+  return tensor
+
+
+def _tensor_with_attributes(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
+  """The attributes come after the call, of one of our functions, that makes the tensor itself."""
+  return _parameter(function(*arguments))

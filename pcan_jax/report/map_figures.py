@@ -1,6 +1,4 @@
-"""Figures of the space in which prototypes live: how alike they are, and where clips lie."""
-
-from collections.abc import Sequence
+"""A map of the space in which prototypes lie: clips and prototypes on a plane."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -12,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from pcan_jax.labels import LabelTree
 from pcan_jax.report import style
-from pcan_jax.report.class_figures import separate
+from pcan_jax.report.matrix_figures import unit
 
 MOST_CLIPS = 2000
 _FEWEST_FOR_TSNE = 50
@@ -20,57 +18,6 @@ _PERPLEXITY = 30.0
 _NAMED_CLASSES = 12
 _LINE = 0.155  # inches
 _LINES_PER_COLUMN = 45
-
-
-def unit(vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-  """Vectors of length one; a zero vector stays zero."""
-  lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-  return vectors / np.where(lengths > 0, lengths, 1)
-
-
-def similarity_figure(
-  prototypes: dict[str, Float[np.ndarray, "k _"]],
-  names: Sequence[str],
-  parents: Sequence[int] | None = None,
-) -> Figure:
-  """Cosine similarities of prototypes, a matrix per stream; the diagonal is left out.
-
-  Args:
-    prototypes: per stream.
-    names: of the classes.
-    parents: body parts of actions, by which rows and columns are grouped.
-  """
-  order = np.argsort(parents, kind="stable") if parents is not None else np.arange(len(names))
-  count = len(names)
-  cell = 0.3 if count <= 12 else 0.17 if count <= 30 else 0.145
-  size = 8.0 if count <= 12 else 7.0 if count <= 30 else 6.0
-  side = max(cell * count, 1.6)
-  margin = style.label_width(names, size)
-  figure = style.new_figure(
-    side * len(prototypes) + margin + 1.2, side + margin + 0.8, "compressed"
-  )
-  axes = figure.subplots(1, len(prototypes), sharey=True, squeeze=False)[0]
-  matrices = []
-  for vectors in prototypes.values():
-    directions = unit(vectors.astype(np.float64))[order]
-    cosines = directions @ directions.T
-    np.fill_diagonal(cosines, np.nan)
-    matrices.append(cosines)
-  labels = [style.short(names[index]) for index in order]
-  seen = np.concatenate([matrix[~np.isnan(matrix)] for matrix in matrices] + [[0.0]])
-  low, high = float(seen.min()), float(max(seen.max(), seen.min() + 0.1))
-  for axis, stream, matrix in zip(axes, prototypes, matrices):
-    image = axis.imshow(matrix, cmap="cividis", vmin=low, vmax=high, interpolation="nearest")
-    axis.set_title(style.BRANCH_NAMES[stream])
-    axis.set_xticks(range(count), labels, rotation=90, size=size)
-    axis.set_yticks(range(count), labels, size=size)
-    axis.tick_params(length=0)
-    edges = [] if parents is None else np.flatnonzero(np.diff(np.asarray(parents)[order])) + 0.5
-    separate(axis, edges)
-  bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 2.6 / side), pad=0.02, aspect=16)
-  bar.set_label("cosine similarity")
-  bar.outline.set_visible(False)
-  return figure
 
 
 def spread_out(
@@ -82,7 +29,7 @@ def spread_out(
   few points are projected on their two principal axes instead.
 
   Returns:
-    Places of the clips and of the prototypes, and the name of the method.
+    Coordinates of the clips and of the prototypes, and the name of the method.
   """
   directions = np.concatenate([unit(clips), unit(prototypes)]).astype(np.float32)
   if len(directions) < _FEWEST_FOR_TSNE:
@@ -95,8 +42,8 @@ def spread_out(
     )
   # On one thread, for sums to be the same everywhere; few points gain little by more.
   with threadpool_limits(1):
-    places = plane.fit_transform(directions)
-  return places[: len(clips)], places[len(clips) :], method
+    points = plane.fit_transform(directions)
+  return points[: len(clips)], points[len(clips) :], method
 
 
 def subset(num_clips: int) -> Int[np.ndarray, " _"]:
@@ -116,9 +63,9 @@ def map_figure(
 
   Args:
     tree: the labels.
-    clips: places of the clips.
+    clips: their coordinates.
     actions: their true actions.
-    prototypes: places of the prototypes.
+    prototypes: their coordinates.
   """
   lines = tree.num_actions + tree.num_bodies
   columns = 1 if lines <= _LINES_PER_COLUMN else 2

@@ -1,38 +1,40 @@
-"""What the working directory of a run holds for a report: description, results, curves, prototypes.
+"""What the working directory of a run holds for a report: model, results, curves, prototypes.
 
 A baseline is read in the same way and brought into the order of the run that it is compared with.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 
 import jax
 import numpy as np
-import tensorflow as tf
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
 
-from pcan_jax import spec as inference
-from pcan_jax.checkpoints import Checkpoints, Description, locate
+from pcan_jax.checkpoints import Checkpoints, load_model, locate
+from pcan_jax.evaluation.metrics import Predictions, confusion_matrix
 from pcan_jax.evaluation.results import Results, results_folder
 from pcan_jax.labels import LabelTree
+from pcan_jax.spec import ModelSpec
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class EvaluatedRun:
   """An evaluated run.
 
   Attributes:
     workdir: its working directory.
-    description: what its latest checkpoint was made for.
+    spec: what the model of its latest checkpoint was made for.
     step: of that checkpoint.
     split: that was evaluated.
     results: of the evaluation; every clip has a label.
   """
 
   workdir: pathlib.Path
-  description: Description
+  spec: ModelSpec
   step: int
   split: str
   results: Results
@@ -43,27 +45,49 @@ class Run:
 
   @property
   def tree(self) -> LabelTree:
-    return self.description.tree
-
-  @property
-  def actions(self) -> Int[np.ndarray, " n"]:
-    """The true actions."""
-    return self.results.actions.astype(np.int64)
-
-  @property
-  def bodies(self) -> Int[np.ndarray, " n"]:
-    """The body parts of the true actions."""
-    return np.asarray(self.tree.parents)[self.actions]
+    return self.spec.tree
 
   @property
   def branches(self) -> tuple[str, ...]:
     """`fused` and the streams; of a run with one stream only that."""
-    streams = tuple(b for b in ("rgb", "pose") if b in self.results.probabilities)
+    streams = tuple(b for b in ("rgb", "pose") if b in self.results.outputs)
     return ("fused", *streams) if len(streams) > 1 else streams
 
-  def predicted(self, level: str, branch: str = "fused") -> Int[np.ndarray, " n"]:
-    """The likeliest class of every clip; the first of equal ones."""
-    return self.results.probabilities[branch][level].argmax(axis=1)
+  def probabilities(self, level: str, branch: str = "fused") -> Float[np.ndarray, "n _"]:
+    """Of every clip and class of a level."""
+    return self.results.outputs[branch][level]["probabilities"]
+
+  @functools.cached_property
+  def labels(self) -> dict[str, Int[np.ndarray, " n"]]:
+    """Per level the true classes; the body parts are those of the true actions."""
+    actions = self.results.actions.astype(np.int64)
+    return {"action": actions, "body": np.asarray(self.tree.parents)[actions]}
+
+  @functools.cached_property
+  def predictions(self) -> dict[str, Predictions]:
+    """What every branch predicts."""
+    return {
+      branch: Predictions.of_scores(
+        self.probabilities("action", branch),
+        self.probabilities("body", branch),
+        self.labels["action"],
+        self.tree,
+      )
+      for branch in self.results.outputs
+    }
+
+  def right(self, level: str, branch: str = "fused") -> Bool[np.ndarray, " n"]:
+    """Whether the class that is predicted of a clip is the true one."""
+    return getattr(self.predictions[branch], level) == self.labels[level]
+
+  @functools.cached_property
+  def confusions(self) -> dict[str, Int[np.ndarray, "_ _"]]:
+    """Per level the clips by true class (rows) and by the class predicted of both streams."""
+    fused, tree = self.predictions["fused"], self.tree
+    return {
+      "action": confusion_matrix(self.labels["action"], fused.action, tree.num_actions),
+      "body": confusion_matrix(self.labels["body"], fused.body, tree.num_bodies),
+    }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +103,7 @@ class Curve:
   values: Float[np.ndarray, " s"]
 
 
-def read_run(workdir: str | os.PathLike[str], split: str | None = None) -> Run:
+def read_run(workdir: str | os.PathLike[str], split: str | None = None) -> EvaluatedRun:
   """Reads a run that has been evaluated.
 
   Args:
@@ -93,23 +117,23 @@ def read_run(workdir: str | os.PathLike[str], split: str | None = None) -> Run:
   workdir = pathlib.Path(workdir)
   directory, step = locate(workdir)
   with Checkpoints(directory) as checkpoints:
-    description = checkpoints.describe(step)
-  split = split or description.config.data.eval_split
-  clips = description.config.eval.num_clips
+    spec = checkpoints.read_spec(step)
+  split = split or spec.config.data.eval_split
+  clips = spec.config.eval.num_clips
   folder = results_folder(workdir, split, clips, clips)
   results = Results.read(folder)
   if not results.ids or (np.asarray(results.actions) < 0).any():
     raise ValueError(f"{folder} holds no labels to compare with: report a split that has them")
-  classes = results.probabilities["fused"]["action"].shape[1]
-  if classes != description.tree.num_actions:
+  classes = results.outputs["fused"]["action"]["probabilities"].shape[1]
+  if classes != spec.tree.num_actions:
     raise ValueError(
-      f"{folder} holds {classes} actions, the checkpoint {description.tree.num_actions}: "
+      f"{folder} holds {classes} actions, the checkpoint {spec.tree.num_actions}: "
       "run launch.py --mode=eval with this --workdir again"
     )
-  return Run(workdir, description, step, split, results)
+  return EvaluatedRun(workdir, spec, step, split, results)
 
 
-def align(baseline: Run, run: Run) -> Run:
+def align(baseline: EvaluatedRun, run: EvaluatedRun) -> EvaluatedRun:
   """The baseline with its clips in the order of the run's.
 
   Raises:
@@ -132,8 +156,7 @@ def align(baseline: Run, run: Run) -> Run:
     baseline.results,
     ids=list(run.results.ids),
     actions=baseline.results.actions[order],
-    probabilities=jax.tree.map(lambda values: values[order], baseline.results.probabilities),
-    embeddings=jax.tree.map(lambda values: values[order], baseline.results.embeddings),
+    outputs=jax.tree.map(lambda values: values[order], baseline.results.outputs),
   )
   differ = np.flatnonzero(reordered.actions != run.results.actions)
   if differ.size:
@@ -145,11 +168,11 @@ def align(baseline: Run, run: Run) -> Run:
   return dataclasses.replace(baseline, results=reordered)
 
 
-def read_prototypes(run: Run) -> dict[str, dict[str, Float[np.ndarray, "_ _"]]]:
+def read_prototypes(run: EvaluatedRun) -> dict[str, dict[str, Float[np.ndarray, "_ _"]]]:
   """Per stream the prototypes of `action` [A, D] and `body` [B, D']; empty for a run without."""
-  if not run.description.config.model.prototypes:
+  if not run.spec.config.model.prototypes:
     return {}
-  _, variables, _, _ = inference.load(run.workdir)
+  _, variables, _ = load_model(run.workdir)
   return jax.tree.map(np.asarray, jax.device_get(dict(variables["prototypes"])))
 
 
@@ -161,7 +184,7 @@ def read_curves(workdir: str | os.PathLike[str]) -> dict[str, Curve]:
   curves = {}
   for name in events.Tags()["tensors"]:
     written = events.Tensors(name)
-    values = [tf.make_ndarray(event.tensor_proto) for event in written]
+    values = [tensor_util.make_ndarray(event.tensor_proto) for event in written]
     if all(value.ndim == 0 for value in values):
       curves[name] = Curve(
         np.array([event.step for event in written], np.int64), np.array(values, np.float64)

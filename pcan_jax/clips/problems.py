@@ -1,0 +1,48 @@
+"""What is wrong with clips that cannot be used: one message, and a table of all of them."""
+
+import csv
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+
+_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """What is wrong with one record of the source.
+
+  Attributes:
+    id: of the clip.
+    split: of the clip.
+    reason: what is wrong and what to do.
+  """
+
+  id: str
+  split: str
+  reason: str
+
+  def __str__(self) -> str:
+    return f"{self.split}/{self.id}: {self.reason}"
+
+
+def describe_problems(where: str | os.PathLike[str], problems: Sequence[Problem]) -> str:
+  """One message that shows the first few problems and counts them all."""
+  shown = "".join(f"\n  {problem}" for problem in problems[:_SHOWN])
+  more = len(problems) - _SHOWN
+  return f"{where}: {len(problems)} bad clip{'s' * (len(problems) > 1)}:{shown}" + (
+    f"\n  and {more} more" if more > 0 else ""
+  )
+
+
+def write_problems(path: pathlib.Path, problems: Sequence[Problem]) -> None:
+  """Writes a CSV file of all problems, or deletes that of an earlier run if there are none."""
+  if not problems:
+    path.unlink(missing_ok=True)
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with path.open("w", newline="", encoding="utf-8") as file:
+    rows = csv.writer(file)
+    rows.writerow(["split", "id", "reason"])
+    rows.writerows((problem.split, problem.id, problem.reason) for problem in problems)

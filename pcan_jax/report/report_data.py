@@ -1,0 +1,150 @@
+"""Gathers all that a report is written from: one or two runs, and what their data set adds."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from pcan_jax.feed.dataset import open_dataset
+from pcan_jax.feed.pipeline import read_frames
+from pcan_jax.labels import LabelTree
+from pcan_jax.report import statistics
+from pcan_jax.report.evaluated_run import (
+  Curve,
+  EvaluatedRun,
+  align,
+  read_curves,
+  read_prototypes,
+  read_run,
+)
+from pcan_jax.report.examples import Example, choose_examples
+
+_FRAMES = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetParts:
+  """What the data set adds to a report.
+
+  Attributes:
+    train_support: training clips per action; None if they cannot be counted.
+    train_note: why not.
+    frames: of the examples, by id.
+    frames_note: which are missing, and why.
+  """
+
+  train_support: Int[np.ndarray, " k"] | None
+  train_note: str
+  frames: dict[str, UInt8[np.ndarray, "_ s s 3"]]
+  frames_note: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportData:
+  """What a report is written from.
+
+  Attributes:
+    run: the report is about.
+    baseline: to compare with, its clips in the run's order.
+    prototypes: per stream and level [K, D]; empty for a run without.
+    curves: scalars over training, by name; empty if there are none.
+    examples: ambiguous clips.
+    dataset: what comes from there.
+  """
+
+  run: EvaluatedRun
+  baseline: EvaluatedRun | None
+  prototypes: dict[str, dict[str, Float[np.ndarray, "_ _"]]]
+  curves: dict[str, Curve]
+  examples: list[Example]
+  dataset: DatasetParts
+
+  @property
+  def tree(self) -> LabelTree:
+    return self.run.tree
+
+  @property
+  def streams(self) -> tuple[str, ...]:
+    return tuple(branch for branch in self.run.branches if branch != "fused")
+
+  @property
+  def names(self) -> tuple[str, str]:
+    """Of the run and of the baseline, never the same."""
+    if self.baseline is None:
+      return self.run.name, ""
+    if self.run.name == self.baseline.name:
+      return str(self.run.workdir), str(self.baseline.workdir)
+    return self.run.name, self.baseline.name
+
+  @functools.cached_property
+  def accuracy(self) -> Float[np.ndarray, " k"]:
+    """Of every action; NaN without clips."""
+    return statistics.class_accuracy(self.run.confusions["action"])
+
+  @functools.cached_property
+  def baseline_accuracy(self) -> Float[np.ndarray, " k"] | None:
+    if self.baseline is None:
+      return None
+    return statistics.class_accuracy(self.baseline.confusions["action"])
+
+  @property
+  def support(self) -> Int[np.ndarray, " k"]:
+    """Evaluated clips per action."""
+    return self.run.confusions["action"].sum(axis=1)
+
+
+def read_report_data(
+  workdir: str | os.PathLike[str],
+  *,
+  baseline: str | os.PathLike[str] | None,
+  split: str | None,
+  data_path: str | os.PathLike[str] | None,
+) -> ReportData:
+  """Reads what a report is written from; arguments and errors are those of `write_report`."""
+  run = read_run(workdir, split)
+  compared = align(read_run(baseline, run.split), run) if baseline is not None else None
+  examples = choose_examples(run, compared)
+  clips = [run.results.ids[example.row] for example in examples]
+  return ReportData(
+    run=run,
+    baseline=compared,
+    prototypes=read_prototypes(run),
+    curves=read_curves(run.workdir),
+    examples=examples,
+    dataset=_read_dataset(run, clips, data_path),
+  )
+
+
+def _read_dataset(
+  run: EvaluatedRun, clips: Sequence[str], data_path: str | os.PathLike[str] | None
+) -> DatasetParts:
+  config = run.spec.config.data
+  path = data_path if data_path is not None else config.path
+  try:
+    dataset = open_dataset(path)
+  except FileNotFoundError:
+    if data_path is not None:
+      raise
+    return _nothing(f"There is no data set at {path}; --data names another place.")
+  if dataset.tree != run.tree:
+    return _nothing(f"The data set at {path} has another label tree.")
+  train_support, train_note = None, ""
+  try:
+    actions = dataset.actions(config.train_split)
+    train_support = np.bincount(actions[actions >= 0], minlength=run.tree.num_actions)
+  except ValueError as error:  # no such split, or a data set without stored labels
+    train_note = f"{error}."
+  if run.split not in dataset.splits:
+    note = f"The data set at {path} has no split {run.split!r}."
+    return DatasetParts(train_support, train_note, {}, note)
+  frames = read_frames(dataset, run.split, clips, _FRAMES)
+  missing = [clip for clip in clips if clip not in frames]
+  note = f"The data set at {path} lacks {', '.join(missing)}." if missing else ""
+  return DatasetParts(train_support, train_note, frames, note)
+
+
+def _nothing(note: str) -> DatasetParts:
+  return DatasetParts(train_support=None, train_note=note, frames={}, frames_note=note)

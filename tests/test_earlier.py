@@ -1,0 +1,71 @@
+"""Data sets and checkpoints of earlier versions still train, evaluate and predict alike."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from pcan_jax.checkpoints import Checkpoints, load_model, locate
+from pcan_jax.evaluation.protocol import Evaluator
+from pcan_jax.evaluation.results import flatten_outputs
+from pcan_jax.feed.dataset import open_dataset
+from pcan_jax.prediction.recognizer import Recognizer
+from pcan_jax.training import loop
+from pcan_jax.training.step import compile_step
+from tests.tiny_source import make_clip
+
+EARLIER = pathlib.Path(__file__).parent / "earlier"
+EXPECTED = json.loads((EARLIER / "expected.json").read_text())
+with np.load(EARLIER / "expected.npz") as arrays:
+  EXPECTED_OUTPUTS = dict(arrays)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+  return open_dataset(EARLIER / "dataset")
+
+
+def assert_outputs(found, prefix):
+  wanted = {name: x for name, x in EXPECTED_OUTPUTS.items() if name.startswith(f"{prefix}/")}
+  wanted = {name.removeprefix(f"{prefix}/"): x for name, x in wanted.items() if name.count("/") > 1}
+  found = flatten_outputs(found)
+  assert wanted.keys() <= found.keys()
+  for name, array in wanted.items():
+    np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_run_goes_on_as_it_would_have():
+  directory, step = locate(EARLIER / "run")
+  with Checkpoints(directory) as checkpoints:
+    config = checkpoints.read_spec(step).config
+    config.data.path = str(EARLIER / "dataset")
+    run = loop.prepare(config)
+    init, step_fn = compile_step(run.spec, run.schedule, run.mesh)
+    state = loop.restore_state(checkpoints, step, init())
+  for batch, wanted in zip(run.batches(step), EXPECTED["steps"][step:]):
+    state, terms = step_fn(state, batch)
+    assert {name: float(value) for name, value in terms.items()} == pytest.approx(wanted, rel=1e-3)
+  assert int(state.step) == len(EXPECTED["steps"])
+
+
+def test_a_checkpoint_is_evaluated_to_the_same_scores(dataset):
+  spec, variables, _ = load_model(EARLIER / "run")
+  results = Evaluator(spec, dataset)(variables, "val", num_clips=2)
+  assert results.ids == EXPECTED_OUTPUTS["eval/ids"].tolist()
+  assert results.actions.tolist() == EXPECTED_OUTPUTS["eval/actions"].tolist()
+  assert_outputs(results.outputs, "eval")
+  for branch, metrics in EXPECTED["metrics"].items():
+    assert results.metrics[branch] == pytest.approx(metrics)
+
+
+def test_a_checkpoint_predicts_the_same():
+  frames, keypoints = make_clip(np.random.default_rng(3), 2)
+  scores = np.full(keypoints.shape[:3], 0.9, np.float32)
+  prediction = Recognizer.load(EARLIER / "run", num_clips=2).predict(frames, keypoints, scores)
+  assert_outputs(prediction.outputs, "predict")
+
+
+def test_what_needs_labels_says_that_an_earlier_data_set_lacks_them(dataset):
+  with pytest.raises(ValueError, match="built by an earlier version.*build the data set again"):
+    dataset.actions("train")
