@@ -2,15 +2,14 @@
 
   python -m benchmarks.input                            made-up clips of MA-52's shape, one core
   python -m benchmarks.input --data datasets/ma52 --cores 8
-  python -m benchmarks.input --data runs/demo/dataset --train configs/demo.py
+  python -m benchmarks.input --data runs/demo/dataset --train demo
 
-The made-up clips go through the real writer: videos and poses in a source directory, then
-`data.build`. The last command trains, and measures how long training waits for its batches.
+The made-up clips go through the real writer, from videos and poses to shards. The last command
+trains, and measures how long training waits for its batches.
 """
 
 import argparse
 import contextlib
-import importlib.util
 import os
 import pathlib
 import sys
@@ -21,11 +20,11 @@ from typing import TYPE_CHECKING
 from ml_collections import ConfigDict
 
 from benchmarks import timing
-from data.build import build
+from pcan_jax.config import load_config
 from pcan_jax.console import quiet_libraries
 
 if TYPE_CHECKING:
-  from pcan_jax.feed.input_pipeline import Dataset
+  from pcan_jax.feed.dataset import Dataset
 
 _RATES = ("clips/s", "clips/s per core", "clips per CPU second")
 
@@ -34,17 +33,15 @@ _RATES = ("clips/s", "clips/s per core", "clips per CPU second")
 def shards(data: pathlib.Path | None, num_clips: int, side: int = 256) -> Iterator["Dataset"]:
   """Opens a data set, or one of made-up clips that is deleted afterwards."""
   # What brings TensorFlow along is imported where it is used, after it has been silenced.
-  from benchmarks.textured_clips import write_source
-  from pcan_jax.feed import input_pipeline
+  from benchmarks.textured_clips import write_dataset
+  from pcan_jax.feed.dataset import open_dataset
 
   if data is not None:
-    yield input_pipeline.open_dataset(data)
+    yield open_dataset(data)
     return
   with tempfile.TemporaryDirectory() as directory:
-    folder = pathlib.Path(directory)
-    write_source(folder / "source", num_clips, side)
-    built = build(folder / "source", folder / "dataset", side=side, jobs=1)
-    yield input_pipeline.open_dataset(built)
+    write_dataset(pathlib.Path(directory), num_clips, side)
+    yield open_dataset(directory)
 
 
 def report_pipeline(
@@ -101,15 +98,6 @@ def report_training(config: ConfigDict, steps: int) -> None:
   timing.print_json({"benchmark": "input_wait", "environment": timing.environment()} | result)
 
 
-def load_config(name: str) -> ConfigDict:
-  """Loads `FILE.py` or `FILE.py:VARIANT`."""
-  path, _, variant = name.partition(":")
-  spec = importlib.util.spec_from_file_location("benchmark_config", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(*([variant] if variant else []))
-
-
 def keep_to_cores(cores: int) -> int:
   """Confines this process to some of its cores; returns how many it has.
 
@@ -143,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--clips_per_repeat", type=int, default=128, help="clips that are timed")
   parser.add_argument("--repeats", type=int, default=5, help="of which the median is taken")
   parser.add_argument(
-    "--train", help="a config, FILE.py[:VARIANT]: train with --data, measure how long it waits"
+    "--train", help="name or file of a config: train with --data, measure how long it waits"
   )
   parser.add_argument("--steps", type=int, default=200, help="of training with --train")
   arguments = parser.parse_args(argv)

@@ -13,15 +13,16 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from benchmarks import timing
-from pcan_jax.feed import input_pipeline
+from pcan_jax.clips.sampling import FrameSampling
+from pcan_jax.feed import pipeline
+from pcan_jax.feed.dataset import Dataset
 from pcan_jax.feed.epochs import uniform_order
-from pcan_jax.feed.input_pipeline import Clips, Dataset
 from pcan_jax.training.loop import prepare
 from pcan_jax.training.step import compile_step
 
 SPLIT = "train"
-TRAINING = Clips(rgb_frames=8, pose_frames=32, num_clips=None, max_persons=1)
-EVALUATION = Clips(rgb_frames=8, pose_frames=32, num_clips=10, max_persons=1)
+TRAINING = FrameSampling(rgb_frames=8, pose_frames=32, num_clips=None, max_persons=1)
+EVALUATION = FrameSampling(rgb_frames=8, pose_frames=32, num_clips=10, max_persons=1)
 
 _STEPS_PER_TURN = 25
 
@@ -57,14 +58,14 @@ def stage_costs(
   Each is the cost of the pipeline that ends with the stage, less that of the one before.
   """
   order = uniform_order(dataset.num_clips(SPLIT))
-  stages = input_pipeline.training_stages(dataset, SPLIT, TRAINING, order=order, seed=0)
+  stages = pipeline.training_stages(dataset, SPLIT, TRAINING, order=order, seed=0)
   costs, before = {}, 0.0
   for end, name in enumerate(stages, start=1):
     iterator = _ending_with(list(stages.values())[:end], batch_size)
     until = cost(iterator, calls, batch_size, repeats).cpu
     costs[name], before = until - before, until
   whole = cost(
-    input_pipeline.training_batches(dataset, SPLIT, TRAINING, batch_size=batch_size, seed=0),
+    pipeline.training_batches(dataset, SPLIT, TRAINING, batch_size=batch_size, seed=0),
     calls,
     batch_size,
     repeats,
@@ -72,7 +73,7 @@ def stage_costs(
   return costs | {"batch": whole.cpu - before}, whole
 
 
-def _ending_with(stages: Sequence[input_pipeline.Stage], batch_size: int) -> Iterator[np.ndarray]:
+def _ending_with(stages: Sequence[pipeline.Stage], batch_size: int) -> Iterator[np.ndarray]:
   """Batches of one number per clip, for which all that the last stage puts out is computed."""
 
   def run(element: Any) -> tf.Tensor:
@@ -80,8 +81,8 @@ def _ending_with(stages: Sequence[input_pipeline.Stage], batch_size: int) -> Ite
       element = stage(element)
     return tf.add_n([_touch(values) for values in tf.nest.flatten(element)])
 
-  places = tf.data.Dataset.range(np.iinfo(np.int64).max)
-  stream = places.map(run, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+  positions = tf.data.Dataset.range(np.iinfo(np.int64).max)
+  stream = positions.map(run, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
   return stream.batch(batch_size).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
 
 
@@ -95,7 +96,7 @@ def _touch(values: tf.Tensor) -> tf.Tensor:
 def evaluation_cost(dataset: Dataset, batch_size: int, calls: int, repeats: int) -> Cost:
   """Cost of a test clip, of which a video has ten."""
   batches = itertools.chain.from_iterable(
-    input_pipeline.evaluation_batches(dataset, SPLIT, EVALUATION, batch_size=batch_size)
+    pipeline.evaluation_batches(dataset, SPLIT, EVALUATION, batch_size=batch_size)
     for _ in itertools.count()
   )
   return cost(batches, calls, batch_size * EVALUATION.num_clips, repeats)
@@ -110,7 +111,7 @@ def training_wait(config: ConfigDict, steps: int) -> dict[str, float]:
     was there. The device may have been at work all the same.
   """
   run = prepare(config)
-  state, step_fn = compile_step(run.model, run.description, run.schedule, run.mesh)
+  state, step_fn = compile_step(run.spec, run.schedule, run.mesh)
   batches = run.batches()
   batch = next(batches)
   state, _ = jax.block_until_ready(step_fn(state, batch))

@@ -17,6 +17,8 @@ import jax
 from jax.experimental import topologies
 
 from benchmarks import timing, workload
+from pcan_jax.config import load_config
+from pcan_jax.mesh import data_mesh
 
 SIZES = (16, 24, 80)  # GB: T4 or TPU v5e, RTX 3090 or 4090, A100 or H100
 USABLE = 0.9  # the rest is for the runtime and for fragmentation
@@ -42,9 +44,9 @@ class Need:
 
 def need(config: str, dtype: str, remat: str, batches: Sequence[int], device: jax.Device) -> Need:
   """Compiles the training step of a config for two batches on a device."""
-  changed = workload.load_config(config)
+  changed = load_config(config)
   changed.model.update(dtype=dtype, remat=remat)
-  mesh = workload.data_mesh([device])
+  mesh = data_mesh([device])
   return Need.through(
     {n: workload.trace(changed, "training", n, mesh).compile().memory for n in batches}
   )
@@ -57,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     description="Finds the largest training batch that fits, from compiled programs.",
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
-  parser.add_argument("--config", default="configs/ma52.py", help="FILE.py[:VARIANT]")
+  parser.add_argument("--config", default="ma52", help="a name or a file, [:VARIANT]")
   parser.add_argument("--dtypes", nargs="+", default=["bfloat16"])
   parser.add_argument("--remat", nargs="+", default=["none", "norms", "blocks"])
   parser.add_argument("--batches", nargs=2, type=int, default=[8, 16], help="two to compile for")

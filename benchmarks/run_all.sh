@@ -50,15 +50,15 @@ run() { # NAME MODULE_IT_NEEDS COMMAND...
 on_gpu=$("$python" -c "import jax; print(int(jax.default_backend() != 'cpu'))")
 if ((on_gpu)); then
   run step jax benchmarks.step
-  run remat jax benchmarks.step --configs configs/ma52.py --kinds training --dtypes bfloat16 \
+  run remat jax benchmarks.step --configs ma52 --kinds training --dtypes bfloat16 \
     --batches 32 --remat none norms blocks --overhead_batch 0
   run torch_float32 torch benchmarks.torch_peer --batch 32
   run torch_bfloat16 torch benchmarks.torch_peer --batch 64 --dtype bfloat16
 else
-  run step jax benchmarks.step --configs configs/ma52.py --batches 1 2 4 --overhead_batch 2
-  run demo jax benchmarks.step --configs configs/demo.py --batches 4 8 16 32 --overhead_batch 16 \
+  run step jax benchmarks.step --configs ma52 --batches 1 2 4 --overhead_batch 2
+  run demo jax benchmarks.step --configs demo --batches 4 8 16 32 --overhead_batch 16 \
     --overhead_repeats 200
-  run remat jax benchmarks.step --configs configs/ma52.py --kinds training --dtypes float32 \
+  run remat jax benchmarks.step --configs ma52 --kinds training --dtypes float32 \
     --batches 2 --remat none norms blocks --overhead_batch 0
   run torch_float32 torch benchmarks.torch_peer --batch 2
 fi

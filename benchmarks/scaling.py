@@ -20,6 +20,8 @@ from jax.experimental import topologies
 
 from benchmarks import collectives, timing, workload
 from benchmarks.collectives import Cluster, Collective
+from pcan_jax.config import load_config
+from pcan_jax.mesh import data_mesh
 
 PREDICTED = (1, 8, 64, 512)
 
@@ -29,8 +31,8 @@ def exchanged(config: str, devices: list[jax.Device]) -> tuple[list[Collective],
 
   The step has one clip per device; more clips exchange no more.
   """
-  mesh = workload.data_mesh(devices)
-  program = workload.trace(workload.load_config(config), "training", len(devices), mesh)
+  mesh = data_mesh(devices)
+  program = workload.trace(load_config(config), "training", len(devices), mesh)
   found = collectives.find(program.compile().compiled.as_text())
   return found, program.num_parameters
 
@@ -42,10 +44,10 @@ def compare(config: str, counts: Sequence[int], batch: int) -> list[dict[str, An
   the step changed.
   """
   rows, wanted = [], None
-  changed = workload.load_config(config)
+  changed = load_config(config)
   changed.optimizer.warmup_epochs = 0.0  # the first step of a warm-up changes nothing
   for count in counts:
-    mesh = workload.data_mesh(jax.devices()[:count])
+    mesh = data_mesh(jax.devices()[:count])
     program = workload.trace(changed, "training", batch, mesh)
     step = program.compile()
     before = _vector(program.make_state().params)
@@ -58,8 +60,8 @@ def compare(config: str, counts: Sequence[int], batch: int) -> list[dict[str, An
         "devices": count,
         "collectives": len(found),
         "MB": sum(one.num_bytes for one in found) / 1e6,
-        "loss": round(float(terms["loss"].compute()), 5),
-        "gradient norm": round(float(terms["gradient_norm"].compute()), 4),
+        "loss": round(float(terms["loss"]), 5),
+        "gradient norm": round(float(terms["gradient_norm"]), 4),
         "difference of the change": float(np.linalg.norm(change - wanted) / np.linalg.norm(wanted)),
       }
     )
@@ -140,8 +142,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     description="Counts what a sharded training step exchanges, and predicts its speed.",
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
-  parser.add_argument("--config", default="configs/ma52.py", help="compiled, not run")
-  parser.add_argument("--small_config", default="configs/demo.py", help="run on every device count")
+  parser.add_argument("--config", default="ma52", help="compiled, not run")
+  parser.add_argument("--small_config", default="demo", help="run on every device count")
   parser.add_argument("--devices", nargs="+", type=int, default=[1, 2, 4, 8], help="simulated")
   parser.add_argument("--batch", type=int, default=16, help="clips, over all devices")
   parser.add_argument("--topology", help="of TPUs to compile for, as v5e:2x4 (needs libtpu)")

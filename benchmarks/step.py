@@ -1,8 +1,8 @@
 """Clips per second of the training and the evaluation step, and what they cost.
 
   python -m benchmarks.step                                     full and demo size, both precisions
-  python -m benchmarks.step --configs configs/ma52.py --dtypes bfloat16 --batches 32 64 128
-  python -m benchmarks.step --configs configs/ma52.py --remat none norms blocks
+  python -m benchmarks.step --configs ma52 --dtypes bfloat16 --batches 32 64 128
+  python -m benchmarks.step --configs ma52 --remat none norms blocks
 
 Clips are made up and on the device already: what the input pipeline takes is the business of
 `benchmarks.input`. A step includes what runs on the device in use, from cropping and heatmaps to
@@ -21,6 +21,7 @@ import jax
 from ml_collections import ConfigDict
 
 from benchmarks import timing, workload
+from pcan_jax.config import load_config
 
 COLUMNS = (
   "config",
@@ -43,7 +44,7 @@ class Case:
   """A step to measure.
 
   Attributes:
-    config: `FILE.py` or `FILE.py:VARIANT`.
+    config: for `load_config`.
     kind: one of `workload.KINDS`.
     dtype: of the network.
     remat: see `pcan_jax.network.pathway.rematerialized`; of no consequence in evaluation.
@@ -57,7 +58,7 @@ class Case:
   batch: int
 
   def load(self) -> ConfigDict:
-    config = workload.load_config(self.config)
+    config = load_config(self.config)
     config.model.dtype = self.dtype
     config.model.remat = self.remat
     return config
@@ -177,7 +178,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
   parser.add_argument(
-    "--configs", nargs="+", default=["configs/ma52.py", "configs/demo.py"], help="FILE.py[:VARIANT]"
+    "--configs", nargs="+", default=["ma52", "demo"], help="a name or a file, [:VARIANT]"
   )
   parser.add_argument("--kinds", nargs="+", choices=workload.KINDS, default=workload.KINDS)
   parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])

@@ -6,11 +6,15 @@ long, as one of a room with a person in it. Drawings, being flat, do not.
 
 import pathlib
 import pickle
+import tempfile
 
+import av
 import numpy as np
+import tensorflow_datasets as tfds
 from jaxtyping import UInt8
 
-from data.synthetic.generate import write_video
+from pcan_jax.feed.pcan_dataset_builder import Builder, PcanConfig
+from pcan_jax.labels import get_tree
 
 SPLIT = "train"
 FRAMES = (45, 75)
@@ -20,16 +24,25 @@ _NUM_KEYPOINTS = 28
 _MARGIN = 32
 
 
-def write_source(directory: pathlib.Path, num_clips: int, side: int, seed: int = 0) -> None:
-  """Writes clips of MA-52's length in its layout: moving textures with keypoints on them.
+def write_dataset(directory: pathlib.Path, num_clips: int, side: int) -> None:
+  """Builds a data set of made-up clips, all in the split "train", from videos and poses.
 
   Args:
-    directory: a new directory.
-    num_clips: how many, all in the split "train".
-    side: of the square videos in pixels.
-    seed: everything follows from it.
+    directory: where it is written.
+    num_clips: how many.
+    side: of the videos and of the stored frames in pixels.
   """
-  rng = np.random.default_rng(seed)
+  with tempfile.TemporaryDirectory() as source:
+    _write_source(pathlib.Path(source), num_clips, side)
+    config = PcanConfig(name=f"textured-{side}", side=side, jobs=1)
+    Builder(data_dir=str(directory), config=config).download_and_prepare(
+      download_dir=source, download_config=tfds.download.DownloadConfig(manual_dir=source)
+    )
+
+
+def _write_source(directory: pathlib.Path, num_clips: int, side: int) -> None:
+  """Writes moving textures with keypoints on them, in MA-52's layout."""
+  rng = np.random.default_rng(0)
   num_actions = get_tree("ma52").num_actions
   for folder in ("annotations", "pose", f"raw_videos/{SPLIT}"):
     (directory / folder).mkdir(parents=True)
@@ -40,7 +53,7 @@ def write_source(directory: pathlib.Path, num_clips: int, side: int, seed: int =
     canvas = _texture(side + _MARGIN, rng)
     corners = np.cumsum(rng.integers(-2, 3, (num_frames, 2)), axis=0) % _MARGIN
     frames = [np.ascontiguousarray(canvas[y : y + side, x : x + side]) for x, y in corners]
-    write_video(directory / "raw_videos" / SPLIT / f"{name}.mp4", frames)
+    _write_video(directory / "raw_videos" / SPLIT / f"{name}.mp4", frames)
     joints = rng.uniform(0.1, 0.9, (1, 1, _NUM_KEYPOINTS, 2)) * side
     keypoints = joints + rng.normal(size=(1, num_frames, _NUM_KEYPOINTS, 2))
     keypoints[:, :, :2] = [[1], [side - 1]]  # two joints that make the whole frame the person's box
@@ -58,6 +71,16 @@ def write_source(directory: pathlib.Path, num_clips: int, side: int, seed: int =
     lines.append(f"{name}.mp4 {action}\r\n")
   (directory / "pose" / f"benchmark_{SPLIT}.pkl").write_bytes(pickle.dumps(poses))
   (directory / "annotations" / f"{SPLIT}_list_videos.txt").write_bytes("".join(lines).encode())
+
+
+def _write_video(path: pathlib.Path, frames: list[UInt8[np.ndarray, "h w 3"]]) -> None:
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast", "crf": "23"})
+    stream.height, stream.width = frames[0].shape[:2]
+    stream.pix_fmt = "yuv420p"
+    for frame in frames:
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+    container.mux(stream.encode())
 
 
 def _texture(side: int, rng: np.random.Generator) -> UInt8[np.ndarray, "side side 3"]:

@@ -1,7 +1,7 @@
 """Our steps against the same network, losses and preprocessing in plain PyTorch, in one run.
 
   python -m benchmarks.torch_peer
-  python -m benchmarks.torch_peer --config=configs/demo.py --batch=16
+  python -m benchmarks.torch_peer --config=demo --batch=16
   python -m benchmarks.torch_peer --batch=64 --dtype=bfloat16       on a GPU
 
 Both sides get the same stored clips (uint8 frames and keypoints, on the device already) and all
@@ -34,17 +34,17 @@ from benchmarks.torch_pcan import losses as torch_losses  # noqa: E402
 from benchmarks.torch_pcan import network, steps  # noqa: E402
 from benchmarks.torch_pcan import preprocess as torch_preprocess  # noqa: E402
 from benchmarks.torch_pcan.steps import Form  # noqa: E402
-from pcan_jax import spec as inference  # noqa: E402
-from pcan_jax.checkpoints import Description  # noqa: E402
-from pcan_jax.inputs import Augmentation, Preprocessing, preprocess  # noqa: E402
+from pcan_jax.config import load_config  # noqa: E402
+from pcan_jax.inputs import preprocess  # noqa: E402
 from pcan_jax.method import losses  # noqa: E402
-from pcan_jax.network.pcan import PCAN, build_model  # noqa: E402
+from pcan_jax.spec import ModelSpec  # noqa: E402
 from pcan_jax.torch.weights import to_state_dict  # noqa: E402
 
 # How far outputs may differ, relative to the largest, and the loss, relative to itself.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 
 Batch = dict[str, np.ndarray]
+Outputs = dict[str, dict[str, dict[str, Any]]]
 PyTree = Any
 
 
@@ -53,40 +53,24 @@ class Peer:
   """What PyTorch computes with.
 
   Attributes:
-    config: of the network, its losses and its optimizer.
-    model: our network, which PyTorch's is like.
-    train_sizes, test_sizes: preprocessing in training, with its augmentation, and in evaluation.
+    spec: what our network is made for, which PyTorch's is like.
     device: PyTorch's.
   """
 
-  config: ConfigDict
-  model: PCAN
-  train_sizes: Preprocessing
-  test_sizes: Preprocessing
+  spec: ModelSpec
   device: torch.device
-
-  @classmethod
-  def of(cls, config: ConfigDict, stored_size: int, device: torch.device) -> "Peer":
-    description = Description(config, workload.TREE, workload.LAYOUT, stored_size)
-    return cls(
-      config,
-      build_model(config.model, workload.TREE),
-      inference.preprocessing(description, Augmentation(**config.augmentation)),
-      inference.preprocessing(description),
-      device,
-    )
 
   @property
   def loss_config(self) -> losses.LossConfig:
-    return losses.LossConfig(**self.config.loss)
+    return losses.LossConfig(**self.spec.config.loss)
 
   @property
   def parents(self) -> torch.Tensor:
-    return torch.tensor(self.model.tree.parents, device=self.device)
+    return torch.tensor(self.spec.tree.parents, device=self.device)
 
   def torch_network(self, variables: PyTree) -> network.PCANNet:
     """The network with our weights."""
-    net = network.PCANNet(self.model, len(self.train_sizes.heatmap_channels))
+    net = network.PCANNet(self.spec.model, len(self.spec.test_preprocessing.heatmap_channels))
     arrays = to_state_dict(variables)
     net.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in arrays.items()})
     return net.to(self.device)
@@ -102,7 +86,7 @@ class Peer:
     net.dropout = 0.0
     tensors = self.batch(batch)
     whole = torch_preprocess.draw(len(tensors["action"]), None, self.device)
-    inputs = torch_preprocess.preprocess(tensors, self.train_sizes, *whole)
+    inputs = torch_preprocess.preprocess(tensors, self.spec.train_preprocessing, *whole)
     with torch.no_grad():
       loss, _, _ = steps.training_loss(
         net, *inputs, tensors["action"], self.parents, self.loss_config, form.dtype
@@ -111,13 +95,13 @@ class Peer:
 
   def training(self, variables: PyTree, batch: Batch, form: Form) -> Callable[[], Any]:
     """A call takes a step of training and waits for it."""
-    net, optimizer = self.torch_network(variables), self.config.optimizer
+    net, optimizer = self.torch_network(variables), self.spec.config.optimizer
     step = steps.train_step(
       net,
       steps.sgd(net, optimizer, len(batch["action"])),
       self.parents,
       self.loss_config,
-      self.train_sizes,
+      self.spec.train_preprocessing,
       form,
       optimizer.clip_norm,
     )
@@ -125,8 +109,9 @@ class Peer:
 
   def evaluation(self, variables: PyTree, videos: Batch, form: Form) -> Callable[[], Any]:
     """A call predicts and waits for it."""
-    gamma = self.config.eval.gamma.to_dict()
-    step = steps.predict_step(self.torch_network(variables), self.test_sizes, gamma, form)
+    gamma = self.spec.config.eval.gamma.to_dict()
+    net = self.torch_network(variables)
+    step = steps.predict_step(net, self.spec.test_preprocessing, gamma, form)
     return functools.partial(self._finished, step, self.batch(videos))
 
   def _finished(self, step: Callable, batch: dict[str, torch.Tensor]) -> Any:
@@ -180,35 +165,33 @@ def awake(variables: PyTree) -> PyTree:
   return jax.tree_util.tree_map_with_path(wake, jax.device_get(variables))
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sizes", "config"))
-def our_loss(
-  variables: PyTree, batch: Batch, model: PCAN, sizes: Preprocessing, config: losses.LossConfig
-) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="spec")
+def our_loss(variables: PyTree, batch: Batch, spec: ModelSpec) -> jax.Array:
   """The loss of a batch in training mode, without dropout and augmentation."""
-  sizes = dataclasses.replace(sizes, augmentation=None)
-  outputs, _ = model.clone(dropout=0.0).apply(
-    variables, preprocess(batch, sizes), train=True, mutable=["batch_stats"]
+  inputs = preprocess(batch, dataclasses.replace(spec.train_preprocessing, augmentation=None))
+  outputs, _ = spec.model.clone(dropout=0.0).apply(
+    variables, inputs, train=True, mutable=["batch_stats"]
   )
   return sum(
     losses.stream_loss(
-      **out,
-      prototypes=variables["prototypes"][stream],
+      out,
+      variables["prototypes"][stream],
       action=batch["action"],
-      parents=model.tree.parents,
-      config=config,
+      parents=spec.tree.parents,
+      config=losses.LossConfig(**spec.config.loss),
     )[0]
     for stream, out in outputs.items()
   )
 
 
-def difference(ours: dict[str, Any], theirs: dict[str, Any]) -> float:
-  """The largest difference in logits or probabilities, relative to the largest of theirs."""
+def difference(ours: Outputs, theirs: Outputs) -> float:
+  """The largest difference of an output, relative to the largest of its values."""
   worst = 0.0
-  for kind, streams in theirs.items():
-    for stream, levels in streams.items():
-      for level, values in levels.items():
+  for branch, levels in theirs.items():
+    for level, output in levels.items():
+      for name, values in output.items():
         values = values.float().cpu().numpy()
-        error = np.abs(np.asarray(ours[kind][stream][level]) - values).max()
+        error = np.abs(np.asarray(ours[branch][level][name]) - values).max()
         worst = max(worst, float(error / np.abs(values).max()))
   return worst
 
@@ -234,7 +217,7 @@ def compare(
     ValueError: PyTorch's side has no counterpart to the config, or runs on another device.
     RuntimeError: the two sides differ in what they compute.
   """
-  network.check(build_model(config.model, workload.TREE))
+  network.check(workload.model_spec(config, "training").model)
   torch_losses.check(losses.LossConfig(**config.loss))
   found = forms(torch_device(), config.model.dtype, compiled)
   with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
@@ -268,9 +251,9 @@ def agreement(
 ) -> dict[str, dict[str, float]]:
   """How far ours and each form of PyTorch differ, in `outputs` and `loss`; see `compare`."""
   variables, batch, videos = clips_and_weights(config, batch_size)
-  peer = Peer.of(config, videos["rgb"].shape[-2], torch_device())
+  peer = Peer(workload.model_spec(config, "evaluation"), torch_device())
   outputs = workload.trace(config, "evaluation", batch_size).compile().compiled(variables, videos)
-  loss = float(our_loss(variables, batch, peer.model, peer.train_sizes, peer.loss_config))
+  loss = float(our_loss(variables, batch, peer.spec))
   tolerance = TOLERANCE[config.model.dtype]
   differences = {}
   for name, form in forms.items():
@@ -299,7 +282,7 @@ def peer_step(config: ConfigDict, kind: str, batch_size: int, form: Form) -> Cal
   """PyTorch's step; where it is compiled, the first call does so."""
   torch.backends.cudnn.benchmark = True
   variables, batch, videos = clips_and_weights(config, batch_size)
-  peer = Peer.of(config, videos["rgb"].shape[-2], torch_device())
+  peer = Peer(workload.model_spec(config, kind), torch_device())
   if kind == "training":
     return peer.training(variables, batch, form)
   return peer.evaluation(variables, videos, form)
@@ -312,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument("--config", default="configs/ma52.py", help="of a network with both streams")
+  parser.add_argument("--config", default="ma52", help="of a network with both streams")
   parser.add_argument("--batch", type=int, default=2, help="clips")
   parser.add_argument("--size", type=int, help="side of the input in both steps (the config's)")
   parser.add_argument("--dtype", choices=tuple(TOLERANCE), default="float32")
@@ -327,7 +310,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if getattr(args, name) < 1:
       parser.error(f"--{name} must be 1 or more, not {getattr(args, name)}")
   try:
-    config = workload.load_config(args.config)
+    config = load_config(args.config)
     config.model.dtype = args.dtype
     if args.size:
       config.input.update(train_size=args.size, test_size=args.size)

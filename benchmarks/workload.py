@@ -2,25 +2,23 @@
 
 import dataclasses
 import functools
-import importlib.util
-import pathlib
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from pcan_jax import spec as inference
-from pcan_jax.checkpoints import Description
 from pcan_jax.keypoints import get_layout
-from pcan_jax.labels import LabelTree
-from pcan_jax.network.pcan import build_model
-from pcan_jax.training import step as train_step
+from pcan_jax.labels import get_tree
+from pcan_jax.mesh import data_mesh, jit_once, jit_step, sharded
+from pcan_jax.spec import ModelSpec
+from pcan_jax.training.optimizer import learning_rate
+from pcan_jax.training.step import compile_step
 
-TREE = LabelTree.read_csv(pathlib.Path(__file__).parents[1] / "data" / "trees" / "ma52.csv")
+TREE = get_tree("ma52")
 LAYOUT = get_layout("openpose-28")
 STEPS_PER_EPOCH = 1125.0  # MA-52's in batches of 10; only the learning rate depends on it
 KINDS = ("training", "evaluation")
@@ -53,7 +51,7 @@ class Program:
   @property
   def num_parameters(self) -> int:
     """Values that are trained."""
-    state = self.lowered.in_avals[0][0]
+    state = self.traced.in_avals[0][0]
     params = state.params if self.kind == "training" else state["params"]
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
@@ -107,21 +105,6 @@ class Step:
     return outputs
 
 
-def load_config(name: str) -> ConfigDict:
-  """Loads `FILE.py` or `FILE.py:VARIANT`.
-
-  Raises:
-    FileNotFoundError: there is no such file.
-  """
-  path, _, variant = name.partition(":")
-  if not pathlib.Path(path).is_file():
-    raise FileNotFoundError(f"there is no config {path}")
-  spec = importlib.util.spec_from_file_location("benchmark_config", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(*([variant] if variant else []))
-
-
 def without_prototypes(config: ConfigDict) -> ConfigDict:
   """The same network with cross-entropies only: no embeddings, no prototypes, no losses on them."""
   config = config.copy_and_resolve_references()
@@ -130,73 +113,38 @@ def without_prototypes(config: ConfigDict) -> ConfigDict:
   return config
 
 
-def data_mesh(devices: list[jax.Device]) -> Mesh:
-  """These devices along one axis, `data`."""
-  return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
+def model_spec(config: ConfigDict, kind: str) -> ModelSpec:
+  """MA-52's labels and keypoints, and stored frames that fit what a kind of step makes of them."""
+  size = config.input.train_size if kind == "training" else config.input.test_size
+  return ModelSpec(config, TREE, LAYOUT, stored_size=256 if size > 128 else 64)
 
 
 def trace(config: ConfigDict, kind: str, batch_size: int, mesh: Mesh | None = None) -> Program:
   """Traces a step as training or evaluation does.
 
   Args:
-    config: any config of this project.
+    config: any config of this project; its batch is not used.
     kind: one of `KINDS`; an evaluation step sees one clip per video.
     batch_size: clips of a step, over all devices.
     mesh: the devices; without one, the first device.
   """
   mesh = mesh or data_mesh(jax.devices()[:1])
-  size = config.input.train_size if kind == "training" else config.input.test_size
-  side = 256 if size > 128 else 64  # of stored frames
-  description = Description(config, TREE, LAYOUT, stored_size=side)
-  model = build_model(config.model, TREE)
-  shapes = batch_shapes(config, side, batch_size)
+  config = config.copy_and_resolve_references()
+  config.optimizer.batch_size = batch_size
+  spec = model_spec(config, kind)
   if kind == "training":
-    schedule = train_step.learning_rate(config.optimizer, batch_size, STEPS_PER_EPOCH)
-    init, step = train_step.jitted(model, description, schedule, mesh)
+    schedule = learning_rate(config.optimizer, STEPS_PER_EPOCH)
+    make_state, step = compile_step(spec, schedule, mesh)
+    shapes = {"action": Shape((batch_size,), np.int32)} | spec.batch_shapes(batch_size)
   else:
-    init, step = _evaluation(model, description, mesh)
-    del shapes["action"]
-    one_clip = lambda x: Shape((x.shape[0], 1, *x.shape[1:]), x.dtype)  # noqa: E731
-    shapes = jax.tree.map(one_clip, shapes)
-  sharding = NamedSharding(mesh, PartitionSpec("data"))
+    make_state, step = jit_once(spec.init, mesh), jit_step(spec.predict, mesh)
+    shapes = spec.batch_shapes(batch_size, 1)
 
   def make_batch() -> dict[str, jax.Array]:
-    return jax.device_put(made_up_batch(shapes, side), sharding)
+    return jax.device_put(made_up_batch(shapes, spec.stored_size), sharded(mesh))
 
-  return Program(kind, batch_size, step.trace(jax.eval_shape(init), shapes), init, make_batch)
-
-
-def _evaluation(model: Any, description: Description, mesh: Mesh) -> tuple[Callable, Callable]:
-  """Jitted functions that make a network's variables, and predict with them."""
-  config = description.config
-  sizes = inference.preprocessing(description)
-  replicated = NamedSharding(mesh, PartitionSpec())
-
-  def init() -> Any:
-    inputs = inference.example_inputs(model, config.input, sizes)
-    return {"prototypes": {}} | dict(model.init(jax.random.key(0), inputs, train=False))
-
-  step = functools.partial(
-    inference.predict_step, model=model, sizes=sizes, gamma=config.eval.gamma.to_dict()
-  )
-  return train_step.jit_once(init, mesh), jax.jit(
-    step,
-    in_shardings=(replicated, NamedSharding(mesh, PartitionSpec("data"))),
-    out_shardings=replicated,
-  )
-
-
-def batch_shapes(config: ConfigDict, side: int, batch_size: int) -> dict[str, Shape]:
-  """The arrays of a training batch, as `config` wants them of frames of `side` pixels."""
-  shapes = {"action": Shape((batch_size,), np.int32)}
-  if "rgb" in config.model.streams:
-    frames = (batch_size, config.input.rgb_frames, side, side, 3)
-    shapes["rgb"] = Shape(frames, np.uint8)
-  if "pose" in config.model.streams:
-    joints = (batch_size, config.input.pose_frames, config.input.max_persons, len(LAYOUT.joints))
-    shapes["keypoints"] = Shape((*joints, 2), np.float32)
-    shapes["keypoint_scores"] = Shape(joints, np.float32)
-  return shapes
+  traced = step.trace(jax.eval_shape(make_state), shapes)
+  return Program(kind, batch_size, traced, make_state, make_batch)
 
 
 def made_up_batch(shapes: dict[str, Shape], side: int) -> dict[str, np.ndarray]:

@@ -1,9 +1,7 @@
 """PCAN at a size that two CPU cores train in minutes, on synthetic micro-actions.
 
-  make demo
-
-generates the clips (`python -m data.synthetic`), builds the data set and runs this config. The code
-is that of `configs/ma52.py`; the network is narrower, the inputs are smaller, the clips shorter.
+`make demo` draws the clips, builds the data set and trains with this config. It differs from
+`configs/ma52.py` in a narrower network, smaller inputs and shorter clips.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +10,7 @@ from pcan_jax.config import load_config
 
 
 def get_config(variant: str = "pcan") -> ConfigDict:
-  """MA-52's config and variants, narrow and short."""
+  """MA-52's config and variants with a narrow network and a short schedule."""
   config = load_config(f"ma52:{variant}")
   config.data.path = "runs/demo/dataset"
   config.data.instructions = "Run `make demo`, which generates and builds it."
@@ -23,7 +21,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.input.train_size = 64
   config.input.test_size = 64
 
-  # A short run does not overfit; it needs easier clips and no dropout instead.
+  # A run this short does not overfit, so it needs little augmentation and no dropout.
   config.augmentation.crop_area = (0.8, 1.0)
   config.augmentation.crop_aspect = (0.9, 1.1)
 

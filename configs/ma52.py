@@ -1,34 +1,30 @@
-r"""PCAN on MA-52 (Li et al., AAAI 2025, arXiv 2412.14719) at full size.
+"""PCAN on MA-52 (Li et al., AAAI 2025, arXiv 2412.14719) at full size, with the paper's values.
 
-  python launch.py --config=configs/ma52.py --workdir=runs/ma52
-  python launch.py --config=configs/ma52.py:posec3d_pose --workdir=runs/baseline_pose
+  pcan --config=ma52 --workdir=runs/ma52
+  pcan --config=ma52:posec3d_pose --workdir=runs/baseline_pose
 
-The variant after the colon says what is trained:
+Variants, after the colon:
 
   pcan      the paper's PCAN: RGBPoseConv3D with prototypes and the hierarchical loss.
   posec3d   the paper's baseline, RGBPoseConv3D without either.
   release   the network of the published checkpoint, with the losses and the schedule of its code:
             features are exchanged by attention, calibration covers every clip, 30 epochs.
 
-`_rgb` or `_pose` behind either of the first two leaves one stream. In three steps, as published:
+The suffix `_rgb` or `_pose` to either of the first two selects one stream. docs/REPRODUCE.md has
+the paper's results, and its training in three steps.
 
-  python launch.py --config=configs/ma52.py:pcan_rgb --workdir=runs/rgb
-  python launch.py --config=configs/ma52.py:pcan_pose --workdir=runs/pose
-  python launch.py --config=configs/ma52.py --workdir=runs/both \
-    --config.init_from.rgb=runs/rgb --config.init_from.pose=runs/pose
+The cost of a variant: millions of parameters, and 10^9 operations of the forward pass of one 224 px
+clip as XLA counts them, excluding those on padding. Including padding, as 2 x MAC is usually
+counted, the release needs 122.8.
 
-What the paper reports on the test split, in %, and what a variant costs: millions of parameters,
-and 10^9 operations of the forward pass of one 224 px clip as XLA counts them, without those on
-padding. With padding, as others count 2 x MAC, the release needs 122.8.
-
-  variant        body top-1  action top-1  F1 mean  parameters  operations
-  pcan                82.30         66.74    69.97       37.15       116.7
-  pcan_rgb            79.36         60.03    63.76       32.54        81.6
-  pcan_pose           76.99         56.51    61.78        2.24        25.3
-  posec3d             80.95         63.52    66.66       36.16       116.7
-  posec3d_rgb         77.77         56.30    59.93       31.76        81.6
-  posec3d_pose        74.60         50.93    55.98        2.04        25.3
-  release                 -             -        -       39.12       120.0
+  variant       parameters  operations
+  pcan               37.15       116.7
+  pcan_rgb           32.54        81.6
+  pcan_pose           2.24        25.3
+  posec3d            36.16       116.7
+  posec3d_rgb        31.76        81.6
+  posec3d_pose        2.04        25.3
+  release            39.12       120.0
 """
 
 from ml_collections import ConfigDict
@@ -46,7 +42,7 @@ VARIANTS = (
 
 
 def get_config(variant: str = "pcan") -> ConfigDict:
-  """The full-size config; every other config is this one with some values changed.
+  """The full-size config, from which every other config is derived.
 
   Raises:
     ValueError: there is no such variant.
@@ -60,8 +56,8 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.seed = 0
   config.log_every = 20
 
-  # What a new run starts from: the working directory of one run with this network's streams, or of
-  # runs that bring a stream each. Empty for a random start.
+  # Initial weights: the working directory of one run with all streams of this network, or of one
+  # run per stream. Empty for random weights.
   config.init_from = ConfigDict({"checkpoint": "", "rgb": "", "pose": ""})
 
   config.data = ConfigDict()
@@ -69,12 +65,12 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.data.instructions = (
     "MA-52 is under licence. Ask for access at https://huggingface.co/datasets/kunli-cs/MA-52 and "
     "https://huggingface.co/datasets/kunli-cs/MA-52_openpose_28kp, arrange the files as "
-    "docs/DATA.md shows, then run: python -m data.build SOURCE datasets/ma52 --side 256"
+    "docs/DATA.md shows, then run: pcan build SOURCE datasets/ma52 --side 256"
   )
   config.data.train_split = "train"
   config.data.eval_split = "val"
   config.data.sampling = "uniform"  # or "class_balanced", or "repeat"
-  config.data.repeat_threshold = 0.01  # "repeat" repeats actions with a smaller share of the clips
+  config.data.repeat_threshold = 0.01  # "repeat" repeats actions with a smaller share of clips
 
   config.input = ConfigDict()
   config.input.rgb_frames = 8
@@ -104,7 +100,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.model.dropout = 0.5
   config.model.pool_embedding = "mean"
   config.model.dtype = "float32"
-  # What the backward pass computes again to save memory: "norms", or whole "blocks".
+  # What the backward pass recomputes to save memory: "none", "norms", or whole "blocks".
   config.model.remat = "none"
   config.model.rgb = ConfigDict()
   config.model.rgb.stem_features = 64
@@ -118,7 +114,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.model.pose = ConfigDict()
   config.model.pose.stem_features = 32
   config.model.pose.stem_strides = (1, 1)
-  # The paper has no pooling here; the published weights were trained with one that keeps the size.
+  # Not in the paper, but the published weights were trained with a pool that keeps the size.
   config.model.pose.stem_pool = True
   config.model.pose.stem_pool_stride = 1
   config.model.pose.blocks = (4, 6, 3)
@@ -126,7 +122,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.model.pose.spatial_strides = (2, 2, 2)
   config.model.pose.temporal_kernels = (1, 3, 3)
 
-  # Without prototypes the last two have nothing to act on.
+  # The calibrating and the diversity loss need prototypes.
   config.loss = ConfigDict()
   config.loss.ce_weight = 1.0
   config.loss.hp_weight = 1.0 if has_prototypes else 0.0
@@ -144,18 +140,18 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.optimizer.batch_size = 10
   config.optimizer.epochs = 40.0
   config.optimizer.learning_rate = 0.0075
-  config.optimizer.learning_rate_batch_size = 10  # the rate grows in proportion to batch_size
+  config.optimizer.learning_rate_batch_size = 10  # the rate scales with batch_size
   config.optimizer.warmup_epochs = 0.0
   config.optimizer.schedule = "step"
   config.optimizer.decay_epochs = (15.0, 30.0)
   config.optimizer.momentum = 0.9
   config.optimizer.nesterov = False
   config.optimizer.weight_decay = 1e-4
-  config.optimizer.clip_norm = 0.0  # 0 does not clip
+  config.optimizer.clip_norm = 0.0  # 0 switches clipping off
 
   config.eval = ConfigDict()
   config.eval.every_epochs = 5.0
-  config.eval.batch_size = 20  # clips at once, whatever their number per video
+  config.eval.batch_size = 20  # clips, not videos
   config.eval.num_clips = 10
   config.eval.gamma = ConfigDict({"rgb": 1.0, "pose": 5.0})
 
@@ -169,7 +165,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
 
 
 def _follow_release(config: ConfigDict) -> None:
-  """Where the authors' code differs from their paper."""
+  """Sets the values in which the authors' code differs from their paper."""
   config.model.fusion = "lateral_attention"
   config.model.pool_embedding = "max"
   config.loss.pcc_weight = 1 / 5

@@ -1,6 +1,7 @@
 """PCAN on UTD-MHAD (Chen et al., ICIP 2015): 27 actions, depth video and 2D skeletons.
 
-People 1, 3, 5, 7 train, the others validate. Left and right matter here, so nothing is flipped.
+Subjects 1, 3, 5, 7 train, the others validate. Some actions differ only in left and right, so
+nothing is flipped.
 """
 
 from ml_collections import ConfigDict
@@ -9,12 +10,12 @@ from pcan_jax.config import load_config
 
 
 def get_config(variant: str = "pcan") -> ConfigDict:
-  """MA-52's config and variants, for a narrow network that two CPU cores train."""
+  """MA-52's config and variants with a narrow network that two CPU cores train."""
   config = load_config(f"ma52:{variant}")
   config.data.path = "datasets/utd_mhad"
   config.data.instructions = (
     "With the clips in MA-52's layout (docs/DATA.md) in SOURCE, run: "
-    "python -m data.build SOURCE datasets/utd_mhad --side 128"
+    "pcan build SOURCE datasets/utd_mhad --side 128"
   )
 
   config.input.train_size = 64

@@ -1,8 +1,8 @@
-"""Checkpoints: the state, and beside it all that is needed to use it without its config file.
+"""Checkpoints, which can be used without a config file.
 
-A checkpoint holds three items: `model` (params, batch_stats, prototypes), `training` (step,
-optimizer) and `description` (config, label tree, keypoint layout, stored frame size: a `ModelSpec`)
-as JSON.
+A checkpoint has three items: `model` (params, batch_stats, prototypes), `training` (step,
+optimizer) and, as JSON, `description` (config, label tree, keypoint layout, stored size: a
+`ModelSpec`).
 """
 
 import os
@@ -50,7 +50,7 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def save(self, step: int, model: PyTree, training: PyTree, spec: ModelSpec) -> None:
-    """Saves a step; one that is there already is left as it is."""
+    """Saves a step; does nothing if it exists."""
     if step in self._manager.all_steps():
       return
     self._manager.save(
@@ -63,7 +63,7 @@ class Checkpoints:
     )
 
   def read_spec(self, step: int) -> ModelSpec:
-    """What the model of a step was made for."""
+    """The `ModelSpec` of a step."""
     restored = self._manager.restore(
       step, args=ocp.args.Composite(description=ocp.args.JsonRestore())
     )
@@ -74,7 +74,7 @@ class Checkpoints:
 
     Args:
       step: which checkpoint.
-      **targets: per item a tree of `jax.ShapeDtypeStruct`, with shardings for another mesh.
+      **targets: per item a tree of `jax.ShapeDtypeStruct`, with the shardings to restore to.
 
     Raises:
       ValueError: the checkpoint holds another model; the message names what differs.
@@ -95,10 +95,10 @@ def locate(path: str | os.PathLike[str]) -> tuple[pathlib.Path, int]:
   """Finds a checkpoint.
 
   Args:
-    path: a working directory, its `checkpoints` directory, or one step below that.
+    path: a working directory, its `checkpoints` directory, or the directory of one step.
 
   Returns:
-    The directory of the checkpoints and the step: the one named, else the latest.
+    The directory of the checkpoints and the step: the given one, or the latest.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
@@ -118,17 +118,17 @@ def locate(path: str | os.PathLike[str]) -> tuple[pathlib.Path, int]:
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[ModelSpec, PyTree, int]:
-  """Loads a model from a checkpoint, wherever and on how many devices it was trained.
+  """Loads a model from a checkpoint, whatever devices it was trained on.
 
   Args:
     path: as for `locate`.
 
   Returns:
-    What it was made for, its variables on all devices, and the step.
+    Its `ModelSpec`, its variables, replicated over all devices, and the step.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
-    ValueError: the checkpoint holds another model than its config describes.
+    ValueError: the checkpoint's arrays do not fit its config.
   """
   directory, step = locate(path)
   with Checkpoints(directory) as checkpoints:

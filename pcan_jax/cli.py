@@ -27,7 +27,7 @@ COMMANDS = {
   "import_clips": ("data.import_clips", "arrange videos of your own as MA-52 is"),
   "check": ("data.check", "check clips or a data set, and show samples"),
   "build": ("data.build", "build a data set of clips"),
-  "convert": ("pcan_jax.torch.convert", "convert a PyTorch checkpoint"),
+  "convert": ("pcan_jax.torch.command", "convert a PyTorch checkpoint"),
   "submission": ("pcan_jax.evaluation.submission", "check a file for the challenge"),
 }
 """What a first word may be: the module with its `main`, and what that does."""
@@ -46,6 +46,8 @@ MODES = {
   "export": ("--checkpoint=DIR --out=DIR: one function", f"{_FROM} out num_clips"),
 }
 """What `--mode` may be: what that does, and the flags that concern it."""
+
+_REPORT_PACKAGES = ("jinja2", "matplotlib", "sklearn", "threadpoolctl")
 
 FLAGS = flags.FLAGS
 
@@ -171,15 +173,14 @@ def _eval() -> None:
 
 def _report() -> None:
   workdir = pathlib.Path(_needed("workdir"))
-  try:
-    from pcan_jax.report import write_report
-  except ModuleNotFoundError as error:
-    if (error.name or "").startswith("pcan_jax"):
-      raise
-    sys.exit(
-      f"error: {error}; reports need the extra packages of pcan_jax[report]: "
-      "pip install '.[report]' in the checkout"
+  missing = [name for name in _REPORT_PACKAGES if not importlib.util.find_spec(name)]
+  if missing:
+    raise ValueError(
+      f"reports need {', '.join(missing)}: pip install 'pcan_jax[report]', "
+      "or '.[report]' in a checkout"
     )
+  from pcan_jax.report import write_report
+
   page = write_report(
     workdir,
     baseline=pathlib.Path(FLAGS.baseline) if FLAGS.baseline else None,

@@ -1,8 +1,8 @@
-"""Keypoints to heatmap volumes, on the device.
+"""Draws keypoints as heatmap volumes, on the device.
 
-Coordinates are (x, y) in heatmap pixels; a pixel's centre lies at its integer indices. A joint is a
-Gaussian whose peak is the joint's score. The semantics, patch borders included, are those of
-MMAction2's GeneratePoseTarget, on which the released PCAN models were trained:
+Coordinates are (x, y) in heatmap pixels; a pixel's centre is at its integer indices. A joint is a
+Gaussian whose peak is the joint's score. Results, including the borders of the Gaussians, are those
+of MMAction2's GeneratePoseTarget, with which the released PCAN models were trained:
 https://github.com/open-mmlab/mmaction2/blob/main/mmaction/datasets/transforms/pose_transforms.py
 """
 
@@ -20,11 +20,11 @@ MIN_SCORE = 1e-4
 def _windowed_gaussian(
   centre: Float[Array, "*batch v"], length: int, sigma: float
 ) -> Float[Array, "*batch length v"]:
-  """exp(-(i - centre)^2 / 2 sigma^2) for i in 0..length-1, cut off at about three sigma."""
+  """exp(-(i - centre)^2 / 2 sigma^2) for i in 0..length-1, truncated at about three sigma."""
   pixels = jnp.arange(length, dtype=jnp.float32)
   window = _window(centre, centre, pixels, sigma)
   offset = pixels[:, None] - centre[..., None, :]
-  # A joint with a NaN coordinate fails every comparison and is left out.
+  # A NaN coordinate fails every comparison, so the joint is not drawn.
   return jnp.where(window, jnp.exp(-jnp.square(offset) / (2 * sigma**2)), 0.0)
 
 
@@ -36,8 +36,8 @@ def _window(
 ) -> Bool[Array, "*batch n v"]:
   """True for the pixels of the patch drawn around [low, high] along one axis.
 
-  Both ends are truncated towards zero, as `int()` does, so a patch may keep column 0 although it
-  ends just before it.
+  Both ends are truncated towards zero, as by `int()`, so a patch that ends just before column 0
+  includes it.
   """
   start = jnp.trunc(low - 3 * sigma)[..., None, :]
   stop = jnp.trunc(high + 3 * sigma)[..., None, :] + 1
@@ -45,7 +45,7 @@ def _window(
 
 
 def _maximum(patches: Iterable[Array], shape: tuple[Any, ...]) -> Array:
-  """The larger of zero and all patches. Written out, XLA makes one loop of products and maxima."""
+  """The maximum of zero and all patches. Unrolled, so that XLA fuses products and maxima."""
   return functools.reduce(jnp.maximum, patches, jnp.zeros(shape, jnp.float32))
 
 
@@ -55,7 +55,7 @@ def render_joints(
   size: tuple[int, int],
   sigma: float,
 ) -> Float[Array, "*batch t h w v"]:
-  """Draws one heatmap per joint; where persons overlap, the larger value stays.
+  """Draws one heatmap per joint, the maximum over persons.
 
   Args:
     keypoints: (x, y) of V joints of M persons in T frames, in heatmap pixels.
@@ -69,7 +69,7 @@ def render_joints(
   keypoints, scores = keypoints.astype(jnp.float32), scores.astype(jnp.float32)
   height, width = size
   peak = jnp.where(scores >= MIN_SCORE, scores, 0.0)
-  # A Gaussian patch is an outer product, so exp() is taken of h + w values instead of h * w.
+  # A Gaussian patch is an outer product: exp() of h + w values instead of h * w.
   columns = _windowed_gaussian(keypoints[..., 0], width, sigma)[..., None, :, :]
   rows = _windowed_gaussian(keypoints[..., 1], height, sigma) * peak[..., None, :]
   rows = rows[..., :, None, :]
@@ -108,7 +108,7 @@ def _limb_patches(
   start_x, start_y = on_pixels(start[..., 0]), on_pixels(start[..., 1])
   limb_x, limb_y = on_pixels(end[..., 0]) - start_x, on_pixels(end[..., 1]) - start_y
   x, y = x[None, :, None] - start_x, y[:, None, None] - start_y
-  # How far along the limb the pixel's nearest point lies: 0 at its start, 1 at its end.
+  # Position on the limb of the point nearest to the pixel: 0 at the start, 1 at the end.
   along = (x * limb_x + y * limb_y) / on_pixels(jnp.maximum(squared_length, 1.0))
   along = jnp.clip(along, 0.0, 1.0)
   squared_distance = jnp.square(x - along * limb_x) + jnp.square(y - along * limb_y)
@@ -139,7 +139,7 @@ def render_limbs(
     float32 heatmaps, limbs last.
 
   Raises:
-    ValueError: a limb is not a pair of joints that are there.
+    ValueError: a limb is not a pair of valid joint indices.
   """
   num_joints = scores.shape[-1]
   for limb in limbs:

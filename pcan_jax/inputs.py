@@ -1,10 +1,9 @@
 """From stored clips to network inputs, on the device: crop, flip, normalise, render heatmaps.
 
-Coordinates. A stored frame is a square of side S pixels. Keypoints are (x, y), x to the right and
-y down, in the units of its pixels; rescaling an image by s multiplies its keypoints by s, and
-mirroring an image of width W takes x to W - x. A heatmap puts a keypoint at (x, y) on the sample
-whose column is x and whose row is y. These are the conventions of MMAction2, on which the
-authors' release is built.
+A stored frame is a square with a side of S pixels. Keypoints are (x, y) in its pixels, x to the
+right and y down; rescaling an image by s multiplies its keypoints by s, and mirroring an image of
+width W maps x to W - x. In a heatmap, a keypoint at (x, y) is in column x and row y. These are the
+conventions of MMAction2, on which the authors' release is built.
 """
 
 import dataclasses
@@ -21,7 +20,7 @@ from pcan_jax.keypoints import KeypointLayout
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
-# Candidates per clip for a crop of random area and aspect that fits into the frame.
+# Candidates per clip for a crop of random area and aspect ratio that fits into the frame.
 _CROP_ATTEMPTS = 10
 
 Batch = dict[str, Array | np.ndarray]
@@ -37,7 +36,7 @@ class Augmentation:
     crop_aspect: smallest and largest width / height of the crop.
     flip: probability of a horizontal flip.
     rotation: largest rotation of the keypoints, in degrees; the frames are not rotated.
-    scale_jitter: largest relative change of the keypoints' width and height, independent.
+    scale_jitter: largest relative change of the skeletons' width and height, each drawn separately.
     keypoint_noise: standard deviation of a shift per joint and clip, as a fraction of the side.
   """
 
@@ -51,7 +50,7 @@ class Augmentation:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-  """What the network is fed.
+  """How stored clips become network inputs.
 
   Attributes:
     stored_size: side of the stored frames in pixels.
@@ -59,11 +58,11 @@ class Preprocessing:
     heatmap_size: side of the heatmaps in pixels.
     layout: names, flip pairs and limbs of the keypoints.
     sigma: standard deviation of a keypoint's Gaussian, in heatmap pixels.
-    heatmaps: what is drawn of the layout: "joints", "limbs", or "both", joints first.
+    heatmaps: which heatmaps are drawn: "joints", "limbs", or "both", joints first.
     augmentation: the random transformations, or None in evaluation.
 
   Raises:
-    ValueError: `heatmaps` is none of these, or asks for limbs that the layout has not.
+    ValueError: `heatmaps` is none of these, or the layout has no limbs to draw.
   """
 
   stored_size: int
@@ -85,20 +84,20 @@ class Preprocessing:
 
   @property
   def heatmap_channels(self) -> tuple[str, ...]:
-    """What each heatmap shows: a joint by its name, a limb by those of its two joints."""
+    """The name of each heatmap: that of a joint, or those of a limb's two joints."""
     joints = self.layout.joints
     limbs = tuple(f"{joints[start]}-{joints[end]}" for start, end in self.layout.limbs)
     return {"joints": joints, "limbs": limbs, "both": joints + limbs}[self.heatmaps]
 
 
 def preprocess(batch: Batch, config: Preprocessing, key: Array | None = None) -> dict[str, Array]:
-  """Turns a host batch into network inputs.
+  """Makes network inputs of a batch of stored clips.
 
   Args:
-    batch: `rgb` uint8 [B, T, S, S, 3] and/or `keypoints` [B, T', M, V, 2], in the pixels of those
+    batch: `rgb` uint8 [B, T, S, S, 3] and/or `keypoints` [B, T', M, V, 2], in pixels of those
       frames, with `keypoint_scores` [B, T', M, V].
-    config: sizes, and whether and how to augment.
-    key: randomness of the augmentation; unused without one.
+    config: sizes and augmentation.
+    key: of the augmentation; unused without one.
 
   Returns:
     `rgb` [B, T, H, W, 3], normalised, and/or `heatmaps` [B, T', h, w, C] with the channels
@@ -128,7 +127,7 @@ def preprocess(batch: Batch, config: Preprocessing, key: Array | None = None) ->
     keypoints, scores = flip_keypoints(
       keypoints, scores, flipped, config.heatmap_size, config.layout.flip_permutation()
     )
-    # XLA would draw them once more for the gradient of the first kernel.
+    # Without the barrier, XLA draws them again for the gradient of the first kernel.
     inputs["heatmaps"] = lax.optimization_barrier(_render(keypoints, scores, config))
   return inputs
 
@@ -148,9 +147,9 @@ def _render(
 
 
 def random_crop(key: Array, num_clips: int, config: Augmentation) -> Box:
-  """Boxes (x0, y0, x1, y1) of random area, aspect and place in the unit square.
+  """Boxes (x0, y0, x1, y1) of random area, aspect ratio and position in the unit square.
 
-  Of ten candidates the first that fits is taken; where none does, the whole frame.
+  The first of ten candidates that fits into the square is taken; if none does, the whole square.
   """
   key_area, key_aspect, key_place = jax.random.split(key, 3)
   attempts = (num_clips, _CROP_ATTEMPTS)
@@ -175,7 +174,7 @@ def random_crop(key: Array, num_clips: int, config: Augmentation) -> Box:
 def crop_and_resize(
   frames: UInt8[Array, "b t s s 3"], box: Box, size: int
 ) -> Float[Array, "b t size size 3"]:
-  """Cuts `box`, in pixels, out of every frame of a clip and resizes it, bilinear, antialiased."""
+  """Crops every frame of a clip to `box`, in pixels, and resizes it, bilinear and antialiased."""
 
   def one_clip(clip: Array, corners: Array) -> Array:
     scale = size / (corners[2:] - corners[:2])
@@ -206,7 +205,7 @@ def flip_keypoints(
   width: int,
   permutation: Int[np.ndarray, "v"],
 ) -> tuple[Array, Array]:
-  """Mirrors the chosen clips: x to width - x, left joints to right joints and back."""
+  """Mirrors the clips in `flipped`: x becomes width - x, left and right joints are swapped."""
   mirrored = keypoints[..., permutation, :]
   mirrored = jnp.stack([width - mirrored[..., 0], mirrored[..., 1]], axis=-1)
   where = flipped[:, None, None, None]
@@ -219,7 +218,7 @@ def flip_keypoints(
 def jitter_keypoints(
   key: Array, keypoints: Float[Array, "b t m v 2"], side: int, config: Augmentation
 ) -> Float[Array, "b t m v 2"]:
-  """Rotates and stretches skeletons about the frame's centre and displaces single joints."""
+  """Rotates and scales skeletons about the frame's centre, and adds noise to joints."""
   key_rotation, key_scale, key_noise = jax.random.split(key, 3)
   num_clips, _, persons, joints, _ = keypoints.shape
   angle = jax.random.uniform(key_rotation, (num_clips,), minval=-1, maxval=1)

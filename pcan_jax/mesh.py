@@ -1,7 +1,7 @@
-"""All devices along one axis, and how arrays lie on them.
+"""A mesh of all devices along one axis, and how arrays are placed on it.
 
-Batches are sharded, everything else is replicated. Under `jax.jit` the compiler does what `pjit`
-and explicit reductions once did: BatchNorm, class means and gradients are those of the global batch.
+Batches are sharded, everything else is replicated. Under `jax.jit` the compiler adds the reductions
+over devices: BatchNorm, class means and gradients are those of the global batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ PyTree = Any
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """Devices along one axis, `data`; by default all there are, in the order XLA prefers."""
+  """Devices along one axis, `data`; by default all of them, in the order that XLA prefers."""
   if devices is None:
     return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
   return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
@@ -32,7 +32,7 @@ def sharded(mesh: Mesh) -> NamedSharding:
 
 
 def jit_step(step: Callable[..., Any], mesh: Mesh, **options: Any) -> Callable[..., Any]:
-  """Jits a function of (what is replicated, a batch that is sharded); its results are replicated."""
+  """Jits a function of (replicated arrays, a sharded batch) with replicated results."""
   return jax.jit(
     step,
     in_shardings=(replicated(mesh), sharded(mesh)),
@@ -42,10 +42,9 @@ def jit_step(step: Callable[..., Any], mesh: Mesh, **options: Any) -> Callable[.
 
 
 def jit_once(make: Callable[[], PyTree], mesh: Mesh) -> Callable[[], PyTree]:
-  """Jits what is called once, as a network's initialisation is; its results are replicated.
+  """Jits a function that is called once, such as an initialisation; its results are replicated.
 
-  A CPU's compiler would spend a quarter of a second on the random numbers of each parameter, to
-  draw them faster by less than that.
+  On a CPU, optimising the random numbers of each parameter takes longer than it saves.
   """
   on_cpu = mesh.devices.flat[0].platform == "cpu"
   options = {"xla_backend_optimization_level": 1} if on_cpu else None

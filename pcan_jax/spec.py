@@ -1,7 +1,7 @@
-"""What a model is made for, and all that follows from it.
+"""What a model is made for, and what follows from it.
 
-Training, evaluation, prediction, export and the benchmarks take the network, its inputs and the
-function that predicts from here, so that they cannot differ.
+Training, evaluation, prediction, export and the benchmarks all take the network, its inputs and its
+predict function from here, so that they cannot differ.
 """
 
 import dataclasses
@@ -26,16 +26,18 @@ PyTree = Any
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ModelSpec:
-  """What a model is made for. Checkpoints keep it, as their item `description`.
+  """What a model is made for: config, labels, keypoints and stored size.
+
+  Checkpoints store it as their item `description`.
 
   Attributes:
     config: the complete config of the run.
     tree: the labels.
     layout: the keypoints.
-    stored_size: side in pixels of the stored frames that it is trained from.
+    stored_size: side in pixels of the stored frames.
 
   Raises:
-    ValueError: the config holds a value that cannot be; the message names the field.
+    ValueError: a value of the config is invalid; the message names the field.
   """
 
   config: ConfigDict
@@ -50,13 +52,13 @@ class ModelSpec:
 
   @functools.cached_property
   def train_preprocessing(self) -> Preprocessing:
-    """From stored clips to the network's inputs in training, with augmentation."""
+    """Of training, with augmentation."""
     augmentation = Augmentation(**self.config.augmentation)
     return self._preprocessing(self.config.input.train_size, augmentation)
 
   @functools.cached_property
   def test_preprocessing(self) -> Preprocessing:
-    """From stored clips to the network's inputs in evaluation and prediction."""
+    """Of evaluation and prediction."""
     return self._preprocessing(self.config.input.test_size, None)
 
   def _preprocessing(self, size: int, augmentation: Augmentation | None) -> Preprocessing:
@@ -71,12 +73,12 @@ class ModelSpec:
       heatmap_size=size // config.heatmap_scale,
       layout=self.layout,
       sigma=config.sigma,
-      heatmaps=config.get("heatmaps", "joints"),  # older checkpoints do not name it
+      heatmaps=config.get("heatmaps", "joints"),  # missing in older checkpoints
       augmentation=augmentation,
     )
 
   def frame_sampling(self, num_clips: int | None) -> FrameSampling:
-    """The frames that the model is given of a video.
+    """Which frames of a video are the model's input.
 
     Args:
       num_clips: test clips per video; None is one random clip, as in training.
@@ -90,7 +92,7 @@ class ModelSpec:
     )
 
   def batch_shapes(self, *leading: Any) -> dict[str, jax.ShapeDtypeStruct]:
-    """The arrays that `predict` and, with `action` beside them, a training step take.
+    """The arrays of a batch for `predict` or, with `action` added, for a training step.
 
     Args:
       *leading: axes before that of the frames: (B, K) for `predict`, (B,) for training; an axis
@@ -121,7 +123,7 @@ class ModelSpec:
     return {"prototypes": {}} | dict(variables)
 
   def predict(self, variables: PyTree, batch: dict[str, jax.Array]) -> Outputs:
-    """What the model says of a batch of videos, averaged over the clips of each.
+    """The model's outputs for a batch of videos, averaged over the clips of each.
 
     Args:
       variables: `params`, `batch_stats`, `prototypes`.
@@ -130,8 +132,8 @@ class ModelSpec:
 
     Returns:
       Per stream and level (`action`, `body`) the `logits` [B, C], those of actions rectified by the
-      prototypes (PCAN eq. 10 and 11), their softmax as `probabilities` [B, C] and, of a model with
-      prototypes, the `embedding` [B, D]. Under `fused`, the mean of the streams' probabilities.
+      prototypes (PCAN eq. 10 and 11), their softmax as `probabilities` [B, C] and, with prototypes,
+      the `embedding` [B, D]. Under `fused`, the mean of the streams' probabilities.
     """
     num_clips = next(iter(batch.values())).shape[1]
     flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in batch.items()}
@@ -175,7 +177,7 @@ class ModelSpec:
 
 
 def _with_tuples(value: Any) -> Any:
-  """JSON has lists only, but what is made of a config must be hashable."""
+  """Turns JSON's lists into tuples, as modules made of a config must be hashable."""
   if isinstance(value, dict):
     return {name: _with_tuples(inner) for name, inner in value.items()}
   return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

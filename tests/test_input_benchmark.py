@@ -33,9 +33,7 @@ def test_waiting_is_what_the_loop_waits_for_its_batches(monkeypatch):
       time.sleep(0.002)
       yield number
 
-  run = types.SimpleNamespace(
-    model=None, description=None, schedule=None, mesh=None, batches=slow_batches
-  )
+  run = types.SimpleNamespace(spec=None, schedule=None, mesh=None, batches=slow_batches)
   monkeypatch.setattr(input_costs, "prepare", lambda config: run)
   monkeypatch.setattr(
     input_costs, "compile_step", lambda *_: (0, lambda state, batch: (state + 1, {}))
@@ -46,13 +44,11 @@ def test_waiting_is_what_the_loop_waits_for_its_batches(monkeypatch):
   assert wait["fed"] > 2 > wait["not_fed"]
 
 
-def test_configs_are_loaded_as_the_launcher_names_them():
-  config = input_benchmark.load_config("configs/ma52.py:pcan_pose")
-  assert config.model.streams == ("pose",)
-
-
 def test_bad_flags_are_named(tmp_path):
   with pytest.raises(SystemExit, match="--cores is 4096, but there are"):
     input_benchmark.main(["--data", str(tmp_path), "--cores", "4096"])
-  with pytest.raises(SystemExit, match="no data set at"):
-    input_benchmark.main(["--data", str(tmp_path), "--cores", "0"])
+  for arguments in (["--cores", "0"], ["--train", "ma52:pcan_pose"]):
+    with pytest.raises(SystemExit, match="no data set at"):
+      input_benchmark.main(["--data", str(tmp_path), *arguments])
+  with pytest.raises(SystemExit, match="no config called 'ma53'"):
+    input_benchmark.main(["--train", "ma53"])

@@ -1,5 +1,6 @@
 """Rematerialisation changes what is kept for the gradient, and not the gradient."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,27 +9,35 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from configs import ma52
-from pcan_jax.labels import LabelTree
-from pcan_jax.network.pathway import REMAT, Pathway, PathwayConfig
+from pcan_jax.config import load_config
+from pcan_jax.labels import get_tree
+from pcan_jax.network.pathway import REMAT, Pathway
 from pcan_jax.network.pcan import build_model
+from tests.paper import RGB_PATHWAY
 
-CONFIG = PathwayConfig(
-  stem_features=4, blocks=(2,), widths=(4,), spatial_strides=(2,), temporal_kernels=(3,)
+CONFIG = dataclasses.replace(
+  RGB_PATHWAY,
+  stem_features=4,
+  blocks=(2,),
+  widths=(4,),
+  spatial_strides=(2,),
+  temporal_kernels=(3,),
 )
 CLIPS = jax.random.normal(jax.random.key(0), (2, 4, 16, 16, 3))
 
 
 @functools.cache
 def variables():
-  return jax.jit(lambda: Pathway(CONFIG).init(jax.random.key(1), CLIPS, train=False))()
+  return jax.jit(
+    lambda: Pathway(CONFIG, jnp.float32, "none").init(jax.random.key(1), CLIPS, train=False)
+  )()
 
 
 def loss(params, remat):
   """Something that depends on all parameters, and the statistics of the batch."""
   # The scales that start at zero would hide the inside of the blocks.
   params = jax.tree.map(lambda x: x + 0.1, params)
-  out, updated = Pathway(CONFIG, remat=remat).apply(
+  out, updated = Pathway(CONFIG, jnp.float32, remat).apply(
     {"params": params, "batch_stats": variables()["batch_stats"]},
     CLIPS,
     train=True,
@@ -39,9 +48,8 @@ def loss(params, remat):
 
 @functools.cache
 def gradient(remat):
-  return jax.jit(jax.grad(functools.partial(loss, remat=remat), has_aux=True))(
-    variables()["params"]
-  )
+  of_params = jax.grad(functools.partial(loss, remat=remat), has_aux=True)
+  return jax.jit(of_params)(variables()["params"])
 
 
 @pytest.mark.parametrize("remat", REMAT[1:])
@@ -76,8 +84,8 @@ def test_norms_are_computed_again_without_convolutions_and_blocks_with_them():
 
 
 def test_configs_name_it_and_older_ones_may_not():
-  tree = LabelTree(("nod", "wave"), ("head", "arm"), (0, 1))
-  config = ma52.get_config().model
+  tree = get_tree("ma52")
+  config = load_config("ma52").model
   assert build_model(config, tree).remat == "none"
   config.remat = "blocks"
   assert build_model(config, tree).remat == "blocks"

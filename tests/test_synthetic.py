@@ -13,6 +13,7 @@ from data.synthetic.take import Take
 from pcan_jax.clips.source_layout import read_split, read_tree
 from pcan_jax.clips.video import decode_video
 from pcan_jax.keypoints import get_layout
+from pcan_jax.labels import get_tree
 
 SMALL = generate.Settings(seed=3, train=4, val=2, height=96, figures=3)
 LABELS = {action.perform.__name__: label for label, action in enumerate(actions.ACTIONS)}

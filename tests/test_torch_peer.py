@@ -1,4 +1,4 @@
-import copy
+import dataclasses
 import functools
 import json
 import os
@@ -18,14 +18,15 @@ from benchmarks.torch_pcan import losses, network, preprocess, steps  # noqa: E4
 from benchmarks.torch_pcan.steps import Form  # noqa: E402
 from pcan_jax import heatmaps  # noqa: E402
 from pcan_jax import inputs as our_preprocess  # noqa: E402
-from pcan_jax.inputs import Augmentation, Preprocessing  # noqa: E402
-from pcan_jax.method.losses import LossConfig  # noqa: E402
-from pcan_jax.network.pathway import POSE_PATHWAY, RGB_PATHWAY  # noqa: E402
+from pcan_jax.config import load_config  # noqa: E402
+from pcan_jax.inputs import Preprocessing  # noqa: E402
 from pcan_jax.network.pcan import build_model  # noqa: E402
-from pcan_jax.spec import predict_step  # noqa: E402
+from pcan_jax.spec import ModelSpec  # noqa: E402
 from pcan_jax.torch.weights import to_state_dict  # noqa: E402
-from pcan_jax.training.step import TrainState, build_optimizer, train_step  # noqa: E402
+from pcan_jax.training.optimizer import build_optimizer  # noqa: E402
+from pcan_jax.training.step import TrainState, train_step  # noqa: E402
 from tests import parity_forward  # noqa: E402
+from tests.paper import AUGMENTATION, LOSSES, POSE_PATHWAY, RGB_PATHWAY  # noqa: E402
 
 # Tests run beside each other, and PyTorch's threads wait for one another by spinning.
 torch.set_num_threads(1)
@@ -34,18 +35,26 @@ ROOT = pathlib.Path(__file__).parents[1]
 REFERENCE = ROOT / "tests" / "reference"
 CPU = torch.device("cpu")
 BATCH = 3
-SIZES = Preprocessing(stored_size=40, rgb_size=32, heatmap_size=8, layout=workload.LAYOUT)
+SIZES = Preprocessing(
+  stored_size=40,
+  rgb_size=32,
+  heatmap_size=8,
+  layout=workload.LAYOUT,
+  sigma=0.7,
+  heatmaps="joints",
+  augmentation=None,
+)
 FORMS = pytest.mark.parametrize(
   "form", [Form(channels_last=False), Form()], ids=["plain", "channels_last"]
 )
 FAST_COMPILATION = {"xla_backend_optimization_level": 0}
 
 TOY_CONFIG = """
-from configs import ma52
+from pcan_jax.config import load_config
 from tests.tiny_config import shrink
 
 def get_config(variant="pcan"):
-  config = shrink(ma52.get_config(variant))
+  config = shrink(load_config(f"ma52:{variant}"))
   config.optimizer.learning_rate_batch_size = 3
   config.model.rgb.update(
     blocks=(1, 1, 1), widths=(8, 8, 8), spatial_strides=(1, 2, 2), temporal_kernels=(1, 1, 3)
@@ -70,10 +79,9 @@ def draw_batch(num_clips, side, persons):
   }
 
 
-def draw_variables(peer):
+def draw_variables(spec):
   """Random values in all variables, none of them at rest."""
   random = np.random.default_rng(0)
-  inputs = {"rgb": np.zeros((1, 2, 32, 32, 3)), "heatmaps": np.zeros((1, 8, 8, 8, 28))}
 
   def draw(path, shape):
     if path[-1].key in ("scale", "var"):
@@ -81,10 +89,7 @@ def draw_variables(peer):
     width = np.sqrt(2 / np.prod(shape.shape[:-1])) if path[-1].key == "kernel" else 0.1
     return width * random.standard_normal(shape.shape, np.float32)
 
-  shapes = parity_forward.abstract_variables(
-    peer.model, jax.tree.map(lambda x: jax.numpy.asarray(x, "float32"), inputs)
-  )
-  return jax.tree_util.tree_map_with_path(draw, shapes)
+  return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(spec.init))
 
 
 def load(name):
@@ -102,19 +107,20 @@ def toy_file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def toy(toy_file):
-  return workload.load_config(str(toy_file))
+  return load_config(str(toy_file))
 
 
 @pytest.fixture(scope="module")
 def peer(toy):
-  return torch_peer.Peer.of(toy, SIZES.stored_size, CPU)
+  spec = ModelSpec(toy, workload.TREE, workload.LAYOUT, SIZES.stored_size)
+  return torch_peer.Peer(spec, CPU)
 
 
 @pytest.fixture(scope="module")
 def trained(toy, peer):
   """Our variables before a step, those after it with its terms, and its batch."""
   batch = draw_batch(num_clips=BATCH, side=SIZES.stored_size, persons=1)
-  before = draw_variables(peer)
+  before = draw_variables(peer.spec)
   optimizer = build_optimizer(toy.optimizer, optax.constant_schedule(toy.optimizer.learning_rate))
 
   def step(variables, batch):
@@ -122,13 +128,10 @@ def trained(toy, peer):
     state, terms = train_step(
       TrainState(step=jax.numpy.zeros((), int), opt_state=opt_state, **variables),
       batch,
-      model=peer.model,
+      spec=peer.spec,
       optimizer=optimizer,
-      loss_config=peer.loss_config,
-      preprocessing=peer.train_sizes,
-      seed=0,
     )
-    return state.model(), {name: x.compute() for name, x in terms.items()}
+    return state.model(), terms
 
   after, terms = jax.jit(step, compiler_options=FAST_COMPILATION)(before, batch)
   return before, jax.device_get(after), terms, batch
@@ -154,17 +157,18 @@ def test_losses_match_reference(case):
     name: given[name].requires_grad_() for name in ("feature", "logits_action", "logits_body")
   }
   outputs = {
-    "action_logits": given["logits_action"],
-    "body_logits": given["logits_body"],
-    "action_embedding": given["feature"] @ given["fine_w"] + given["fine_b"],
-    "body_embedding": given["feature"] @ given["coarse_w"] + given["coarse_b"],
+    level: {
+      "logits": given[f"logits_{level}"],
+      "embedding": given["feature"] @ given[f"{name}_w"] + given[f"{name}_b"],
+    }
+    for level, name in (("action", "fine"), ("body", "coarse"))
   }
   total, terms, new = losses.stream_loss(
     outputs,
     {"action": given["fine_proto"], "body": given["coarse_proto"]},
     given["action"],
     torch.tensor(workload.TREE.parents),
-    LossConfig(),
+    LOSSES,
   )
   found = {f"paper_{name}": x for name, x in (terms | {"total": total}).items()}
   found |= {"paper_fine_proto_new": new["action"], "paper_coarse_proto_new": new["body"]}
@@ -244,7 +248,9 @@ def test_preprocessing_is_ours(flipped):
 
 def test_crops_and_flips_are_drawn_as_configured():
   torch.manual_seed(0)
-  augmentation = Augmentation(crop_area=(0.3, 0.6), crop_aspect=(0.5, 2.0), flip=0.25)
+  augmentation = dataclasses.replace(
+    AUGMENTATION, crop_area=(0.3, 0.6), crop_aspect=(0.5, 2.0), flip=0.25
+  )
   box, flipped = preprocess.draw(2000, augmentation, CPU)
   assert box.min() >= 0 and box.max() <= 1
   width, height = (box[:, 2:] - box[:, :2]).unbind(1)
@@ -263,7 +269,7 @@ def test_a_step_is_ours(form, peer, trained, toy):
     steps.sgd(net, toy.optimizer, BATCH),
     peer.parents,
     peer.loss_config,
-    peer.train_sizes,
+    peer.spec.train_preprocessing,
     form,
     toy.optimizer.clip_norm,
   )
@@ -282,17 +288,16 @@ def test_a_step_is_ours(form, peer, trained, toy):
 
 
 @FORMS
-def test_predictions_are_ours(form, peer, trained, toy):
+def test_predictions_are_ours(form, peer, trained):
   variables, _, _, batch = trained
   videos = {name: x[:, None] for name, x in batch.items() if name != "action"}
-  predict = functools.partial(
-    predict_step, model=peer.model, sizes=peer.test_sizes, gamma=toy.eval.gamma.to_dict()
-  )
-  wanted = jax.jit(predict, compiler_options=FAST_COMPILATION)(variables, videos)
+  predict = jax.jit(peer.spec.predict, compiler_options=FAST_COMPILATION)
+  wanted = predict(variables, videos)
   found = peer.evaluation(variables, videos, form)()
-  assert set(found["probabilities"]) == {"fused", "rgb", "pose"}
+  assert jax.tree.structure(found) == jax.tree.structure(wanted)
   assert torch_peer.difference(wanted, found) < 1e-4
-  found["logits"]["pose"]["body"] = found["logits"]["pose"]["body"] + 0.1
+  body = found["pose"]["body"]
+  body["logits"] = body["logits"] + 0.1
   assert torch_peer.difference(wanted, found) > 1e-3
 
 
@@ -302,26 +307,25 @@ def test_predictions_are_averaged_over_clips(peer, trained):
   apart = {name: x[:, None] for name, x in batch.items() if name != "action"}
   together = peer.evaluation(variables, clips, Form())()
   alone = peer.evaluation(variables, apart, Form())()
-  for kind, streams in together.items():
-    for stream, levels in streams.items():
-      for level, values in levels.items():
-        wanted = alone[kind][stream][level].mean(0, keepdim=True)
-        assert_close(values, wanted, f"{kind} {stream} {level}", 1e-4)
+  for branch, levels in together.items():
+    for level, output in levels.items():
+      for name, values in output.items():
+        wanted = alone[branch][level][name].mean(0, keepdim=True)
+        assert_close(values, wanted, f"{branch} {level} {name}", 1e-4)
 
 
-def test_what_has_no_counterpart_is_refused(toy, toy_file, peer):
+def test_what_has_no_counterpart_is_refused(toy_file):
   for variant, message in (("posec3d", "prototypes"), ("release", "fusion"), ("pcan_rgb", "rgb")):
-    config = workload.load_config(f"{toy_file}:{variant}")
+    config = load_config(f"{toy_file}:{variant}")
     with pytest.raises(ValueError, match=message):
       network.PCANNet(build_model(config.model, workload.TREE), 28)
   with pytest.raises(ValueError, match="loss.pcc_covers='sets' only, the config has 'batch'"):
-    losses.check(LossConfig(pcc_covers="batch"))
-  limbs = copy.copy(peer.test_sizes.__dict__) | {"heatmaps": "limbs"}
+    losses.check(dataclasses.replace(LOSSES, pcc_covers="batch"))
   with pytest.raises(ValueError, match="limbs"):
-    preprocess.check(Preprocessing(**limbs))
-  rotating = copy.copy(peer.test_sizes.__dict__) | {"augmentation": Augmentation(rotation=3.0)}
+    preprocess.check(dataclasses.replace(SIZES, heatmaps="limbs"))
+  rotating = dataclasses.replace(AUGMENTATION, rotation=3.0)
   with pytest.raises(ValueError, match="augmentation.rotation"):
-    preprocess.check(Preprocessing(**rotating))
+    preprocess.check(dataclasses.replace(SIZES, augmentation=rotating))
 
 
 def test_command_prints_figures(toy_file):
@@ -347,7 +351,7 @@ def test_command_prints_figures(toy_file):
 
 
 def test_command_names_what_is_wrong(toy_file):
-  with pytest.raises(SystemExit, match="there is no config nowhere.py"):
+  with pytest.raises(SystemExit, match="no config called 'nowhere.py'"):
     torch_peer.main(["--config", "nowhere.py"])
   with pytest.raises(SystemExit, match="fusion 'lateral_attention'"):
     torch_peer.main(["--config", f"{toy_file}:release", "--batch", "2"])

@@ -5,8 +5,8 @@ import pathlib
 import jax
 import numpy as np
 
+from configs import ma52
 from pcan_jax.checkpoints import Checkpoints
-from pcan_jax.config import load_config
 from pcan_jax.feed.dataset import Dataset
 from pcan_jax.spec import ModelSpec
 from tests.tiny_config import shrink
@@ -16,10 +16,9 @@ def write_tiny_checkpoint(
   workdir: pathlib.Path, dataset: Dataset, variant: str = "pcan"
 ) -> pathlib.Path:
   """Writes step 0 of a working directory; different clips get clearly different scores."""
-  config = shrink(load_config(f"ma52:{variant}"))
+  config = shrink(ma52.get_config(variant))
   config.data.path = str(dataset.path)
   spec = ModelSpec(config, dataset.tree, dataset.layout, dataset.stored_size)
-  shapes = jax.eval_shape(spec.init)
   rng = np.random.default_rng(0)
 
   def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -30,7 +29,7 @@ def write_tiny_checkpoint(
     fan_in = max(np.prod(leaf.shape[:-1], dtype=int), 1)
     return rng.normal(0, np.sqrt(2 / fan_in), leaf.shape).astype(np.float32)
 
-  variables = jax.tree_util.tree_map_with_path(draw, shapes)
+  variables = jax.tree_util.tree_map_with_path(draw, jax.eval_shape(spec.init))
   with Checkpoints(workdir / "checkpoints") as checkpoints:
     checkpoints.save(0, variables, {"step": np.zeros((), np.int32)}, spec)
   return workdir

@@ -6,33 +6,35 @@ Equations are those of PCAN, arXiv 2412.14719, as `pcan_jax.method.losses` reads
 import torch
 from torch.nn import functional
 
-from pcan_jax.method.losses import RECIPES, LossConfig
+from pcan_jax.config import load_config
+from pcan_jax.method.losses import LossConfig
 
-Outputs = dict[str, torch.Tensor]
+ByName = dict[str, torch.Tensor]
+StreamOutputs = dict[str, ByName]
 
 
 def check(config: LossConfig) -> None:
   """Raises ValueError for losses other than the paper's; weights and factors may differ."""
-  paper = RECIPES["paper"]
+  paper = load_config("ma52").loss
   for field in ("pcc_alpha_scales", "pcc_covers", "pda_gradient"):
-    if getattr(config, field) != getattr(paper, field):
+    if getattr(config, field) != paper[field]:
       raise ValueError(
-        f"the PyTorch losses have loss.{field}={getattr(paper, field)!r} only, the config has "
+        f"the PyTorch losses have loss.{field}={paper[field]!r} only, the config has "
         f"{getattr(config, field)!r}"
       )
 
 
 def stream_loss(
-  outputs: Outputs,
-  prototypes: Outputs,
+  outputs: StreamOutputs,
+  prototypes: ByName,
   action: torch.Tensor,
   parents: torch.Tensor,
   config: LossConfig,
-) -> tuple[torch.Tensor, Outputs, Outputs]:
+) -> tuple[torch.Tensor, ByName, ByName]:
   """All losses of one stream, and its new prototypes.
 
   Args:
-    outputs: of the network for one stream, float32.
+    outputs: of the network for one stream, per level `logits` [N, K] and `embedding` [N, D].
     prototypes: per level [K, D].
     action: true actions [N].
     parents: body part of every action [A].
@@ -41,7 +43,7 @@ def stream_loss(
   Returns:
     The weighted sum; the losses before their weights; the prototypes to store, detached.
   """
-  action_logits, body_logits = outputs["action_logits"], outputs["body_logits"]
+  action_logits, body_logits = (outputs[level]["logits"] for level in ("action", "body"))
   body = parents[action]
   predicted_action, predicted_body = action_logits.argmax(-1), body_logits.argmax(-1)
   action_right, body_right = predicted_action == action, predicted_body == body
@@ -65,14 +67,14 @@ def stream_loss(
   }
   updated = {}
   for level, (label, predicted, true_positive, negatives, alpha) in levels.items():
-    z = outputs[f"{level}_embedding"]
+    z, logits = outputs[level]["embedding"], outputs[level]["logits"]
     updated[level] = update_prototypes(
       prototypes[level], z, label, true_positive, config.prototype_momentum
     )
     of_samples = pcc_terms(
       z,
       updated[level],
-      outputs[f"{level}_logits"],
+      logits,
       label,
       predicted,
       negatives,

@@ -244,7 +244,7 @@ class PCANNet(nn.Module):
 
   def forward(
     self, rgb: torch.Tensor, heatmaps: torch.Tensor, dtype: torch.dtype = torch.float32
-  ) -> dict[str, dict[str, torch.Tensor]]:
+  ) -> dict[str, dict[str, dict[str, torch.Tensor]]]:
     """Classifies and embeds a batch.
 
     Args:
@@ -253,18 +253,22 @@ class PCANNet(nn.Module):
       dtype: what the backbone computes in; below float32 by autocast.
 
     Returns:
-      Per stream `action_logits`, `body_logits`, `action_embedding` and `body_embedding`, float32.
+      Per stream and level (`action`, `body`) `logits` and `embedding`, float32.
     """
     with torch.autocast(rgb.device.type, dtype, enabled=dtype != torch.float32):
       features = self.backbone(rgb, heatmaps)
     return {stream: self._classify(stream, x.float()) for stream, x in features.items()}
 
-  def _classify(self, stream: str, features: torch.Tensor) -> dict[str, torch.Tensor]:
+  def _classify(self, stream: str, features: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
     pooled = features.mean(dim=(2, 3, 4))
     dropped = functional.dropout(pooled, self.dropout, self.training)
     return {
-      "action_logits": self.cls_head[f"fc_{stream}"](dropped),
-      "body_logits": self.cls_head[f"fc_{stream}_coarse"](dropped),
-      "action_embedding": self.cls_head[f"fr_{stream}"](pooled),
-      "body_embedding": self.cls_head[f"fr_coarse_{stream}"](pooled),
+      "action": {
+        "logits": self.cls_head[f"fc_{stream}"](dropped),
+        "embedding": self.cls_head[f"fr_{stream}"](pooled),
+      },
+      "body": {
+        "logits": self.cls_head[f"fc_{stream}_coarse"](dropped),
+        "embedding": self.cls_head[f"fr_coarse_{stream}"](pooled),
+      },
     }

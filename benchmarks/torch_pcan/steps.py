@@ -17,7 +17,8 @@ from pcan_jax.method.losses import LossConfig
 
 _INPUTS = ("rgb", "keypoints", "keypoint_scores")
 
-ByLevel = dict[str, dict[str, torch.Tensor]]
+Prototypes = dict[str, dict[str, torch.Tensor]]  # by stream and level
+Outputs = dict[str, losses.StreamOutputs]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ def training_loss(
   parents: torch.Tensor,
   config: LossConfig,
   dtype: torch.dtype = torch.float32,
-) -> tuple[torch.Tensor, dict[str, torch.Tensor], ByLevel]:
+) -> tuple[torch.Tensor, dict[str, torch.Tensor], Prototypes]:
   """The sum of the losses of both streams.
 
   Args:
@@ -122,7 +123,7 @@ def train_step(
   preprocess.check(sizes)
   form.apply(net).train()
 
-  def forward(batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor], ByLevel]:
+  def forward(batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor], Prototypes]:
     action = batch["action"]
     box, flipped = preprocess.draw(len(action), sizes.augmentation, action.device)
     rgb, heatmaps = _inputs(batch, sizes, form, box, flipped)
@@ -147,8 +148,8 @@ def train_step(
 
 def predict_step(
   net: PCANNet, sizes: Preprocessing, gamma: dict[str, float], form: Form
-) -> Callable[[Batch], dict[str, ByLevel]]:
-  """The step of `pcan_jax.spec.predict_step`.
+) -> Callable[[Batch], Outputs]:
+  """The step of `pcan_jax.spec.ModelSpec.predict`.
 
   Args:
     net: it stays as it is; the step has a copy with BatchNorm merged into the convolutions.
@@ -158,46 +159,37 @@ def predict_step(
 
   Returns:
     A function from a batch of videos, with K clips each: `rgb` uint8 [N, K, T, S, S, 3],
-    `keypoints` [N, K, T', M, V, 2], `keypoint_scores` [N, K, T', M, V], to `logits` and
-    `probabilities` as `pcan_jax.spec.predict_step` has them.
+    `keypoints` [N, K, T', M, V, 2], `keypoint_scores` [N, K, T', M, V], to what
+    `ModelSpec.predict` returns of them.
   """
   preprocess.check(sizes)
   net = form.apply(merge_norms(net))
 
-  def forward(batch: Batch) -> dict[str, ByLevel]:
+  def forward(batch: Batch) -> Outputs:
     num_clips = batch["rgb"].shape[1]
     flat = {name: batch[name].flatten(0, 1) for name in _INPUTS}
     box, flipped = preprocess.draw(len(flat["rgb"]), None, flat["rgb"].device)
     outputs = net(*_inputs(flat, sizes, form, box, flipped), form.dtype)
-    logits = {
-      stream: {
-        "action": losses.rectify(
-          out["action_logits"],
-          out["action_embedding"],
-          net.prototypes(stream)["action"],
-          gamma[stream],
-        ),
-        "body": out["body_logits"],
-      }
-      for stream, out in outputs.items()
+    for stream, levels in outputs.items():
+      action, prototypes = levels["action"], net.prototypes(stream)["action"]
+      action["logits"] = losses.rectify(
+        action["logits"], action["embedding"], prototypes, gamma[stream]
+      )
+      for output in levels.values():
+        output["probabilities"] = output["logits"].softmax(-1)
+    streams = list(outputs.values())
+    outputs["fused"] = {
+      level: {"probabilities": sum(s[level]["probabilities"] for s in streams) / len(streams)}
+      for level in streams[0]
     }
 
-    def over_clips(values: torch.Tensor) -> torch.Tensor:
-      return values.unflatten(0, (-1, num_clips)).mean(1)
+    def over_clips(output: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+      return {name: x.unflatten(0, (-1, num_clips)).mean(1) for name, x in output.items()}
 
-    probabilities = {
-      stream: {level: over_clips(values.softmax(-1)) for level, values in levels.items()}
-      for stream, levels in logits.items()
+    return {
+      branch: {level: over_clips(output) for level, output in levels.items()}
+      for branch, levels in outputs.items()
     }
-    probabilities["fused"] = {
-      level: sum(probabilities[stream][level] for stream in outputs) / len(outputs)
-      for level in ("action", "body")
-    }
-    logits = {
-      stream: {level: over_clips(values) for level, values in levels.items()}
-      for stream, levels in logits.items()
-    }
-    return {"logits": logits, "probabilities": probabilities}
 
   return torch.inference_mode()(form.compile(forward))
 

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import zipfile
+import zlib
 
 import numpy as np
 from flax import traverse_util
@@ -91,9 +92,9 @@ class Results:
       raise FileNotFoundError(f"no {scores}: run launch.py --mode=eval with this --workdir first")
     again = "run launch.py --mode=eval with this --workdir again"
     try:
-      with np.load(scores, allow_pickle=False) as arrays:
+      with scores.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         results = {name: arrays[name] for name in arrays.files}
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
       raise ValueError(f"{scores} is damaged ({error}): {again}") from error
     if "fused/action/probabilities" not in results:
       raise ValueError(f"{scores} was written by an earlier version: {again}")

@@ -1,1 +1,1 @@
-"""What makes it PCAN, to be read beside the paper: sets, prototypes, losses, rectification."""
+"""PCAN's method, to be read beside the paper: sets, prototypes, losses, rectification."""

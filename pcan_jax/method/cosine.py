@@ -1,4 +1,4 @@
-"""Cosine similarity, the measure of PCAN's embedding spaces, in float32 or better."""
+"""Cosine similarity, which PCAN uses in its embedding spaces, in float32 or better."""
 
 import jax
 import jax.numpy as jnp
@@ -6,20 +6,20 @@ from jaxtyping import Array, Float
 
 
 def upcast(x: Float[Array, "..."]) -> Float[Array, "..."]:
-  """In float32, or float64 if it is that."""
+  """Converts to float32; float64 stays."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _unit(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-  """Vectors of length one; a zero vector stays zero, and its gradient finite."""
+  """Scales vectors to length one; a zero vector stays zero and has a finite gradient."""
   squared = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
   return x * jax.lax.rsqrt(jnp.where(squared > 1e-24, squared, 1.0))
 
 
 def cosines(x: Float[Array, "n d"], y: Float[Array, "*s k d"]) -> Float[Array, "*s n k"]:
-  """Similarities of every x to every y; a zero vector is similar to none.
+  """Similarities of every x to every y; those of a zero vector are 0.
 
-  Accelerators would multiply in bfloat16 or TF32 by default: an error of a per cent of PCAN's
-  temperature. This multiplies in float32.
+  Multiplies in float32: the accelerators' default of bfloat16 or TF32 would give errors of a per
+  cent of PCAN's temperature.
   """
   return jnp.einsum("nd,...kd->...nk", _unit(x), _unit(y), precision=jax.lax.Precision.HIGHEST)

@@ -1,9 +1,9 @@
 """PCAN's losses of one stream: cross-entropy, hierarchical, calibrating (PCC), diversity (PDA).
 
-Equations are those of PCAN, arXiv 2412.14719. The paper and the authors' released code differ in
-details; both are values of `LossConfig`, which `configs/ma52.py` gives. Where eq. 5, 8 and 9 write
-`dis`, cosine similarity is meant, and eq. 7 and 8 divide by the temperature, as the paper's own
-text needs it.
+Equation numbers are those of arXiv 2412.14719. Where the paper and the authors' released code
+differ, a value of `LossConfig` chooses; `configs/ma52.py` has both sets of values. `dis` in eq. 5,
+8 and 9 is read as cosine similarity, and eq. 7 and 8 divide by the temperature; docs/METHOD.md says
+why.
 
 Losses are means over the samples of a batch, computed in float32 or better.
 """
@@ -28,21 +28,21 @@ class LossConfig:
   Attributes:
     ce_weight: of the cross-entropies of both classifiers.
     hp_weight: of the hierarchical loss.
-    hp_lambda: how much a body part's probability counts in that loss (eq. 1).
+    hp_lambda: weight of body parts' probabilities in that loss (eq. 1).
     pcc_weight: of the calibrating losses of both levels.
     pcc_temperature: tau in eq. 7 and 8.
     pcc_alpha: for the false negatives A1, A2, A3 of the action level.
     pcc_alpha_scales: whether alpha multiplies the terms ("loss") or, within them, the logits.
-    pcc_covers: whether a false negative term is taken of the samples in its set, and the false
-      positive term of the samples whose class has false positives ("sets"), or all terms are taken
-      of every sample ("batch"). The penalties in the terms are the same.
+    pcc_covers: "sets": a false negative term covers the samples in its set, the false positive
+      term those whose class has false positives. "batch": all terms cover every sample. The
+      penalties in the terms are the same.
     pda_weight: of the diversity loss, beta.
-    pda_gradient: whether the diversity loss moves the embeddings, through the updated prototypes,
-      or is only reported.
-    prototype_momentum: the part of a prototype that stays in an update (eq. 3).
+    pda_gradient: whether the diversity loss has a gradient, which reaches the embeddings through
+      the updated prototypes.
+    prototype_momentum: the fraction of a prototype that an update keeps (eq. 3).
 
   Raises:
-    ValueError: a value is not one of those above.
+    ValueError: a value is out of range.
   """
 
   ce_weight: float
@@ -71,12 +71,12 @@ class LossConfig:
 
   @property
   def needs_prototypes(self) -> bool:
-    """Whether a loss is on that is computed from embeddings and prototypes."""
+    """Whether a loss on embeddings and prototypes is switched on."""
     return self.pcc_weight != 0 or self.pda_weight != 0
 
 
 def _pick(x: Shaped[Array, "*s n k"], label: Int[Array, " n"]) -> Shaped[Array, "*s n"]:
-  """The value of every sample's own class. Unlike indexing, it needs no scatter backwards."""
+  """The value of every sample's true class. Unlike indexing, its gradient needs no scatter."""
   is_own = jnp.arange(x.shape[-1]) == label[:, None]
   return jnp.sum(jnp.where(is_own, x, 0), axis=-1)
 
@@ -101,8 +101,8 @@ def hierarchical_loss(
 ) -> Float[Array, ""]:
   """Cross-entropy over the legal states of the label tree (PCAN eq. 1 and 2).
 
-  A state is a body part alone, or an action together with its body part; its score is the sum of
-  their sigmoids, body parts weighted by lambda.
+  A state is a body part alone, or an action with its body part; its score is the sum of their
+  sigmoids, with lambda as the weight of the body part.
 
   Args:
     action_logits: logits of the action classifier.
@@ -127,18 +127,18 @@ def pcc_terms(
 ) -> Float[Array, "s n"]:
   """The calibrating loss of every sample of one level, term by term (PCAN eq. 4-8).
 
-  Each term is the cross-entropy of the sample's similarities to the prototypes, after a penalty
-  was taken off its own class: for being far from the centre of its class's false negatives, or near
-  the centre of those mistaken for its class. The surer the classifier, the smaller the penalty.
+  Each term is the cross-entropy of the sample's similarities to the prototypes, with a penalty
+  subtracted from its true class: for being far from the centre of that class's false negatives, or
+  near the centre of its false positives. A confident classifier has a small penalty.
 
   Args:
     z: embeddings.
-    prototypes: the updated ones.
+    prototypes: after the update.
     logits: of the classifier of this level.
     sets: of this level.
-    alpha: one factor per false negative set; it is applied to the logits or not at all, as
-      `config.pcc_alpha_scales` says.
-    config: its temperature, and what its terms cover.
+    alpha: one factor per false negative set; used here only if `config.pcc_alpha_scales` is
+      "logits".
+    config: the temperature, and what the terms cover.
 
   Returns:
     A row per false negative set, in the order of `sets.fn`, and one for the false positives; 0 for
@@ -163,7 +163,7 @@ def pcc_terms(
   similarities = cosines(z, jnp.concatenate([prototypes[None], centres]))
   similarity = similarities[0] / config.pcc_temperature
   nearness = _pick(similarities[1:], label)
-  # False negatives shall come closer to their centre, all others leave that of false positives.
+  # False negatives are pulled to their centre; samples are pushed from that of false positives.
   penalty = doubt * jnp.concatenate([1 - nearness[:-1], 1 + nearness[-1:]])
 
   scale = jnp.ones(len(masks), z.dtype)
@@ -190,7 +190,7 @@ def pcc_loss(
 
   Args:
     z: embeddings.
-    prototypes: the updated ones.
+    prototypes: after the update.
     logits: of the classifier of this level.
     sets: of this level.
     alpha: one factor per false negative set.
@@ -208,11 +208,11 @@ def pcc_loss(
 def pda_loss(prototypes: Float[Array, "k d"]) -> Float[Array, ""]:
   """Prototypical diversity amplification: Frobenius norm of the prototypes' cosines (PCAN eq. 9).
 
-  Squares are summed; eq. 9 as printed is the root of a sum that can be negative.
+  Sums squares; eq. 9 as printed is the root of a sum that can be negative.
   """
   prototypes = upcast(prototypes)
   squared = jnp.sum(jnp.square(cosines(prototypes, prototypes)))
-  # Only when all prototypes are zero is there nothing to take the root's gradient of.
+  # The root has no finite gradient at zero, where all prototypes are zero.
   return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
 
 
@@ -227,19 +227,19 @@ def stream_loss(
   """All losses of one stream, and its new prototypes.
 
   Args:
-    outputs: of the network, per level (`action`, `body`) the `logits` [N, C] and, of a stream with
-      prototypes, the `embedding` [N, D] in their space.
-    prototypes: per level [C, D]; None for a stream without.
+    outputs: of the network, per level (`action`, `body`) the `logits` [N, C] and, with prototypes,
+      the `embedding` [N, D].
+    prototypes: per level [C, D]; None for a model without.
     action: true actions.
     parents: body part of every action.
-    config: which losses, and how.
+    config: weights and options of the losses.
 
   Returns:
-    The weighted sum; the losses before their weights and the sizes of the ambiguous sets, by name;
-    the prototypes to store, cut from the gradient, or None for a stream without.
+    The weighted sum; the unweighted losses and the sizes of the ambiguous sets, by name; the
+    prototypes to store, without gradient, or None for a model without.
 
   Raises:
-    ValueError: a loss is on that needs embeddings and prototypes, and there are none.
+    ValueError: a loss is switched on that needs prototypes, and there are none.
   """
   if config.needs_prototypes and prototypes is None:
     raise ValueError("pcc_weight and pda_weight must be 0 for a stream without prototypes")

@@ -1,9 +1,9 @@
-"""Class means and prototypes: the state that PCAN's losses calibrate with.
+"""Class means and prototypes.
 
-Everything is segment sums over the batch. Under `jit` with a batch sharded over devices the sums,
-and with them the means and prototypes, are those of the global batch.
+Both are segment sums over the batch. Under `jit` with a batch that is sharded over devices, they
+are those of the global batch.
 
-Equations are those of PCAN, arXiv 2412.14719.
+Equation numbers are those of arXiv 2412.14719.
 """
 
 import jax
@@ -19,7 +19,7 @@ def class_means(
   Args:
     z: embeddings.
     index: class of every sample.
-    mask: samples that count.
+    mask: which samples to include.
     num_classes: K.
 
   Returns:
@@ -37,7 +37,7 @@ def update_prototypes(
   tp_mask: Bool[Array, " n"],
   momentum: float,
 ) -> Float[Array, "k d"]:
-  """Moves each class with true positives towards their mean (PCAN eq. 3); others stay.
+  """Moves the prototypes of classes with true positives towards their mean (PCAN eq. 3).
 
   The gradient flows into `z` through the means; store `jax.lax.stop_gradient` of the result.
 
@@ -46,10 +46,10 @@ def update_prototypes(
     z: embeddings.
     index: class of every sample.
     tp_mask: true positives.
-    momentum: the part of a prototype that stays.
+    momentum: the fraction of a prototype that is kept.
 
   Returns:
-    The new prototypes.
+    The new prototypes; those of other classes are unchanged.
   """
   means, counts = class_means(z, index, tp_mask, prototypes.shape[0])
   moved = momentum * prototypes + (1 - momentum) * means

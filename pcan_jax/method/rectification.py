@@ -1,4 +1,4 @@
-"""What prototypes add to predictions (PCAN section 3.4)."""
+"""Rectification of predictions by prototypes (PCAN section 3.4)."""
 
 from jaxtyping import Array, Float
 
@@ -17,6 +17,6 @@ def rectify(
     logits: of the action classifier.
     z: action embeddings.
     prototypes: of the actions.
-    gamma: their weight; 0 leaves the logits as they are.
+    gamma: weight of the similarities.
   """
   return upcast(logits) + gamma * cosines(upcast(z), upcast(prototypes))

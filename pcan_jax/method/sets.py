@@ -1,6 +1,6 @@
-"""Ambiguous samples: which of a batch each level takes for one class and which for another.
+"""True positives and ambiguous samples of a batch, at each level (PCAN, arXiv 2412.14719).
 
-Everything is a mask over the batch. Equations are those of PCAN, arXiv 2412.14719.
+Sets are masks over the batch.
 """
 
 from typing import NamedTuple
@@ -13,11 +13,11 @@ class AmbiguousSets(NamedTuple):
   """Which samples of a batch are true positives, false negatives, false positives at one level.
 
   Attributes:
-    label: the true class, under which a sample of `tp` and `fn` is filed.
-    predicted: the predicted class, under which a sample of `fp` is filed.
-    tp: samples whose embeddings may move a prototype.
+    label: the true class, under which samples of `tp` and `fn` are filed.
+    predicted: the predicted class, under which samples of `fp` are filed.
+    tp: samples whose embeddings move prototypes.
     fn: one mask per kind of false negative; at the action level A1, A2, A3, at the body level one.
-    fp: samples taken for a class they do not belong to.
+    fp: samples that were mistaken for another class.
   """
 
   label: Int[Array, " n"]
@@ -33,9 +33,9 @@ def ambiguous_sets(
   action: Int[Array, " n"],
   body: Int[Array, " n"],
 ) -> tuple[AmbiguousSets, AmbiguousSets]:
-  """Sorts a batch by what the two classifiers of a stream predict (PCAN section 3.2).
+  """Sorts a batch by the predictions of a stream's two classifiers (PCAN section 3.2).
 
-  An action is a true positive only if its body part was recognised too. False negatives are A1
+  An action is a true positive only if its body part is right, too. False negatives are A1
   (body right, action wrong), A2 (both wrong) and A3 (body wrong, action right).
 
   Args:

@@ -1,1 +1,1 @@
-"""The 3D CNN: convolutions, pathways, what joins them, heads. Knows arrays and labels only."""
+"""The 3D CNN: convolutions, pathways, fusion, heads. Knows arrays and labels only."""

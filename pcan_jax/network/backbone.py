@@ -1,8 +1,8 @@
-"""One or two pathways and what joins them.
+"""One or two pathways and their fusion.
 
-`fusion` says how an RGB and a pose pathway meet: "late" not at all, "lateral" as in RGBPoseConv3D
-(Duan et al., CVPR 2022, arXiv 2104.13586), "lateral_attention" as in the network that PCAN's
-authors released, where each stream is first gated by cross-attention with the other.
+`fusion` is how an RGB and a pose pathway exchange features: "late" not at all, "lateral" as in
+RGBPoseConv3D (Duan et al., CVPR 2022, arXiv 2104.13586), "lateral_attention" as in the network that
+PCAN's authors released, where each stream is first gated by cross-attention with the other.
 """
 
 import functools
@@ -37,9 +37,9 @@ class CrossAttention(nn.Module):
   """Multi-head attention of one stream's tokens to the other's.
 
   Attributes:
-    num_heads: the heads.
-    dropout: rate on the attention weights in training; needs the random stream "dropout".
-    dtype: what to compute in; the softmax is float32.
+    num_heads: number of heads; must divide the channels.
+    dropout: rate on the attention weights in training; needs the rng `dropout`.
+    dtype: of the computation; the softmax is float32.
   """
 
   num_heads: int = 8
@@ -53,8 +53,8 @@ class CrossAttention(nn.Module):
     n, _, features = queries.shape
     if features % self.num_heads:
       raise ValueError(
-        f"attention over {features} channels cannot have {self.num_heads} heads; choose widths of "
-        "the pose pathway that are multiples of it"
+        f"attention over {features} channels cannot have {self.num_heads} heads; set "
+        f"model.pose.widths to multiples of {self.num_heads}"
       )
 
     def project(name: str, tokens: Array) -> Array:
@@ -76,13 +76,13 @@ class CrossAttention(nn.Module):
 class CrossGate(nn.Module):
   """Gates both streams by cross-attention between short summaries of them.
 
-  Each stream is reduced to the hidden width and to the slower stream's frames, then max-pooled over
-  space: one token per frame. The RGB tokens attend to the pose tokens; the pose tokens attend to
-  the RGB tokens so updated. Expanded back, the result multiplies the stream: x + x * gate.
+  Each stream is reduced to the pose stream's channels and the RGB stream's frames, then max-pooled
+  over space: one token per frame. The RGB tokens attend to the pose tokens, then the pose tokens to
+  the updated RGB tokens. Expanded again, the result gates the stream: x + x * gate.
 
   Attributes:
     stride: pose frames per RGB frame.
-    dtype: what to compute in.
+    dtype: of the computation.
   """
 
   stride: int
@@ -124,22 +124,22 @@ class UpsampleNorm(nn.Module):
 
 
 class Backbone(nn.Module):
-  """The pathways of the configured streams, joined as `fusion` says.
+  """The pathways of the configured streams, with the exchange of features that `fusion` names.
 
-  Intermediates sown beside those of the pathways, for the exchange after RGB stage r and pose stage
-  p: `lateral_rgb{r}` and `lateral_pose{p}`, what is concatenated to a stream; `gated_rgb{r}` and
-  `gated_pose{p}`, what it is concatenated to, if attention gates it.
+  Besides those of the pathways, these intermediates are sown for the exchange after RGB stage r and
+  pose stage p: `lateral_rgb{r}` and `lateral_pose{p}`, the projections that are concatenated to a
+  stream; with attention, `gated_rgb{r}` and `gated_pose{p}`, the features they are concatenated to.
 
   Attributes:
     rgb: shape of the RGB pathway, None to leave the stream out.
     pose: shape of the pose pathway, None to leave the stream out.
-    fusion: one of `FUSIONS`; of no consequence with one stream.
+    fusion: one of `FUSIONS`; has no effect with one stream.
     lateral_stride: pose frames per RGB frame.
-    dtype: what to compute in; parameters and statistics are float32.
+    dtype: of the computation; parameters and statistics are float32.
     remat: see `pathway.rematerialized`.
 
   Raises:
-    ValueError: no stream, an unknown fusion, or inputs whose sizes the fusion cannot join.
+    ValueError: no stream, an unknown fusion, or inputs whose sizes do not fit the fusion.
   """
 
   rgb: PathwayConfig | None
@@ -164,7 +164,7 @@ class Backbone(nn.Module):
     self.places = exchange_places(self.rgb.num_stages, self.pose.num_stages)
     if not self.places:
       raise ValueError(
-        f"fusion {self.fusion!r} needs two stages or more in each pathway, got rgb.blocks="
+        f"fusion {self.fusion!r} needs at least two stages in each pathway, got rgb.blocks="
         f"{self.rgb.blocks} and pose.blocks={self.pose.blocks}; add stages or set fusion='late'"
       )
     for r, p in self.places:
@@ -188,9 +188,9 @@ class Backbone(nn.Module):
     """Returns the features of every configured stream, under "rgb" and "pose".
 
     Args:
-      rgb: normalised frames; not read without an RGB pathway.
-      heatmaps: keypoint heatmaps; not read without a pose pathway.
-      train: whether BatchNorm uses the batch's statistics and attention drops weights.
+      rgb: normalised frames; ignored without an RGB pathway.
+      heatmaps: keypoint heatmaps; ignored without a pose pathway.
+      train: whether BatchNorm uses the batch's statistics and dropout is on.
     """
     x = {}
     if self.rgb is not None:
@@ -207,7 +207,7 @@ class Backbone(nn.Module):
   def _advance(
     self, x: dict[str, Array], done: dict[str, int], until: dict[str, int], train: bool
   ) -> dict[str, Array]:
-    """Runs the stages after `done` up to `until` and notes so in `done`."""
+    """Runs the stages after `done` up to `until`, and updates `done`."""
     x = dict(x)
     for stream in x:
       pathway = self.rgb_path if stream == "rgb" else self.pose_path
@@ -238,7 +238,7 @@ class Backbone(nn.Module):
     places = f"after RGB stage {r} and pose stage {p}"
     if pose.shape[1] != self.lateral_stride * rgb.shape[1]:
       raise ValueError(
-        f"lateral_stride={self.lateral_stride} wants {self.lateral_stride} pose frames per RGB "
+        f"lateral_stride={self.lateral_stride} needs {self.lateral_stride} pose frames per RGB "
         f"frame, but there are {pose.shape[1]} and {rgb.shape[1]} {places}; change the clip "
         "length of a stream, or lateral_stride"
       )

@@ -1,8 +1,7 @@
 """3D convolutions as 2D ones and matrix products, and temporal upsampling.
 
-Every convolution of a SlowOnly network has a kernel that is 1 x k x k, k x 1 x 1 or 1 x 1 x 1.
-Such a convolution is a 2D one over frames or over (time, pixels), or a matrix product, and both
-XLA on CPU and cuDNN run those several times faster than the equivalent 3D convolution.
+Every convolution of a SlowOnly network has a 1 x k x k, k x 1 x 1 or 1 x 1 x 1 kernel. It is
+equivalent to a 2D convolution of frames or to matrix products, which XLA runs faster.
 Arrays are [batch, time, height, width, channels] throughout.
 """
 
@@ -20,10 +19,10 @@ from pcan_jax.network import cpu_gradients
 from pcan_jax.network.cpu_gradients import shift
 from pcan_jax.network.norm import BatchNorm
 
-# What leaves a convolution, by the name that rematerialisation knows it by.
+# The name of a convolution's output, for the rematerialisation policy.
 OUTPUT = "convolution"
 
-# He's initialisation by the fan out, as MMAction2 starts its convolutions.
+# He initialisation with fan-out, as in MMAction2.
 kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -63,7 +62,7 @@ def convolve(
 
 
 def _matmul(x: Float[Array, "*batch c"], weights: Float[Array, "c d"]) -> Float[Array, "*batch d"]:
-  """A product of 2D operands; with more axes XLA on CPU transposes whole arrays in the backward."""
+  """A product of 2D operands; with more axes, XLA on CPU transposes whole arrays backwards."""
   y = x.reshape(-1, x.shape[-1]) @ weights
   return y.reshape(*x.shape[:-1], weights.shape[-1])
 
@@ -83,7 +82,7 @@ def _per_frame(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
 def _convolve_frames(
   x: Float[Array, "n h w c"], kernel: Float[Array, "kh kw c d"], strides: tuple[int, int]
 ) -> Float[Array, "n h2 w2 d"]:
-  """A 2D convolution with symmetric padding; its gradient takes the form the backend likes."""
+  """A 2D convolution with symmetric padding, whose gradient depends on the backend."""
   return lax.conv_general_dilated(
     x,
     kernel,
@@ -124,7 +123,7 @@ def _gradients_on_cpu(
     to_x, _ = _gradients_by_xla(strides, x, kernel, gradient)
   else:
     to_x = cpu_gradients.of_input(strides, x.shape[1:3], kernel, gradient)
-  # Groups would be cut across what several devices hold.
+  # Groups of frames would not follow the sharding over several devices.
   group_bytes = cpu_gradients.GROUP_BYTES if jax.device_count() == 1 else None
   return to_x, cpu_gradients.of_kernel(kernel.shape[:2], strides, x, gradient, group_bytes)
 
@@ -133,11 +132,11 @@ _convolve_frames.defvjp(_convolve_frames_forward, _convolve_frames_backward)
 
 
 def _per_pixel(x: Array, kernel: Array, stride: int) -> Array:
-  """K x 1 x 1: one product for all taps that meet a frame, whose results are shifted and added.
+  """K x 1 x 1: one product for all taps that apply to a frame, then shifts and a sum.
 
-  Output frame m is the sum over taps k of x[stride * m + k - p] @ kernel[k], p = (K - 1) / 2. Of
-  every `stride` input frames the first meets the taps with k - p divisible by the stride, the
-  second those one further, and so on; a tap whose quotient is q adds to the output q frames before.
+  Output frame m is the sum over taps k of x[stride * m + k - p] @ kernel[k], p = (K - 1) / 2. The
+  input frames stride * i + r meet the taps with (k - p) % stride = r; the product with such a tap
+  is added to output frame i - (k - p) // stride.
 
   A 2D convolution over (t, h * w) is as fast forward, but XLA on CPU takes two to four times longer
   for the gradient of its weights.
@@ -198,7 +197,7 @@ class Conv3D(nn.Module):
     kernel: extents (t, h, w).
     strides: steps (t, h, w).
     use_bias: whether to add a parameter `bias` [out].
-    dtype: what to compute in.
+    dtype: of the computation.
   """
 
   features: int
@@ -227,7 +226,7 @@ class ConvTranspose3D(nn.Module):
   Attributes:
     features: output channels.
     stride: the factor s.
-    dtype: what to compute in.
+    dtype: of the computation.
   """
 
   features: int
@@ -242,7 +241,7 @@ class ConvTranspose3D(nn.Module):
 
 
 class GroupFrames(nn.Module):
-  """Joins every `size` consecutive frames into one: kernel and stride (size, 1, 1), no padding.
+  """Merges groups of `size` frames: a convolution with kernel and stride (size, 1, 1), no padding.
 
   The parameters are `kernel` [size, 1, 1, in, out], laid out as in `Conv3D`, and `bias` [out].
   """
@@ -263,7 +262,7 @@ class GroupFrames(nn.Module):
 
 
 class UngroupFrames(nn.Module):
-  """Makes `size` frames of each, the transpose of `GroupFrames`.
+  """Expands every frame to `size` frames, the transpose of `GroupFrames`.
 
   The parameters are `kernel` [size, 1, 1, in, out], laid out as in `ConvTranspose3D`, and `bias`
   [out].
@@ -285,7 +284,7 @@ class UngroupFrames(nn.Module):
 
 
 class ConvNorm(nn.Module):
-  """Convolution without bias, BatchNorm and, if asked for, ReLU, in this order."""
+  """Convolution without bias, BatchNorm and, optionally, ReLU, in this order."""
 
   features: int
   kernel: tuple[int, int, int]
@@ -303,8 +302,8 @@ class ConvNorm(nn.Module):
 def max_pool_spatial(x: Float[Array, "n t h w c"], stride: int) -> Float[Array, "n t h2 w2 c"]:
   """1 x 3 x 3 maximum with one pixel of padding, as in the stem of a ResNet.
 
-  Of equal values the first in row-major order receives the gradient. Columns, then rows, by
-  comparisons: XLA on CPU runs the gradient of its own windowed maximum five times slower.
+  In a tie, the first value in row-major order receives the gradient. Computed by comparisons along
+  columns, then rows: on CPU, XLA's windowed maximum has a gradient that is five times slower.
   """
   for axis in (3, 2):
     padding = [(0, 0, 0)] * 5

@@ -1,6 +1,6 @@
 """Gradients of 2D convolutions in the forms that XLA on CPU runs fastest.
 
-What they gain is in docs/PERFORMANCE.md. Other backends have libraries for these gradients.
+docs/PERFORMANCE.md has measurements. Other backends have libraries for these gradients.
 """
 
 import functools
@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-# What the gradient of a kernel works on at once on a CPU, to stay within its cache.
+# How much data the gradient of a kernel processes at once on a CPU, to stay within its cache.
 GROUP_BYTES = 12 << 20
 
 
 def shift(x: Float[Array, "*shape"], axis: int, by: int) -> Float[Array, "*shape"]:
-  """Moves what lies along an axis up by some places, or down; zeros come in at the end left."""
+  """Shifts an array along an axis, towards higher indices if `by` > 0, and fills up with zeros."""
   if by == 0:
     return x
   padding = [(0, 0, 0)] * x.ndim
@@ -31,14 +31,14 @@ def of_input(
 ) -> Float[Array, "n h w c"]:
   """The gradient of a strided 2D convolution's input: a convolution for each phase of the strides.
 
-  XLA on CPU spreads the gradient out and multiplies the zeros in between as well. But all pixels
-  that leave the same remainders, divided by the strides, meet the same few taps.
+  XLA on CPU dilates the gradient and multiplies the zeros as well. But input pixels of one phase,
+  whose coordinates have the same remainders modulo the strides, meet the same few taps.
 
   Args:
     strides: of the convolution, none greater than the kernel's extent.
     size: height and width of its input.
     kernel: its weights; every extent is odd.
-    gradient: that of its output.
+    gradient: of its output.
   """
   swapped = kernel.swapaxes(2, 3)
 
@@ -65,9 +65,9 @@ def of_input(
 
 
 def _taps_of_phase(extent: int, stride: int, phase: int) -> tuple[slice, tuple[int, int]]:
-  """Which taps meet the inputs `stride` * m + `phase`, last first, and the padding they need.
+  """The taps that meet the inputs `stride` * m + `phase`, last first, and the padding they need.
 
-  Tap k brings such an input to output m + (phase + p - k) / stride, p = (extent - 1) / 2.
+  Tap k connects such an input to output m + (phase + p - k) / stride, p = (extent - 1) / 2.
   """
   at_centre = phase + extent // 2
   taps = range(at_centre % stride, extent, stride)
@@ -84,17 +84,17 @@ def of_kernel(
 ) -> Float[Array, "kh kw c d"]:
   """The gradient of a 2D convolution's kernel as matrix products, summed over groups of frames.
 
-  XLA on CPU would transpose input and gradient whole and convolve one with the other. Products of
-  pixels that lie side by side, each next to the shifts of itself that the kernel spans, need
-  neither, and what the shifts take is read again before it leaves the cache.
+  XLA on CPU would transpose the whole input and gradient and convolve one with the other. Instead,
+  the shifted copies that the kernel spans are concatenated along channels and multiplied; the
+  copies of a group of frames are read again before they leave the cache.
 
   Args:
     extents: of the kernel, both odd.
     strides: of the convolution.
     x: its input.
-    gradient: that of its output.
-    group_bytes: about how much the shifts of a group of frames may take; without it, all frames are
-      one group.
+    gradient: of its output.
+    group_bytes: approximate size of the shifted copies of a group of frames; None makes one group
+      of all frames.
   """
   (kh, kw), c, d = extents, x.shape[-1], gradient.shape[-1]
   if strides == (1, 1):
@@ -117,7 +117,7 @@ def of_kernel(
 
 
 def _products_of_shifts(extents: tuple[int, int], x: Array, gradient: Array) -> Array:
-  """Of the input shifted along its width and the gradient along its height: all taps at once."""
+  """Shifts the input along its width, the gradient along its height; one product for all taps."""
   (kh, kw), c, d = extents, x.shape[-1], gradient.shape[-1]
   columns = jnp.concatenate([shift(x, 2, kw // 2 - tap) for tap in range(kw)], axis=-1)
   rows = jnp.concatenate([shift(gradient, 1, tap - kh // 2) for tap in range(kh)], axis=-1)
@@ -128,7 +128,7 @@ def _products_of_shifts(extents: tuple[int, int], x: Array, gradient: Array) -> 
 def _products_of_strided_shifts(
   extents: tuple[int, int], strides: tuple[int, int], x: Array, gradient: Array
 ) -> Array:
-  """Of the input shifted both ways, where it meets the gradient: a row of taps at once."""
+  """Shifts the input both ways, with strides; one product per row of taps."""
   (kh, kw), c, d = extents, x.shape[-1], gradient.shape[-1]
   h, w = gradient.shape[1:3]
   padded = jnp.pad(x, [(0, 0), (kh // 2,) * 2, (kw // 2,) * 2, (0, 0)])

@@ -1,4 +1,4 @@
-"""BatchNorm with a gradient that keeps one array and passes over it twice.
+"""BatchNorm with a gradient that keeps one array and reads it twice.
 
 Reference: Ioffe and Szegedy, Batch Normalization, ICML 2015, arXiv 1502.03167.
 """
@@ -23,11 +23,11 @@ def normalize_batch(
   bias: Float[Array, " c"],
   relu: bool,
 ) -> tuple[Float[Array, "n t h w c"], Float[Array, " c"], Float[Array, " c"]]:
-  """Normalises by the batch's statistics, scales, and cuts off below zero if `relu`.
+  """Normalises by the batch's statistics, scales, and applies ReLU if `relu`.
 
-  Differentiated as written, the mean and the variance would each be a detour of the gradient, and
-  several arrays of the size of x would be kept. This keeps x alone, and its gradient takes two
-  passes: two sums per channel, then a linear function of x and the gradient.
+  Automatic differentiation would keep several arrays of the size of x and propagate through mean
+  and variance separately. This keeps only x, and its gradient takes two passes: two sums per
+  channel, then a linear function of x and the gradient.
 
   Returns:
     The result in the dtype of x, and mean and variance, float32; gradients of these are ignored.
@@ -57,7 +57,7 @@ def _normalize_backward(relu: bool, kept: Any, gradients: Any) -> tuple[Array, A
   by_x = slope * deviation * to_scale / -flat.shape[0]
   constant = slope * to_bias / -flat.shape[0] - by_x * mean
   to_x = slope * gradient + by_x * flat + constant
-  # It is computed once, not anew for each tap of the convolution before.
+  # Without the barrier, XLA recomputes it for each tap of the preceding convolution.
   to_x = lax.optimization_barrier(to_x.astype(x.dtype).reshape(x.shape))
   return to_x, to_scale, to_bias
 
@@ -70,10 +70,10 @@ def _cut(x: Array, relu: bool) -> Array:
 
 
 class BatchNorm(nn.Module):
-  """BatchNorm and, if asked for, ReLU.
+  """BatchNorm and, optionally, ReLU.
 
-  Statistics are float32 whatever the dtype of the input, and those of the global batch: under jit
-  over a sharded batch a mean is global. Names are flax's: parameters `scale` and `bias`, running
+  Statistics are float32 whatever the dtype of the input, and those of the global batch: under `jit`
+  with a sharded batch, a mean is global. Names are Flax's: parameters `scale` and `bias`, running
   statistics `mean` and `var` in the collection `batch_stats`.
   """
 

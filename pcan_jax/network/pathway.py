@@ -1,4 +1,4 @@
-"""One SlowOnly ResNet3D pathway: a stem and stages of bottleneck blocks, all frames kept.
+"""One SlowOnly ResNet3D pathway: a stem and stages of bottleneck blocks that keep all frames.
 
 The topology is that of PoseConv3D and RGBPoseConv3D (Duan et al., CVPR 2022, arXiv 2104.13586).
 """
@@ -31,14 +31,14 @@ class PathwayConfig:
     stem_strides: spatial steps (h, w) of the stem.
     stem_pool: whether a 1 x 3 x 3 max-pool follows the stem.
     stem_pool_stride: its spatial step. MMAction2's pose pathway pools with step 1, which keeps the
-      size, although its papers do not mention it; its weights and PCAN's released ones need it.
+      size. Its papers do not mention that, but its weights and PCAN's released ones depend on it.
     blocks: bottleneck blocks in every stage.
-    widths: channels inside the blocks; a stage hands on `EXPANSION` times as many.
+    widths: channels inside the blocks; a stage has `EXPANSION` times as many output channels.
     spatial_strides: spatial step of the first block of every stage.
     temporal_kernels: extent in time of the first convolution of every block.
 
   Raises:
-    ValueError: the four differ in length or are empty, or an entry cannot be.
+    ValueError: the four differ in length or are empty, or an entry is out of range.
   """
 
   stem_features: int
@@ -81,13 +81,13 @@ class PathwayConfig:
 
 
 def rematerialized(target: Callable[..., Any], remat: str) -> Callable[..., Any]:
-  """A module class, or a method of one, called as (x, train), that keeps less for the backward.
+  """Makes a module class, or a method of one, called as (x, train), keep less for its gradient.
 
   Args:
     target: the class or method.
-    remat: "none" keeps all that the gradient needs. "norms" keeps what leaves the convolutions and
-      computes BatchNorm, ReLU and pooling again: less memory for little time. "blocks" keeps the
-      input and computes everything again: the least memory, for one more forward pass.
+    remat: "none" keeps all that the gradient needs. "norms" keeps the outputs of convolutions and
+      recomputes BatchNorm, ReLU and pooling: less memory at little cost. "blocks" keeps only the
+      input and recomputes everything: the least memory, at the cost of another forward pass.
 
   Raises:
     ValueError: `remat` is none of these.
@@ -103,9 +103,9 @@ def rematerialized(target: Callable[..., Any], remat: str) -> Callable[..., Any]
 
 @jax.custom_vjp
 def _relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-  """max(x, 0), whose gradient reads the result, kept for the next convolution anyway.
+  """max(x, 0) with a gradient that reads the result, which the next convolution keeps anyway.
 
-  Left alone, XLA computes x again to see where it is positive, from twice as many arrays.
+  XLA would recompute x, from twice as many arrays, to see where it is positive.
   """
   return _relu_forward(x)[0]
 
@@ -119,7 +119,7 @@ _relu.defvjp(_relu_forward, lambda y, gradient: (jnp.where(y > 0, gradient, 0),)
 
 
 class Bottleneck(nn.Module):
-  """k x 1 x 1, 1 x 3 x 3 (which carries the stride) and 1 x 1 x 1, added to the input."""
+  """Convolutions k x 1 x 1, 1 x 3 x 3 (with the stride) and 1 x 1 x 1, added to the input."""
 
   width: int
   temporal_kernel: int
@@ -132,7 +132,7 @@ class Bottleneck(nn.Module):
     strides = (1, self.spatial_stride, self.spatial_stride)
     y = self.conv_norm(self.width, (self.temporal_kernel, 1, 1), name="conv1")(x, train)
     y = self.conv_norm(self.width, (1, 3, 3), strides, name="conv2")(y, train)
-    # A block starts as the identity: its last scale is zero.
+    # With a last scale of zero, a block starts as the identity.
     y = self.conv_norm(
       features, (1, 1, 1), relu=False, scale_init=nn.initializers.zeros, name="conv3"
     )(y, train)
@@ -142,7 +142,7 @@ class Bottleneck(nn.Module):
 
 
 class Stage(nn.Module):
-  """A row of bottleneck blocks of one width; the first may stride."""
+  """Bottleneck blocks of one width; the first may have a spatial stride."""
 
   blocks: int
   width: int
@@ -166,14 +166,14 @@ class Stage(nn.Module):
 
 
 class Pathway(nn.Module):
-  """A stem and its stages, which can be run one at a time.
+  """A stem and stages that can be run one at a time.
 
-  What leaves the stem's convolution, its pool and every stage is sown as intermediates `stem`,
-  `pool`, `stage1`, ...
+  The outputs of the stem's convolution, its pool and every stage are sown as the intermediates
+  `stem`, `pool`, `stage1`, ...
 
   Attributes:
     config: the pathway's shape.
-    dtype: what to compute in; parameters and statistics are float32.
+    dtype: of the computation; parameters and statistics are float32.
     remat: see `rematerialized`.
   """
 

@@ -19,20 +19,20 @@ from pcan_jax.network.pathway import REMAT, PathwayConfig
 STREAMS = ("rgb", "pose")
 LEVELS = ("action", "body")
 
-# Per level what a stream says of a batch: `logits` [N, C] and, with prototypes, an `embedding`
+# One stream's outputs for a batch, by level: `logits` [N, C] and, with prototypes, an `embedding`
 # [N, D]. `ModelSpec.predict` adds `probabilities` [N, C].
 StreamOutputs = dict[str, dict[str, jax.Array | np.ndarray]]
-# The same per stream; this form holds from here to files of results and exported models.
+# The same by stream. Files of results and exported models have this form, too.
 Outputs = dict[str, StreamOutputs]
 
 
 class Head(nn.Module):
-  """Classifies pooled features and embeds them where the prototypes live.
+  """Classifies pooled features and embeds them in the space of the prototypes.
 
   Attributes:
     tree: the labels.
     action_embedding, body_embedding: sizes of the two embeddings; 0 leaves both out.
-    dropout: rate before the classifiers; the embeddings see all features.
+    dropout: rate before the classifiers; the embeddings have none.
     pool_embedding: "mean" over time and space, or "max": in training the spatial maximum of the
       mean over time, as in the authors' release.
   """
@@ -64,16 +64,16 @@ class PCAN(nn.Module):
   """The network.
 
   Prototypes are the collection `prototypes`: per stream `action` [A, D] and `body` [B, D']. They
-  start as N(0, 1), are never parameters, and are replaced by the training step.
+  are initialised as N(0, 1), replaced by the training step, and never parameters.
 
   Attributes:
     tree: the labels.
     rgb, pose: the pathways; None leaves a stream out.
-    fusion: how the pathways are joined, see `Backbone`.
+    fusion: how the pathways exchange features, see `Backbone`.
     lateral_stride: pose frames per RGB frame.
     action_embedding, body_embedding, dropout, pool_embedding: see `Head`.
     dtype: precision of the backbone's arithmetic; parameters and heads stay float32.
-    remat: what the backward pass computes again, see `pathway.rematerialized`.
+    remat: what the backward pass recomputes, see `pathway.rematerialized`.
   """
 
   tree: LabelTree
@@ -134,10 +134,10 @@ class PCAN(nn.Module):
 
     Args:
       inputs: `rgb` [N, T, H, W, 3] and/or `heatmaps` [N, T', h, w, V], as the streams need.
-      train: whether BatchNorm uses the batch and dropout acts (rng `dropout`).
+      train: whether BatchNorm uses the batch's statistics and dropout is on (rng `dropout`).
 
     Returns:
-      Per stream the outputs of its `Head`, not rectified.
+      Per stream the outputs of its `Head`, before rectification.
     """
     features = self.backbone(inputs.get("rgb"), inputs.get("heatmaps"), train)
     return {stream: self.heads[stream](features[stream], train) for stream in self.streams}
@@ -152,7 +152,7 @@ def build_model(config: ConfigDict, tree: LabelTree) -> PCAN:
   """The network that the `model` part of a config describes.
 
   Raises:
-    ValueError: a field holds a value that does not exist; the message names the field.
+    ValueError: a field has an unknown value; the message names the field.
   """
   unknown = set(config.streams) - set(STREAMS)
   if unknown or not config.streams:
@@ -161,7 +161,7 @@ def build_model(config: ConfigDict, tree: LabelTree) -> PCAN:
     raise ValueError(f"model.pool_embedding must be mean or max, not {config.pool_embedding!r}")
   if config.dtype not in ("float32", "bfloat16"):
     raise ValueError(f"model.dtype must be float32 or bfloat16, not {config.dtype!r}")
-  remat = config.get("remat", "none")  # older checkpoints do not name it
+  remat = config.get("remat", "none")  # missing in older checkpoints
   if remat not in REMAT:
     raise ValueError(f"model.remat must be one of {REMAT}, not {remat!r}")
   return PCAN(

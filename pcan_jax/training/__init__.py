@@ -1,1 +1,1 @@
-"""One pure step, the loop around it, what a run starts from and what it says."""
+"""The training step, the loop around it, initial weights, checks before a run, progress."""

@@ -1,4 +1,4 @@
-"""A training run: what follows from its config and its data set, and the loop of steps."""
+"""A training run: preparation from a config and its data set, and the loop of steps."""
 
 import contextlib
 import dataclasses
@@ -33,13 +33,13 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRun:
-  """What follows from a config and its data set.
+  """A config with its data set and devices.
 
   Attributes:
-    spec: what the model is made for; holds the config.
-    dataset: to train and to evaluate on.
+    spec: of the model; holds the config.
+    dataset: for training and evaluation.
     mesh: the devices.
-    order: of the clips of an epoch.
+    order: of the clips in an epoch.
   """
 
   spec: ModelSpec
@@ -61,7 +61,7 @@ class TrainingRun:
 
   @property
   def total_steps(self) -> int:
-    """Steps of the whole schedule."""
+    """Number of steps of the schedule."""
     return round(self.config.optimizer.epochs * self.steps_per_epoch)
 
   @property
@@ -70,7 +70,7 @@ class TrainingRun:
     return learning_rate(self.config.optimizer, self.steps_per_epoch)
 
   def batches(self, start_step: int = 0) -> Iterator[Batch]:
-    """This host's share of the batches from a step on, sent to the devices ahead of their use."""
+    """This host's share of the batches from a step on, sent to the devices one step ahead."""
     batches = training_batches(
       self.dataset,
       self.config.data.train_split,
@@ -85,7 +85,7 @@ class TrainingRun:
     return _one_ahead(send(batch, self.mesh) for batch in batches)
 
   def start_block(self, state: TrainState, start_step: int, workdir: pathlib.Path | None) -> str:
-    """What a user wants to know before waiting: a line per fact."""
+    """A summary of the run for its user, a line per fact."""
     config, model = self.config, self.spec.model
     optimizer = config.optimizer
     device = self.mesh.devices.flat[0]
@@ -104,14 +104,14 @@ class TrainingRun:
       f"{optimizer.schedule} schedule",
       "schedule": f"{optimizer.epochs:g} epochs, {self.total_steps:,} steps",
       "starts at": f"step {start_step:,}" + (" (resumed)" if start_step else ""),
-      "workdir": str(workdir or "none, nothing is written"),
+      "workdir": str(workdir or "none; nothing is written"),
     }
     width = max(map(len, facts))
     return "\n".join(f"{name:>{width}}  {fact}" for name, fact in facts.items())
 
 
 def prepare(config: ConfigDict) -> TrainingRun:
-  """Opens the data set of a config and works out what follows.
+  """Opens the data set of a config and finds the devices.
 
   Raises:
     FileNotFoundError: there is no data set at `config.data.path`.
@@ -122,7 +122,7 @@ def prepare(config: ConfigDict) -> TrainingRun:
   batch_size = config.optimizer.batch_size
   if batch_size % mesh.size:
     raise ValueError(
-      f"optimizer.batch_size={batch_size} does not divide among {mesh.size} devices; "
+      f"optimizer.batch_size={batch_size} is not divisible by {mesh.size} devices; "
       f"use a multiple of {mesh.size}"
     )
   sampling = ClassSampling(config.data.sampling, config.data.repeat_threshold)
@@ -135,11 +135,10 @@ def prepare(config: ConfigDict) -> TrainingRun:
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
-  """Trains to the end of the schedule, from the latest checkpoint in `workdir` if there is one.
+  """Trains to the end of the schedule.
 
-  Without one, from what `config.init_from` names.
-
-  Writes `checkpoints/`, `config.json`, `parameters.txt` and TensorBoard events below `workdir`.
+  Resumes from the latest checkpoint in `workdir`; without one, starts as `config.init_from` says.
+  Writes `checkpoints/`, `config.json`, `parameters.txt` and TensorBoard events to `workdir`.
 
   Raises:
     FileNotFoundError: there is no data set at `config.data.path`, or no checkpoint where
@@ -192,7 +191,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
 
 
 def _write_overview(workdir: pathlib.Path, spec: ModelSpec, state: TrainState) -> None:
-  """What is trained, for people: the whole config, and every parameter with its shape."""
+  """Writes the complete config and a table of all parameters, for people to read."""
   (workdir / "config.json").write_text(json.dumps(spec.to_json(), indent=2) + "\n")
   (workdir / "parameters.txt").write_text(
     parameter_overview.get_parameter_overview(state.params, include_stats=False) + "\n"
@@ -200,13 +199,13 @@ def _write_overview(workdir: pathlib.Path, spec: ModelSpec, state: TrainState) -
 
 
 def _writer(workdir: pathlib.Path) -> metric_writers.MetricWriter:
-  """TensorBoard events, from one host."""
+  """A writer of TensorBoard events, on the first host only."""
   first = jax.process_index() == 0
   return metric_writers.MultiWriter([metric_writers.SummaryWriter(str(workdir))] if first else [])
 
 
 def restore_state(checkpoints: Checkpoints, step: int, state: TrainState) -> TrainState:
-  """The state of a checkpoint, with the shapes and shardings of `state`."""
+  """Restores a checkpoint with the shapes and shardings of `state`."""
 
   def target(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
@@ -218,7 +217,7 @@ def restore_state(checkpoints: Checkpoints, step: int, state: TrainState) -> Tra
 
 
 def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-  """Takes each batch while the one before it is in use."""
+  """Fetches each batch while the previous one is in use."""
   ahead = next(batches)
   for batch in batches:
     yield ahead

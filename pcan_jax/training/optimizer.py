@@ -1,11 +1,11 @@
-"""What moves the parameters: the learning rate's schedule, and SGD."""
+"""The learning rate schedule and SGD."""
 
 import optax
 from ml_collections import ConfigDict
 
 
 def peak_learning_rate(config: ConfigDict) -> float:
-  """The highest learning rate of the `optimizer` part of a config, in proportion to the batch."""
+  """The highest learning rate of the `optimizer` part of a config, scaled to its batch size."""
   return config.learning_rate * config.batch_size / config.learning_rate_batch_size
 
 

@@ -1,4 +1,4 @@
-"""What to try before a long run: one of everything, and whether the network can learn at all."""
+"""Checks before a long run: a dry run, and overfitting one batch."""
 
 import logging
 
@@ -20,7 +20,7 @@ OVERFIT_LOSS = 0.05
 
 
 def dry_run(config: ConfigDict) -> None:
-  """Everything that a run needs, once: data, compilation, a step, evaluation. Writes nothing.
+  """Does everything of a run once: data, compilation, a step, evaluation. Writes nothing.
 
   Raises:
     FileNotFoundError, ValueError, FloatingPointError: as `loop.train`.
@@ -40,21 +40,21 @@ def dry_run(config: ConfigDict) -> None:
 
 
 def overfit_batch(config: ConfigDict, max_steps: int = OVERFIT_STEPS) -> int:
-  """Learns one batch by heart: a network that cannot do that has no chance on all of them.
+  """Sanity check: overfits one batch.
 
-  Dropout, augmentation and weight decay are off and the learning rate stays at its peak. Only the
-  cross entropies can reach zero, so they decide; the prototype losses act as the config says.
+  Dropout, augmentation and weight decay are off and the learning rate stays at its peak. Success is
+  measured by the cross-entropies, the only losses that can reach zero; all are optimised.
 
   Args:
     config: of the run.
     max_steps: when to give up.
 
   Returns:
-    The number of steps it took.
+    The number of steps taken.
 
   Raises:
     FileNotFoundError, ValueError: as `loop.train`.
-    FloatingPointError: the cross entropy of a stream is not below `OVERFIT_LOSS` in the end.
+    FloatingPointError: a cross-entropy is not below `OVERFIT_LOSS` after `max_steps`.
   """
   config = config.copy_and_resolve_references()
   config.model.dropout = 0.0
@@ -81,12 +81,12 @@ def overfit_batch(config: ConfigDict, max_steps: int = OVERFIT_STEPS) -> int:
     shown = ", ".join(f"{name} {value:.4f}" for name, value in entropies.items())
     _log.info("step %d: %s", step, shown)
     if max(entropies.values()) < OVERFIT_LOSS:
-      _log.info("one batch of %d clips was learned by heart", run.batch_size)
+      _log.info("overfitted one batch of %d clips", run.batch_size)
       return step
   raise FloatingPointError(
-    f"{run.batch_size} clips were not learned by heart in {max_steps} steps: {shown}, not below "
+    f"could not overfit {run.batch_size} clips in {max_steps} steps: {shown}, not below "
     f"{OVERFIT_LOSS}. Try another optimizer.learning_rate ({rate:.4g} here); if none helps, look "
-    "at the clips with python -m data.check --html"
+    "at the clips with pcan check --html"
   )
 
 

@@ -1,4 +1,4 @@
-"""What a training run says while it goes on: a line now and then, and TensorBoard scalars."""
+"""Progress of a training run: log lines, a progress bar and TensorBoard scalars."""
 
 import contextlib
 import logging
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class Progress:
-  """Averages metrics between reports; a report never waits for the step just dispatched."""
+  """Averages metrics between reports; a report does not wait for the step just dispatched."""
 
   def __init__(
     self,
@@ -37,14 +37,14 @@ class Progress:
     self._add = jax.jit(lambda total, terms: jax.tree.map(jnp.add, total, terms))
     self._total, self._count, self._newest = None, 0, None
     self._reported_step, self._since = start_step, None
-    # On terminals only, below the lines.
+    # On terminals only, below the log lines.
     self._bar = tqdm(
       initial=start_step, total=total_steps, unit="step", desc="training", disable=None, leave=False
     )
 
   def add(self, terms: Terms | None) -> None:
-    """Takes the metrics of a step; they may still be on their way."""
-    if self._since is None:  # the first step has been compiled, which is not part of the rate
+    """Adds the metrics of a step, which may not have been computed yet."""
+    if self._since is None:  # the rate does not include the first step, which is compiled
       jax.block_until_ready(terms)
       self._reported_step, self._since = self._reported_step + 1, time.monotonic()
     if self._newest is not None:
@@ -56,10 +56,10 @@ class Progress:
       self._bar.update()
 
   def report(self, step: int) -> None:
-    """Prints a line and writes the averages since the last report.
+    """Logs a line and writes the averages since the last report.
 
     Raises:
-      FloatingPointError: the loss was not finite.
+      FloatingPointError: the loss is not finite.
     """
     if step == self._total_steps or self._total is None:
       self.add(None)
@@ -95,12 +95,12 @@ class Progress:
     self._reported_step, self._since = step, now
 
   def close(self) -> None:
-    """Takes the bar away."""
+    """Removes the progress bar."""
     self._bar.close()
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
-    """Leaves the time spent inside out of the rate."""
+    """Excludes the time spent inside from the rate."""
     start = time.monotonic()
     yield
     self._since += time.monotonic() - start

@@ -1,6 +1,6 @@
-"""The training step: what it changes, what it does, and its compilation for a mesh of devices.
+"""The training step: its state, the step itself, and its compilation for a mesh of devices.
 
-Knows arrays only, no files, so that it can be measured and tested on its own.
+Works on arrays only, without files, so that it can be measured and tested on its own.
 """
 
 import functools
@@ -27,7 +27,7 @@ Terms = dict[str, jax.Array]
 
 @flax.struct.dataclass
 class TrainState:
-  """All that a step changes.
+  """What a training step updates.
 
   Attributes:
     step: number of steps taken.
@@ -52,12 +52,12 @@ class TrainState:
     }
 
   def training(self) -> dict[str, PyTree]:
-    """What only training needs."""
+    """What only training needs, by name."""
     return {"step": self.step, "opt_state": self.opt_state}
 
 
 def init_state(spec: ModelSpec, optimizer: optax.GradientTransformation) -> TrainState:
-  """A fresh state, drawn from the seed of the config."""
+  """A new state, drawn with the config's seed."""
   variables = spec.init(spec.config.seed)
   return TrainState(
     step=jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables["params"])
@@ -72,7 +72,7 @@ def train_step(
   Args:
     state: before the step; randomness derives from the config's seed and `state.step`.
     batch: as `feed.pipeline.training_batches` yields it.
-    spec, optimizer: what stays the same over a run.
+    spec, optimizer: constant over a run.
 
   Returns:
     The state after the step, and scalars: losses, accuracies and sizes of the sets.
@@ -107,10 +107,10 @@ def train_step(
 def _all_streams(
   outputs: Outputs, prototypes: PyTree, action: jax.Array, spec: ModelSpec
 ) -> tuple[jax.Array, Terms, PyTree]:
-  """The losses of all streams, their terms as `STREAM/NAME`, and their new prototypes.
+  """The sum of the streams' losses, their terms as `STREAM/NAME`, and their new prototypes.
 
-  Streams have the same shapes. Taking both at once halves the number of operations, each of which
-  is so small that it takes as long as it takes to be started.
+  Outputs of all streams have the same shapes and are stacked: that halves the number of operations,
+  whose cost is mostly that of launching them.
   """
   parents = jnp.asarray(spec.tree.parents)
   config = losses.LossConfig(**spec.config.loss)
@@ -137,9 +137,9 @@ def _all_streams(
 def compile_step(
   spec: ModelSpec, schedule: optax.Schedule, mesh: Mesh
 ) -> tuple[Callable[[], TrainState], Callable[[TrainState, Batch], tuple[TrainState, Terms]]]:
-  """What makes a fresh state on all devices, and the step for batches sharded over them.
+  """Functions that make a new state on all devices, and that take a step with a sharded batch.
 
-  Both are compiled when they are first called.
+  Both are compiled when first called.
   """
   optimizer = build_optimizer(spec.config.optimizer, schedule)
   init = functools.partial(init_state, spec, optimizer)

@@ -1,7 +1,7 @@
-"""Starts a run from what others have learned: one run with its streams, or one run per stream.
+"""Initial weights from other runs: one run with all streams, or one run per stream.
 
-PCAN is trained in three steps: RGB and pose alone, then both from these two. The dual-stream
-network first behaves like its parts: whatever a pathway reads of the other has weight zero.
+PCAN is trained in three steps: RGB and pose alone, then both from these two. Initially, each stream
+of the merged network computes what it did alone: weights on features of the other are zero.
 """
 
 import dataclasses
@@ -27,11 +27,11 @@ _SHOWN_PROBLEMS = 8
 
 
 class _Part(NamedTuple):
-  """A part of the network that is taken over as a whole or not at all.
+  """A part of the network that is copied as a whole or not at all.
 
   Attributes:
-    kind: what it does.
-    stream: whose it is; empty for what joins the streams.
+    kind: what it is, such as "pathway".
+    stream: of the part; empty for fusion.
   """
 
   kind: str
@@ -43,7 +43,7 @@ class _Part(NamedTuple):
 
 _LATERALS = _Part("lateral projections")
 _ATTENTION = _Part("attention")
-# What means nothing once the streams have been trained apart.
+# Parts that are meaningless after separate training of the streams.
 _KINDS_OF_BOTH_STREAMS = (_LATERALS.kind, _ATTENTION.kind, "embeddings", "prototypes")
 
 
@@ -56,7 +56,7 @@ def _part(path: Path) -> _Part:
     kind = "embeddings" if inner[0].endswith("_embedding") else "classifiers"
     return _Part(kind, module.removeprefix("head_"))
   if inner[0].endswith("_path"):
-    # What the pose stem reads depends on the keypoints.
+    # The input channels of the pose stem depend on the keypoint layout.
     kind = "stem" if inner[:2] == ["pose_path", "conv1"] else "pathway"
     return _Part(kind, inner[0].removesuffix("_path"))
   return _ATTENTION if inner[0].startswith("gate") else _LATERALS
@@ -64,13 +64,13 @@ def _part(path: Path) -> _Part:
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-  """A checkpoint to take parts from.
+  """A checkpoint to copy parts from.
 
   Attributes:
     option: of `config.init_from`, that names it.
-    path: what the option says.
+    path: value of the option.
     step: of the checkpoint.
-    spec: what its model was made for.
+    spec: of its model.
     arrays: its variables.
   """
 
@@ -101,11 +101,11 @@ class _Source:
 def initialize(fresh: PyTree, spec: ModelSpec) -> PyTree:
   """Replaces fresh variables by those of the checkpoints that `config.init_from` names.
 
-  From `checkpoint` comes every part that the network has as well; without the same labels, not
-  classifiers and prototypes, and without the same heatmap channels, not the pose stem. From `rgb`
-  and `pose` come pathways with their BatchNorm statistics and, with the same labels, classifiers.
-  Inputs of a pathway from lateral projections that start fresh have weight zero, and the gates of
-  attention that starts fresh are closed. Where everything comes from is logged.
+  From `checkpoint`, every part is copied that the network has, too; classifiers and prototypes only
+  if the labels are the same, the pose stem only if the heatmap channels are. From `rgb` and `pose`,
+  pathways with their BatchNorm statistics are copied and, if the labels are the same, classifiers.
+  Weights on outputs of fresh lateral projections are zero, and the gates of fresh attention are
+  closed. The origin of every part is logged.
 
   Args:
     fresh: the collections `params`, `batch_stats` and `prototypes`.
@@ -116,9 +116,9 @@ def initialize(fresh: PyTree, spec: ModelSpec) -> PyTree:
     empty.
 
   Raises:
-    FileNotFoundError: there is no checkpoint where an option says.
-    ValueError: options contradict each other, a checkpoint lacks a stream, or arrays of a part that
-      is taken over do not fit; the message names them.
+    FileNotFoundError: there is no checkpoint at the path of an option.
+    ValueError: options contradict each other, a checkpoint lacks a stream, or arrays of a part to
+      copy do not fit; the message names them.
   """
   options = {option: path for option, path in spec.config.init_from.items() if path}
   if not options:
@@ -160,12 +160,12 @@ def initialize(fresh: PyTree, spec: ModelSpec) -> PyTree:
 def _require_consistent(options: dict[str, str], model: PCAN) -> None:
   if "checkpoint" in options and len(options) > 1:
     raise ValueError(
-      "init_from.checkpoint brings all streams, init_from.rgb and init_from.pose bring one each; "
-      "give the first or the others"
+      "init_from.checkpoint provides all streams, init_from.rgb and init_from.pose one each; "
+      "set the first or the others"
     )
   for stream in options.keys() - {"checkpoint", *model.streams}:
     raise ValueError(
-      f"init_from.{stream} is given, but the network has no such stream: "
+      f"init_from.{stream} is set, but the network has no such stream: "
       f"model.streams={model.streams}"
     )
 
@@ -175,13 +175,13 @@ def _require_streams(source: _Source, streams: tuple[str, ...]) -> None:
     if stream not in source.spec.model.streams:
       raise ValueError(
         f"init_from.{source.option}: the network in {source} has no {stream} stream, only "
-        f"{', '.join(source.spec.model.streams)}; runs of one stream each are merged with init_from.rgb "
+        f"{', '.join(source.spec.model.streams)}; merge runs of one stream each with init_from.rgb "
         "and init_from.pose"
       )
 
 
 def _origin(part: _Part, sources: dict[str, _Source], spec: ModelSpec) -> _Source | str:
-  """Where a part comes from, or why it starts fresh."""
+  """The source of a part, or why it starts fresh."""
   if "checkpoint" in sources:
     source = sources["checkpoint"]
   elif part.kind in _KINDS_OF_BOTH_STREAMS:
@@ -207,13 +207,13 @@ def _take(
   """A part's arrays from a source.
 
   Returns:
-    The arrays, whether weights of the other stream's features were set to zero or left out, and
+    The arrays; whether weights on features of the other stream were set to zero or left out; and
     what does not fit.
   """
   given = {path: array for path, array in source.arrays.items() if _part(path) == part}
   ours, theirs = _own_channels(model), _own_channels(source.spec.model)
   taken, cut, problems = {}, False, []
-  # Kernels first: their shapes explain those of the rest.
+  # Kernels first: their shapes explain the others.
   for path in sorted(wanted.keys() | given.keys(), key=lambda path: (path[-1] != "kernel", path)):
     shapes = [tuple(x[path].shape) if path in x else "lacks it" for x in (given, wanted)]
     problem = f"{'/'.join(path)}: {source} {shapes[0]}, network {shapes[1]}"
@@ -237,9 +237,9 @@ def _take(
 
 
 def _own_channels(model: PCAN) -> dict[Path, int]:
-  """Kernels that read a concatenation, and how many channels of it are their own stream's.
+  """Kernels that read a concatenation, and the number of channels of their own stream in it.
 
-  Those come first, the lateral projection of the other stream last.
+  Those come first, then the lateral projection of the other stream.
   """
   if len(model.streams) < 2 or model.fusion == "late":
     return {}
@@ -254,7 +254,7 @@ def _own_channels(model: PCAN) -> dict[Path, int]:
 
 
 def _closed_gates(attention: Arrays) -> Arrays:
-  """Gates of zero, which let features pass as they are."""
+  """Sets gates to zero, which leaves features unchanged."""
   return {
     path: np.zeros(array.shape, array.dtype)
     for path, array in attention.items()
@@ -270,12 +270,12 @@ def _report(
   for part, origin in origins.items():
     text = f"from {origin}" if isinstance(origin, _Source) else origin
     if cut.get(part):
-      text += "; nothing of the other stream yet" if _LATERALS in origins else "; of its own stream"
+      text += "; other stream at zero" if _LATERALS in origins else "; without the other stream"
     elif part == _ATTENTION and not isinstance(origin, _Source):
       text += "; gates closed"
     lines.append(f"{part!s:{width}}  {text}")
   for source in sources:
     unused = sorted(map(str, source.parts - origins.keys()))
     if unused:
-      lines.append(f"left out of {source}: {', '.join(unused)}")
+      lines.append(f"not used from {source}: {', '.join(unused)}")
   _log.info("initial weights\n  %s", "\n  ".join(lines))

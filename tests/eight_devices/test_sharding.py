@@ -84,5 +84,5 @@ def test_batches_must_divide_among_devices(tiny_dataset, tmp_path):
   config = shrink(ma52.get_config())
   config.data.path = str(tiny_dataset.path)
   config.optimizer.batch_size = 12
-  with pytest.raises(ValueError, match="optimizer.batch_size=12 does not divide among 8 devices"):
+  with pytest.raises(ValueError, match="optimizer.batch_size=12 is not divisible by 8 devices"):
     loop.train(config, tmp_path)

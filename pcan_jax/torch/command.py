@@ -1,0 +1,49 @@
+"""The command `pcan convert`, which imports what it needs when the flags are right."""
+
+import sys
+
+from absl import flags
+
+from pcan_jax.console import define_config_flag, quiet_libraries, run_with_flags
+from pcan_jax.keypoints import get_layout
+from pcan_jax.labels import get_tree
+
+FLAGS = flags.FLAGS
+
+
+def main() -> None:
+  """The command line."""
+  define_config_flag()
+  flags.mark_flag_as_required("config")
+  flags.DEFINE_string("source", None, "File of torch.save.", required=True)
+  flags.DEFINE_string("workdir", None, "Where the checkpoint goes.", required=True)
+  flags.DEFINE_string("tree", "ma52", "Labels: a tree's name or CSV file, id,action,body.")
+  flags.DEFINE_string("layout", "openpose-28", "Keypoints: a layout's name or JSON file.")
+  flags.DEFINE_integer("stored_size", None, "Side of stored frames, if not input.test_size.")
+  flags.DEFINE_bool("reinit_stem", False, "Start a pose stem of other keypoints fresh.")
+  usage = "usage: pcan convert --config=NAME[:VARIANT] --source=FILE --workdir=DIR"
+  run_with_flags(_convert_as_flags_say, usage, __name__)
+
+
+def _convert_as_flags_say() -> None:
+  """Converts and says what was left out."""
+  quiet_libraries()
+  import jax
+
+  from pcan_jax.spec import ModelSpec
+  from pcan_jax.torch.convert import convert
+
+  try:
+    spec = ModelSpec(
+      config=FLAGS.config,
+      tree=get_tree(FLAGS.tree),
+      layout=get_layout(FLAGS.layout),
+      stored_size=FLAGS.stored_size or FLAGS.config.input.test_size,
+    )
+    conversion = convert(FLAGS.source, FLAGS.workdir, spec, reinit_stem=FLAGS.reinit_stem)
+  except (FileNotFoundError, ValueError) as error:
+    sys.exit(f"error: {error}")
+  for note in conversion.notes:
+    print(note)
+  size = sum(leaf.size for leaf in jax.tree.leaves(conversion.variables["params"]))
+  print(f"wrote {size / 1e6:.2f} M parameters to {FLAGS.workdir}/checkpoints/0")

@@ -1,0 +1,119 @@
+"""What the command line answers before anything large is imported, and what imports what."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pcan_jax.cli import COMMANDS, MODES
+
+
+def python(*arguments):
+  return subprocess.run(
+    [sys.executable, *map(str, arguments)],
+    capture_output=True,
+    text=True,
+    timeout=120,
+    env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "GLIBC_TUNABLES": ""},
+  )
+
+
+def test_help_lists_commands_modes_and_flags():
+  first = python("launch.py")
+  assert first.returncode == 0 and first.stderr == ""
+  for text in (*COMMANDS, *MODES, "--workdir", "--config"):
+    assert text in first.stdout
+  for arguments in (["launch.py", "help"], ["-m", "pcan_jax", "--mode=eval", "--help"]):
+    assert python(*arguments).stdout == first.stdout
+
+
+def test_commands_have_help_without_tensorflow():
+  code = """if True:
+    import contextlib, io, sys
+    from pcan_jax.cli import COMMANDS, main
+    assert "jax" not in sys.modules
+    for command in COMMANDS:
+      sys.argv = ["pcan", "help", command]
+      with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.suppress(SystemExit):
+        main()
+      assert output.getvalue().startswith(f"usage: pcan {command} "), command
+    assert "tensorflow" not in sys.modules
+  """
+  result = python("-c", code)
+  assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ("biuld SOURCE OUT", "no command 'biuld'"),
+    ("help biuld", "no command 'biuld'"),
+    ("--mode=eval --workdir=runs/a runs/b", "nothing is known of 'runs/b'"),
+    ("--mode=evaluate", "<train|eval|report|predict|export>"),
+    ("--wrkdir=runs/a", "flag 'wrkdir'"),
+    ("--config=ma51 --workdir=runs/a", "choose from demo, ma52, utd_mhad, or give the path"),
+    ("--config=ma52:pcan_depth", "no variant 'pcan_depth'"),
+    ("--config=configs/ma52.py --config.optimizer.lr=1", "no field 'lr'"),
+    ("--config=demo --config.optimizer.epochs=many", "--config.optimizer.epochs=many"),
+    ("convert --config=ma51", "choose from demo, ma52, utd_mhad"),
+    ("convert --config=ma52 --workdir=runs/a", "--source"),
+    ("convert --config=ma52 --source=a.pth --workdir=runs/a b.pth", "nothing is known of 'b.pth'"),
+  ],
+)
+def test_mistakes_are_answered_with_one_line(arguments, message):
+  result = python("launch.py", *arguments.split())
+  assert result.returncode == 1 and result.stdout == ""
+  assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+  assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    ("--workdir=runs/a", "needs --config"),
+    ("--config=demo", "needs --workdir"),
+    ("--mode=export --checkpoint=runs/a", "needs --out"),
+    ("--mode=eval", "needs --workdir or --checkpoint"),
+    ("--mode=eval --workdir=runs/a --config=demo --config.seed=1", "--config means nothing"),
+    ("--mode=report --workdir=runs/a --nooverlay", "--overlay means nothing with --mode=report"),
+  ],
+)
+def test_flags_fit_the_mode(arguments, message):
+  assert message in mode_error(arguments)
+
+
+def mode_error(arguments, before=""):
+  """The line with which a mode ends, in a process that looks for no accelerator."""
+  code = f"""if True:
+    import sys
+    from pcan_jax import cli
+    cli._suit_cpu = lambda: None
+    {before}
+    sys.argv[1:] = {arguments.split()}
+    cli.main()
+  """
+  result = python("-c", code)
+  assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
+  return result.stderr
+
+
+def test_reports_without_the_extra_say_what_to_install():
+  message = mode_error("--mode=report --workdir=runs/a", "sys.modules['sklearn'] = None")
+  assert "reports need sklearn: pip install 'pcan_jax[report]'" in message
+
+
+def test_models_are_loaded_without_what_only_training_needs():
+  """The package itself does without JAX, too: `Recognizer` is imported when it is asked for."""
+  code = """if True:
+    import sys
+    import pcan_jax
+    assert pcan_jax.__all__ and "jax" not in sys.modules
+    import pcan_jax.prediction.recognizer
+    import pcan_jax.training.step
+    assert pcan_jax.Recognizer is pcan_jax.prediction.recognizer.Recognizer
+    print(*({"tensorflow", "tensorflow_datasets", "clu", "av"} & set(sys.modules)))
+  """
+  result = python("-c", code)
+  assert result.returncode == 0, result.stderr
+  assert result.stdout.strip() == ""
