@@ -24,7 +24,7 @@ from pcan_jax.clips.problems import Problem, describe_problems, write_problems
 from pcan_jax.clips.source_layout import SPLITS, UNLABELLED_SPLIT, ClipSource
 from pcan_jax.clips.video import decode_video
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout, get_layout
-from pcan_jax.labels import LabelTree
+from pcan_jax.labels import LabelTree, get_tree
 
 from .clip_table import Row, label_rows, read_rows
 from .draw_split import draw_split
@@ -61,7 +61,7 @@ def import_clips(
     poses: see `pcan_jax.clips.pose_files`; None gives every clip keypoints with the score 0, and
       then the whole frame is what a network sees.
     layout: of the keypoints, a key of `pcan_jax.keypoints.LAYOUTS` or the path of a JSON file.
-    tree: CSV file of labels, `id,action,body`; None makes a tree of the labels in the table.
+    tree: as for `get_tree`; None makes a tree of the labels in the table.
     copy: copy the videos instead of linking to them.
     val_share: share of the clips for validation if the table has no column `split`.
     seed: of the drawing of that share.
@@ -103,7 +103,7 @@ def _plan(
 ) -> _Plan:
   rows, unused = read_rows(table)
   try:
-    tree, actions = label_rows(rows, LabelTree.read_csv(tree_path) if tree_path else None)
+    tree, actions = label_rows(rows, get_tree(tree_path) if tree_path else None)
     splits, notes = _splits(rows, actions, tree, val_share, seed)
   except ValueError as error:
     named = str(error).startswith((str(table), str(tree_path)))
@@ -284,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     help=f"of the keypoints: {', '.join(LAYOUTS)}, or a JSON file (openpose-28)",
   )
   parser.add_argument(
-    "--tree", type=pathlib.Path, help="label tree, id,action,body (made of the labels)"
+    "--tree", type=pathlib.Path, help="label tree: ma52, or a CSV file (made of the labels)"
   )
   parser.add_argument("--copy", action="store_true", help="copy the videos instead of linking them")
   parser.add_argument(
