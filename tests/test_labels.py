@@ -1,6 +1,6 @@
 import pytest
 
-from pcan_jax.labels import LabelTree
+from pcan_jax.labels import LabelTree, get_tree
 
 TREE = LabelTree(("nod", "shake", "wave"), ("head", "arm"), (0, 0, 1))
 
@@ -16,7 +16,7 @@ def test_dict_round_trip():
 
 
 def test_ma52_ships_with_the_project():
-  tree = LabelTree.read_csv("data/trees/ma52.csv")
+  tree = get_tree("ma52")
   assert (tree.num_actions, tree.num_bodies) == (52, 7)
   per_body = [tree.parents.count(body) for body in range(7)]
   assert per_body == [5, 6, 13, 8, 6, 10, 4]
@@ -45,3 +45,10 @@ def test_bad_files_are_named(tmp_path, text, message):
 def test_missing_file(tmp_path):
   with pytest.raises(FileNotFoundError, match="no label tree"):
     LabelTree.read_csv(tmp_path / "none.csv")
+
+
+def test_a_tree_is_named_or_a_file(tmp_path):
+  TREE.write_csv(tmp_path / "own.csv")
+  assert get_tree(tmp_path / "own.csv") == TREE
+  with pytest.raises(FileNotFoundError, match="no label tree called 'ma53': choose from .*ma52"):
+    get_tree("ma53")

@@ -1,6 +1,10 @@
 import dataclasses
 import html.parser
+import importlib
 import json
+import pathlib
+import shutil
+import sys
 
 import jax
 import numpy as np
@@ -14,6 +18,7 @@ from pcan_jax.feed.pipeline import read_frames
 from pcan_jax.labels import get_tree
 from pcan_jax.report import examples, statistics, style, tables, write_report
 from pcan_jax.report.evaluated_run import align, read_curves, read_run
+from pcan_jax.report.report_data import read_report_data
 from pcan_jax.spec import ModelSpec
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
@@ -165,6 +170,19 @@ def test_the_table_holds_the_metrics_of_run_and_baseline(runs, report):
         assert f"{top1:.2f}" in row and f"{mean:.2f}" in row
 
 
+def test_reproduce_shows_the_paper_table():
+  text = pathlib.Path("docs/REPRODUCE.md").read_text(encoding="utf-8")
+  shown = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+  header = [cells for cells in shown if cells[:1] == ["row of the paper"]]
+  assert header == [["row of the paper", "VARIANT", *tables.HEADER[2:]]]
+  variants = {"PoseConv3D": "posec3d", "PCAN": "pcan"}
+  streams = {"both streams": "", "RGB": "_rgb", "pose": "_pose"}
+  for row in tables.paper_rows():
+    method = row.method.partition(",")[0]
+    variant = variants[method] + streams[row.streams]
+    assert [f"{method}, {row.streams}", f"`{variant}`", *row.cells[2:]] in shown
+
+
 def test_paper_rows_only_beside_its_own_labels(runs):
   run = read_run(runs[0])
   assert {row.source for row in tables.table_rows(run, None)} == {"run"}
@@ -270,9 +288,39 @@ def test_examples_are_of_the_kind_they_are_said_to_be(runs):
     assert expected[example.kind]
 
 
+def test_a_data_set_of_an_earlier_version_gives_frames_but_no_training_counts(
+  runs, tiny_dataset_path, tmp_path
+):
+  shutil.copytree(tiny_dataset_path, tmp_path / "earlier")
+  (metadata,) = (tmp_path / "earlier").rglob("metadata.json")
+  content = json.loads(metadata.read_text())
+  for split in content["splits"].values():
+    del split["actions"]
+  metadata.write_text(json.dumps(content))
+  arguments = {"baseline": None, "split": None}
+  found = read_report_data(runs[0], **arguments, data_path=tiny_dataset_path).dataset
+  assert found.train_support.sum() == 16 and found.train_note == found.frames_note == ""
+  earlier = read_report_data(runs[0], **arguments, data_path=tmp_path / "earlier").dataset
+  assert earlier.train_support is None and "built by an earlier version" in earlier.train_note
+  jax.tree.map(np.testing.assert_array_equal, earlier.frames, found.frames)
+  assert earlier.frames_note == ""
+
+
+@pytest.mark.parametrize("library", ["matplotlib", "jinja2", "sklearn", "threadpoolctl"])
+def test_without_its_libraries_a_report_says_what_to_install(monkeypatch, library):
+  for name in [*sys.modules]:
+    if name == library or name.startswith((f"{library}.", "pcan_jax.report")):
+      monkeypatch.delitem(sys.modules, name)
+  monkeypatch.setitem(sys.modules, library, None)
+  message = rf"a report needs {library}, .* pip install 'pcan_jax\[report\]'"
+  with pytest.raises(ModuleNotFoundError, match=message):
+    importlib.import_module("pcan_jax.report")
+
+
 def test_frames_are_those_of_the_clip_asked_for(tiny_dataset):
   found = read_frames(tiny_dataset, "val", ["val_004", "val_002", "absent"], 6)
   assert sorted(found) == ["val_002", "val_004"]
+  assert read_frames(tiny_dataset, "val", [], 6) == {}
   for clip, colour in (("val_002", 2), ("val_004", 1)):  # the square has the action's colour
     assert found[clip].shape[0] == 6
     assert found[clip].max(axis=(0, 1, 2)).argmax() == colour

@@ -126,6 +126,14 @@ def test_object_arrays_are_refused(tmp_path):
     ),
     # Tuples within tuples as the key of a dict: hashing them overflows the C stack.
     (b"\x80\x02})" + b"\x85" * 10**5 + b"K\x01s.", "as the key of a dict"),
+    # Likewise, but a tuple that BUILD leaves as it is, and pairs of pairs, 2^60 objects to hash.
+    (b"\x80\x02})" + b"\x85" * 10**5 + b"NbK\x01s.", "as the key of a dict"),
+    (b"\x80\x02})q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"K\x01s.", "as the key of a dict"),
+    # Ten gigabytes from bytes(10^10).
+    (b"\x80\x02cbuiltins\nbytes\n\x8a\x05\x00\xe4\x0b\x54\x02\x85R.", "damaged"),
+    # What other files would be read with.
+    (b"\x80\x02cnumpy\ndtype\n}U\x04callK\x01sb.", "sets the state of a function"),
+    (pickle.dumps((np.zeros(3),)), "an array within a tuple"),
     (b"\x80\x02]K\x01b.", "state is not a dictionary"),
     (b"\x80\x02Nh\x05.", "damaged"),
     (b"\x80\x02e.", "damaged"),

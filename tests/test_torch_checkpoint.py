@@ -79,6 +79,32 @@ def test_broken_tensors_are_refused(tmp_path, tensor, message):
   assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize(
+  ("program", "message"),
+  [
+    (b"]r\xff\xff\xff\xff.", "entry 4294967295 of its memo"),
+    (b"})" + b"\x85" * 10**5 + b"K\x01s.", "as the key of a dict"),
+    (b"\x8f()" + b"\x85" * 10**5 + b"\x90.", "as the key of a dict"),
+    (b"})q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"K\x01s.", "as the key of a dict"),
+    (b"ctorch\nSize\n(" + b"K\x01" * 20 + b"t\x85R.", "in place of a shape"),
+    # The same thousand items in dict after dict.
+    (
+      b"](" + b"X\x01\x00\x00\x00kK\x00\x86" * 1000 + b"eq\x000"
+      b"ccollections\nOrderedDict\nq\x010](" + b"h\x01h\x00\x85R" * 20 + b"e.",
+      "items in dict after dict",
+    ),
+    (b"]" + b"".join(b"cm\nn%d\n0" % i for i in range(1001)) + b".", "more than 1000 classes"),
+    (b"ctorch\nSize\n}U\x04callK\x01sb.", "sets the state of a function"),
+  ],
+)
+def test_small_pickles_cannot_do_large_harm(tmp_path, program, message):
+  path = tmp_path / "a.pth"
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("archive/data.pkl", b"\x80\x02" + program)
+  with pytest.raises(ValueError, match=message):
+    read_state_dict(path)
+
+
 def test_other_files_are_refused(tmp_path):
   path = tmp_path / "a.pth"
   with pytest.raises(FileNotFoundError, match="a.pth"):

@@ -13,7 +13,7 @@ from pcan_jax.checkpoints import Checkpoints
 from pcan_jax.feed.dataset import open_dataset
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
-from pcan_jax.mesh import replicated
+from pcan_jax.mesh import data_mesh, replicated
 from pcan_jax.spec import ModelSpec
 from pcan_jax.training import loop, warm_start
 from tests.tiny_config import shrink
@@ -118,7 +118,8 @@ def test_merged_network_behaves_like_its_parts(runs, variant):
     # Products with zeros are added in another order, which moves the last bits.
     np.testing.assert_allclose(features[path], its_features[path], rtol=1e-5, atol=1e-5)
     for level in ("action", "body"):
-      np.testing.assert_allclose(outputs[stream][level], alone[stream][level], rtol=1e-5, atol=1e-5)
+      found, wanted = (one[stream][level]["logits"] for one in (outputs, alone))
+      np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
   # The zeros are to be trained: what they multiply is not zero.
   for stream in STREAMS:
     laterals = [name for name in merged["params"]["backbone"] if name.endswith(f"to_{stream}2")]
@@ -237,8 +238,8 @@ def test_log_says_what_came_from_where(runs, caplog):
     ("pcan", {"checkpoint": "nowhere"}, FileNotFoundError, "init_from.checkpoint: no checkpoint"),
     ("pcan", {"rgb": "pcan_rgb", "pose": "nowhere"}, FileNotFoundError, "init_from.pose: no ch"),
     ("pcan", {"rgb": "pcan_pose"}, ValueError, "init_from.rgb: .* has no rgb stream, only pose"),
-    ("pcan", {"checkpoint": "pcan_rgb"}, ValueError, "has no pose stream, only rgb; runs of one"),
-    ("pcan", {"checkpoint": "pcan", "rgb": "pcan_rgb"}, ValueError, "give the first or the others"),
+    ("pcan", {"checkpoint": "pcan_rgb"}, ValueError, "has no pose stream, only rgb; merge runs"),
+    ("pcan", {"checkpoint": "pcan", "rgb": "pcan_rgb"}, ValueError, "set the first or the others"),
     ("pcan_rgb", {"pose": "pcan_pose"}, ValueError, "init_from.pose is set, but the network has"),
   ],
 )

@@ -7,11 +7,12 @@ Raises:
 try:
   from pcan_jax.report.write import write_report
 except ModuleNotFoundError as error:
-  if (error.name or "").partition(".")[0] == "pcan_jax":
+  library = (error.name or "").partition(".")[0]
+  if library == "pcan_jax":
     raise
   raise ModuleNotFoundError(
-    f"a report needs {error.name}, which is not installed: pip install 'pcan_jax[report]'",
-    name=error.name,
+    f"a report needs {library}, which is not installed: pip install 'pcan_jax[report]'",
+    name=library,
   ) from error
 
 __all__ = ["write_report"]
