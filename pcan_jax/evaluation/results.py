@@ -89,8 +89,8 @@ class Results:
     directory = pathlib.Path(directory)
     scores = directory / "scores.npz"
     if not scores.is_file():
-      raise FileNotFoundError(f"no {scores}: run launch.py --mode=eval with this --workdir first")
-    again = "run launch.py --mode=eval with this --workdir again"
+      raise FileNotFoundError(f"no {scores}: run pcan --mode=eval with this --workdir first")
+    again = "run pcan --mode=eval with this --workdir again"
     try:
       with scores.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         results = {name: arrays[name] for name in arrays.files}
