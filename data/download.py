@@ -151,7 +151,7 @@ def find_differences(
 ) -> list[str]:
   """Compares lists, poses and names of videos with each other and with the published counts.
 
-  The videos are not decoded; `data.check` does that.
+  The videos are not decoded; `pcan check` does that.
 
   Args:
     dataset: what should be there.

@@ -38,8 +38,11 @@ if not __package__:  # run as a script, which finds only what lies next to it
   sys.path.append(str(next(folder for folder in folders if (folder / "pcan_jax").is_dir())))
 
 from pcan_jax.clips.video import Frame, VideoError, decode_video  # noqa: E402
+from pcan_jax.clips.video_files import find_videos  # noqa: E402
+from pcan_jax.keypoints import LAYOUTS  # noqa: E402
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
+JOINTS = LAYOUTS["openpose-28"].joints
+"""Left and right are those of the person."""
 
 MIN_VISIBILITY = 0.3
 """MediaPipe guesses joints that it does not see, such as legs under a table; those are left out."""
@@ -68,9 +71,6 @@ BODY = {
 
 FINGERTIPS = {"thumb_tip": 4, "index_tip": 8, "middle_tip": 12, "ring_tip": 16, "little_tip": 20}
 """The landmark of MediaPipe's hand for each fingertip."""
-
-JOINTS = (*BODY, *(f"{side}_{tip}" for side in ("left", "right") for tip in FINGERTIPS))
-"""The layout openpose-28. Left and right are those of the person."""
 
 Body = Float[np.ndarray, "33 3"]
 """MediaPipe's pose: (x, y), 0 to 1 within the frame, and visibility."""
@@ -147,24 +147,14 @@ def estimate(video: pathlib.Path, name: str, track: Tracker) -> dict[str, Any]:
   }
 
 
-def find_videos(path: pathlib.Path) -> dict[str, pathlib.Path]:
+def name_videos(path: pathlib.Path) -> dict[str, pathlib.Path]:
   """The videos at a path by the names of their clips: paths within the folder, without suffixes.
 
   Raises:
     FileNotFoundError: there is no video.
     ValueError: two videos differ only in their folder or suffix; poses are found by the rest.
   """
-  if path.is_file():
-    return {path.stem: path}
-  if not path.exists():
-    raise FileNotFoundError(f"no video or folder at {path}")
-  videos = [
-    video
-    for video in sorted(path.rglob("*"))
-    if video.suffix.lower() in VIDEO_SUFFIXES and video.is_file()
-  ]
-  if not videos:
-    raise FileNotFoundError(f"{path} holds no video ({' '.join(VIDEO_SUFFIXES)})")
+  videos = find_videos(path)
   by_stem: dict[str, pathlib.Path] = {}
   for video in videos:
     other = by_stem.setdefault(video.stem, video)
@@ -173,7 +163,8 @@ def find_videos(path: pathlib.Path) -> dict[str, pathlib.Path]:
         f"{other} and {video} would both be the clip {video.stem!r}; rename one, or estimate the "
         "poses of each folder into a file of its own"
       )
-  return {video.relative_to(path).with_suffix("").as_posix(): video for video in videos}
+  folder = path if path.is_dir() else path.parent
+  return {video.relative_to(folder).with_suffix("").as_posix(): video for video in videos}
 
 
 @contextlib.contextmanager
@@ -259,7 +250,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   if arguments.out.suffix != ".pkl":
     parser.error(f"--out is {arguments.out}; it must end in .pkl")
   try:
-    videos = find_videos(arguments.videos)
+    videos = name_videos(arguments.videos)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with _mute_native_code():

@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 
 from data import extract_pose
-from data.extract_pose import BODY, JOINTS, MIN_VISIBILITY, extract, find_videos, main, to_openpose
-from pcan_jax.clips import source_layout
+from data.extract_pose import (
+  BODY,
+  FINGERTIPS,
+  JOINTS,
+  MIN_VISIBILITY,
+  extract,
+  main,
+  name_videos,
+  to_openpose,
+)
 from pcan_jax.clips.pose_files import open_poses
 from pcan_jax.clips.safe_pickle import load_pickle
 from pcan_jax.clips.video import decode_video
@@ -50,8 +58,8 @@ def tracker():
 
 
 def test_joints_are_those_of_the_layout():
-  assert JOINTS == LAYOUT.joints
-  assert extract_pose.VIDEO_SUFFIXES == source_layout.VIDEO_SUFFIXES
+  tips = [f"{side}_{tip}" for side in ("left", "right") for tip in FINGERTIPS]
+  assert list(JOINTS) == [*BODY, *tips]
   landmarks = LAYOUTS["mediapipe-33"].joints
   for name, sources in BODY.items():
     expected = ("left_shoulder", "right_shoulder") if name == "neck" else (name,)
@@ -106,7 +114,7 @@ def test_a_folder_becomes_one_pickle_that_is_read_as_poses(tmp_path, capsys):
   write_video(tmp_path / "videos/two.v2.mp4", FRAMES[:4])
   (tmp_path / "videos/notes.txt").write_text("no video")
   (tmp_path / "videos/broken.mp4").write_bytes(b"no video either")
-  videos = find_videos(tmp_path / "videos")
+  videos = name_videos(tmp_path / "videos")
   assert list(videos) == ["broken", "train/один", "two.v2"]
   entries, (unreadable,) = extract(videos, tracker)
   assert "broken.mp4" in unreadable
@@ -130,7 +138,7 @@ def test_frames_stand_upright_as_in_the_build(tmp_path):
   path = tmp_path / "a.mp4"
   write_video(path, np.rot90(FRAMES, axes=(1, 2)))
   ask_for_rotation(path, 1)
-  (entry,), _ = extract(find_videos(path), tracker)
+  (entry,), _ = extract(name_videos(path), tracker)
   assert entry["img_shape"] == next(decode_video(path)[0]).shape[:2] == SIZE
 
 
@@ -139,12 +147,12 @@ def test_clips_of_one_name_are_refused(tmp_path):
     (tmp_path / name).parent.mkdir()
     (tmp_path / name).touch()
   with pytest.raises(ValueError, match="would both be the clip 'a'"):
-    find_videos(tmp_path)
+    name_videos(tmp_path)
   (tmp_path / "empty").mkdir()
   with pytest.raises(FileNotFoundError, match="holds no video"):
-    find_videos(tmp_path / "empty")
+    name_videos(tmp_path / "empty")
   with pytest.raises(FileNotFoundError, match="no video or folder"):
-    find_videos(tmp_path / "nothing")
+    name_videos(tmp_path / "nothing")
 
 
 def test_the_command_writes_the_readable_and_fails_for_the_others(tmp_path, monkeypatch, capfd):

@@ -62,7 +62,7 @@ class Dataset:
     if actions is None:
       raise ValueError(
         f"{self.path} was built by an earlier version, which kept labels in the records only; "
-        "build the data set again with `python -m data.build SOURCE OUT`, or choose "
+        "build the data set again with `pcan build SOURCE OUT`, or choose "
         "data.sampling='uniform'"
       )
     if len(actions) != num_clips:
@@ -113,7 +113,7 @@ def open_dataset(path: str | os.PathLike[str], instructions: str = "") -> Datase
   if not found:
     raise FileNotFoundError(
       f"no data set at {path} (config.data.path). "
-      + (instructions or "Build one: python -m data.build SOURCE OUT; see docs/DATA.md")
+      + (instructions or "Build one: pcan build SOURCE OUT; see docs/DATA.md")
     )
   if len(found) > 1:
     folders = ", ".join(str(info.parent) for info in found)

@@ -1,6 +1,6 @@
 """TFDS builder: a source directory in MA-52's layout becomes TFRecord shards.
 
-    python -m data.build SOURCE OUT                                            the short way
+    pcan build SOURCE OUT          the short way
     tfds build pcan_jax/feed/pcan_dataset_builder.py --manual_dir=SOURCE --data_dir=OUT
 
 A shard depends on its clips and on the config alone, whatever the number of processes. Finished

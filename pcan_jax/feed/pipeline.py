@@ -301,7 +301,7 @@ def _host_batches(stream: tf.data.Dataset, dataset: Dataset) -> Iterator[HostBat
     ) as error:
       where = dataset.builder.data_path
       raise ValueError(
-        f"a record of {where} cannot be read; `python -m data.check {where}` names it, and "
+        f"a record of {where} cannot be read; `pcan check {where}` names it, and "
         f"building the data set again mends it ({error.message})"
       ) from error
     yield batch

@@ -88,12 +88,12 @@ def check_metadata(metadata: Mapping[str, Any] | None, where: str) -> dict[str, 
   if "schema_version" not in metadata:
     raise ValueError(
       f"{where} was not built by this project: its metadata.json has no 'schema_version'. "
-      "Build a data set with `python -m data.build SOURCE OUT`"
+      "Build a data set with `pcan build SOURCE OUT`"
     )
   if metadata["schema_version"] != SCHEMA_VERSION:
     raise ValueError(
       f"{where} has records of schema version {metadata['schema_version']}, but this version of "
-      f"the project reads {SCHEMA_VERSION}. Build it again with `python -m data.build SOURCE OUT`"
+      f"the project reads {SCHEMA_VERSION}. Build it again with `pcan build SOURCE OUT`"
     )
   missing = [field for field in METADATA_FIELDS if field not in metadata]
   if missing:
