@@ -4,10 +4,11 @@ import pathlib
 
 import jax
 import numpy as np
-from pcan_jax.feed.input_pipeline import Dataset
 
 from configs import ma52
 from pcan_jax.checkpoints import Checkpoints
+from pcan_jax.feed.dataset import Dataset
+from pcan_jax.spec import ModelSpec
 from tests.tiny_config import shrink
 
 
