@@ -3,13 +3,13 @@
 #
 #   benchmarks/run_all.sh [--out DIR] [--wheels DIR] [--python PYTHON]
 #
-# benchmarks.step, .memory and .scaling need jax, flax, optax and orbax-checkpoint, .torch_peer also
-# PyTorch, .input TensorFlow and the rest of requirements.txt; what cannot run is named and left out.
-# All need some packages of pure Python besides. For a machine without a network, fetch them on
-# another one and bring them along for --wheels:
+# benchmarks.step, .memory and .scaling need jax, flax and optax, .torch_peer also PyTorch, .input
+# TensorFlow and the rest of requirements.txt; what cannot run is named and left out. All need some
+# packages of pure Python besides. For a machine without a network, fetch them on another one and
+# bring them along for --wheels:
 #
 #   pip download --no-deps --platform any --only-binary=:all: --dest wheels \
-#     absl-py clu etils jaxtyping ml-collections wadler-lindig wrapt
+#     absl-py etils jaxtyping ml-collections wadler-lindig
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -9,6 +9,9 @@ import warnings
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 # Most of the time goes into compilation, and many tests compile the same programs.
+os.environ["XLA_FLAGS"] = (
+  os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+).strip()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="pcan_jax_tests_"))
 # The tests run from a checkout, as launch.py does.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

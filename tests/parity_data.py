@@ -30,7 +30,9 @@ def heatmap(keypoint, score, img_shape, scaling, sigma) -> np.ndarray:
 def boxes(keypoint, img_shape) -> np.ndarray:
   """Boxes [N, 4] of N videos with one person each (or M, on a second axis)."""
   persons = keypoint if keypoint.ndim == 5 else keypoint[:, None]
-  return np.array([person_box(video, tuple(shape)) for video, shape in zip(persons, img_shape)])
+  return np.array(
+    [person_box(video, tuple(map(int, shape))) for video, shape in zip(persons, img_shape)]
+  )
 
 
 def compute_file(arrays: Arrays) -> Arrays:

@@ -103,7 +103,10 @@ def zeros(shapes: dict) -> dict:
   return jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
 
 
-@functools.partial(jax.jit, static_argnames="model")
+# The tests compile quickly; at full size it is computing that takes long.
+@functools.partial(
+  jax.jit, static_argnames="model", compiler_options={"xla_backend_optimization_level": 3}
+)
 def forward(variables: dict, inputs: Inputs, model: PCAN) -> dict[str, jax.Array]:
   """Everything that `release_forward.npz` holds."""
   outputs, state = model.apply(variables, inputs, train=False, mutable="intermediates")

@@ -58,9 +58,7 @@ def initialised(backbone, *arrays):
   return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
-@functools.partial(
-  jax.jit, static_argnums=(0, 4), compiler_options={"xla_backend_optimization_level": 0}
-)
+@functools.partial(jax.jit, static_argnums=(0, 4))
 def run(backbone, variables, arrays, seed=0, train=False):
   return backbone.apply(
     variables, *arrays, train, mutable="batch_stats", rngs={"dropout": jax.random.key(seed)}

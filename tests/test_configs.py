@@ -39,10 +39,8 @@ def test_losses_of_a_toy_run_are_those_of_before(variant):
   """And every part of the state moves."""
   run = toy_run(variant)
   optimizer = build_optimizer(run.config.optimizer, run.schedule)
-  # Compiling takes much longer than the steps.
-  compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-  before = after = compiled(functools.partial(init_state, run.spec, optimizer))()
-  step = compiled(functools.partial(train_step, spec=run.spec, optimizer=optimizer))
+  before = after = jax.jit(functools.partial(init_state, run.spec, optimizer))()
+  step = jax.jit(functools.partial(train_step, spec=run.spec, optimizer=optimizer))
   losses = []
   for _, batch in zip(range(NUM_STEPS), run.batches()):
     after, terms = step(after, batch)

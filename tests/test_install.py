@@ -1,7 +1,6 @@
 """The wheel, installed where nothing of the checkout is in reach, does what the checkout does."""
 
 import json
-import os
 import pathlib
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ import zipfile
 import pytest
 import setuptools
 
-from tests.test_launch import TOY
+from tests.test_launch import TOY, environment
 
 ROOT = pathlib.Path(__file__).parents[1]
 SOURCES = (
@@ -30,16 +29,12 @@ needs_setuptools = pytest.mark.skipif(
 )
 
 
-def run(*command, cwd):
-  environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-  environment |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "", "GLIBC_TUNABLES": ""}
-  return subprocess.run(
-    list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-  )
-
-
 def check(*command, cwd):
-  result = run(*command, cwd=cwd)
+  variables = environment()
+  variables.pop("PYTHONPATH", None)
+  result = subprocess.run(
+    list(map(str, command)), cwd=cwd, env=variables, capture_output=True, text=True, timeout=300
+  )
   assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
   return result.stdout
 
@@ -99,7 +94,7 @@ def test_it_trains_evaluates_and_predicts_from_an_empty_folder(installed, tmp_pa
   check(pcan, "synthetic", "--out=source", "--train=16", "--val=4", "--height=64", cwd=tmp_path)
   built = check(pcan, "build", "source", "dataset", "--side=48", "--jobs=1", cwd=tmp_path)
   toy = [*TOY, "--config.data.path=dataset"]
-  table = check(pcan, "--config=demo:pcan", "--workdir=run", *toy, cwd=tmp_path)
+  table = check(pcan, "--config=demo:pcan_pose", "--workdir=run", *toy, cwd=tmp_path)
   assert "F1 mean" in table
   metrics = (tmp_path / "run/eval/val/metrics.json").read_text()
   evaluate = ["--mode=eval", "--workdir=again", "--checkpoint=run", f"--data={built.strip()}"]

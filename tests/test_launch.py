@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from pcan_jax import cpu
 from pcan_jax.evaluation.results import Results
 
 # What tests/tiny_config.py does to a config, as flags.
@@ -25,13 +26,19 @@ TOY = """
 """.split()
 
 
+def environment(**variables):
+  """Of a process that need not start again for the settings, and compiles in half the time."""
+  chosen = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+  return chosen | cpu.settings(chosen) | variables
+
+
 def start(*arguments, **variables):
   return subprocess.Popen(
     [sys.executable, "launch.py", *map(str, arguments)],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""} | variables,
+    env=environment(**variables),
   )
 
 
@@ -51,7 +58,7 @@ def launch(*arguments):
 def trained(tiny_dataset_path, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("run")
   result = launch(
-    "--config=configs/ma52.py",
+    "--config=ma52",
     f"--workdir={workdir}",
     f"--config.data.path={tiny_dataset_path}",
     *TOY,
@@ -72,18 +79,20 @@ def test_training_ends_with_the_table(trained):
 def test_compiled_programs_are_kept_with_an_accelerator_too(tmp_path):
   """With one, the program does not start itself again."""
   code = """if True:
-    import os, launch
-    def main(_):
+    import os, sys
+    from pcan_jax import cli
+    def run():
       import jax
       print(jax.config.jax_compilation_cache_dir)
     os.execv = lambda *_: None
-    launch.main = main
-    launch.start()
+    cli.run_mode = run
+    sys.argv = ["pcan", "--mode=eval"]
+    cli.main()
   """
-  environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path), "XLA_FLAGS": ""}
-  environment.pop("JAX_COMPILATION_CACHE_DIR")
+  variables = environment(XDG_CACHE_HOME=str(tmp_path))
+  variables.pop("JAX_COMPILATION_CACHE_DIR")
   result = subprocess.run(
-    [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True
   )
   assert result.stdout.strip() == str(tmp_path / "pcan_jax")
 
@@ -128,8 +137,7 @@ def test_two_hosts_train_and_evaluate_together(tiny_dataset_path, tmp_path):
   def results():
     results = Results.read(tmp_path / "eval/val")
     order = np.argsort(results.ids)
-    scores = results.probabilities | {"embeddings": results.embeddings}
-    scores = jax.tree.map(lambda values: values[order], scores)
+    scores = jax.tree.map(lambda values: values[order], results.outputs)
     return np.array(results.ids)[order], results.actions[order], results.metrics, scores
 
   *about, scores = results()
@@ -144,14 +152,11 @@ def test_two_hosts_train_and_evaluate_together(tiny_dataset_path, tmp_path):
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    (["--config=configs/ma52.py", "--workdir=OUT"], "MA-52 is under licence"),
+    (["--config=ma52", "--workdir=OUT"], "MA-52 is under licence"),
     (["--mode=eval", "--workdir=OUT"], "no checkpoint at"),
-    (["--workdir=OUT"], "needs --config and --workdir"),
-    (["--config=configs/ma52.py:pcan_depth", "--workdir=OUT"], "no variant 'pcan_depth'"),
-    (["--config=configs/ma52.py", "--config.optimizer.lr=1", "--workdir=OUT"], "lr"),
   ],
 )
-def test_mistakes_are_answered_in_words(tmp_path, arguments, message):
+def test_what_is_missing_is_named(tmp_path, arguments, message):
   result = launch(*(argument.replace("OUT", str(tmp_path)) for argument in arguments))
-  assert result.returncode != 0
-  assert message in result.stderr + result.stdout
+  assert result.returncode == 1
+  assert message in result.stderr

@@ -57,10 +57,7 @@ def stream_loss(batch, config, old):
   return losses.stream_loss(outputs, old, action=batch["action"], parents=PARENTS, config=config)
 
 
-# Compilation is nearly all the time these tests take.
-@functools.partial(
-  jax.jit, static_argnames="config", compiler_options={"xla_backend_optimization_level": 0}
-)
+@functools.partial(jax.jit, static_argnames="config")
 def differentiate(batch, config, old):
   """Everything `stream_loss` returns, and the gradient of the total in all float inputs."""
 

@@ -17,13 +17,13 @@ WORK = pathlib.Path({work!r})
 TRAIN_CLIPS, VAL_CLIPS = 60, 52
 EPOCHS = 1
 """
-TOY_CONFIG = """
+TOY_CONFIG = f"""
 import sys
-sys.path.insert(0, str(project))
-from configs import demo
+sys.path.insert(0, {str(NOTEBOOKS.parent)!r})
+import pcan_jax.config
 from tests.tiny_config import shrink
-full_size = demo.get_config
-demo.get_config = lambda *variant: shrink(full_size(*variant))
+full_size = pcan_jax.config.load_config
+pcan_jax.config.load_config = lambda name: shrink(full_size(name))
 """
 CHECKPOINT = """
 CHECKPOINT = {work!r} + "/pcan"
@@ -53,7 +53,7 @@ def test_notebooks_carry_no_outputs(path):
 
 
 def test_training_then_evaluation_run_from_start_to_end(tmp_path, monkeypatch):
-  monkeypatch.setenv("XLA_FLAGS", "")
+  monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
   monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
   assert os.environ["JAX_PLATFORMS"] == "cpu"
   work = str(tmp_path / "work")

@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 import json
 import math
 import pathlib
@@ -21,10 +20,6 @@ TINY = dataclasses.replace(
   spatial_strides=(1, 2),
   temporal_kernels=(1, 3),
 )
-
-
-# Compilation is nearly all the time that these tests take.
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def abstract(config, *shape):
@@ -60,7 +55,7 @@ def test_blocks_start_as_the_identity():
   pathway = Pathway(TINY, jnp.float32, remat="none")
   x = jax.random.normal(jax.random.key(0), (2, 4, 16, 16, 3))
 
-  @quick_jit
+  @jax.jit
   def run():
     variables = pathway.init(jax.random.key(1), x, train=False)
     return pathway.apply(variables, x, train=False, capture_intermediates=True, mutable=True)
@@ -106,7 +101,7 @@ def test_training_updates_all_statistics():
   pathway = Pathway(TINY, jnp.float32, remat="none")
   x = jax.random.normal(jax.random.key(0), (2, 4, 16, 16, 3))
 
-  @quick_jit
+  @jax.jit
   def run():
     variables = pathway.init(jax.random.key(1), x, train=False)
     _, updated = pathway.apply(variables, x, train=True, mutable="batch_stats")

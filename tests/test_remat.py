@@ -49,8 +49,7 @@ def loss(params, remat):
 @functools.cache
 def gradient(remat):
   of_params = jax.grad(functools.partial(loss, remat=remat), has_aux=True)
-  compiled = jax.jit(of_params, compiler_options={"xla_backend_optimization_level": 0})
-  return compiled(variables()["params"])
+  return jax.jit(of_params)(variables()["params"])
 
 
 @pytest.mark.parametrize("remat", REMAT[1:])
