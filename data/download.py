@@ -223,8 +223,8 @@ def _check_free_space(
 def _arrange(path: pathlib.Path, name: str, out: pathlib.Path, splits: Sequence[str]) -> list[str]:
   """Puts a file, or those in an archive, where they belong; returns what belongs nowhere."""
   if path.suffix.lower() == ".zip":
-    unpacked = unpack(path, out, lambda member: find_place(f"{name}/{member}", splits))
-    return [f"{name}/{member}" for member in unpacked.unused]
+    unused = unpack(path, out, lambda member: find_place(f"{name}/{member}", splits))
+    return [f"{name}/{member}" for member in unused]
   target = out / find_place(name, splits)
   if target.exists():
     if not filecmp.cmp(path, target, shallow=False):

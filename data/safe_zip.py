@@ -6,7 +6,6 @@ written, but for damage, which shows only on reading. Files appear under their n
 complete, so that an interrupted run can be repeated and goes on where it was.
 """
 
-import dataclasses
 import os
 import pathlib
 import re
@@ -23,6 +22,11 @@ import tqdm
 FREE_SPACE_LEFT = 1 << 28
 """Bytes that must remain free on the disk."""
 
+MAX_MEMBERS = 200_000
+MAX_TOTAL_BYTES = 1 << 40
+MAX_RATIO = 100
+"""Of all files, unpacked, to the size of the archive. Videos are compressed already."""
+
 _MAX_NAME_BYTES = 240  # most file systems allow 255, and a suffix is added while a file is written
 _PART = ".part"
 _CHUNK = 1 << 20
@@ -37,42 +41,11 @@ Place = Callable[[str], str | None]
 """From the path of a file in an archive to its path in the folder, or None if it is not wanted."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
-  """What an archive may hold.
-
-  Attributes:
-    members: number of files and folders.
-    total_bytes: of all files, unpacked.
-    ratio: of all files, unpacked, to the size of the archive. Videos are compressed already.
-  """
-
-  members: int = 200_000
-  total_bytes: int = 1 << 40
-  ratio: float = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class Unpacked:
-  """What came out of an archive.
-
-  Attributes:
-    placed: files that are in the folder now, relative to it.
-    written: how many of them were not there before.
-    unused: members that are not wanted.
-  """
-
-  placed: list[str]
-  written: int
-  unused: list[str]
-
-
 def unpack(
   archive: str | os.PathLike[str],
   folder: str | os.PathLike[str],
   place: Place = lambda name: name,
-  limits: Limits = Limits(),  # noqa: B008, it is frozen
-) -> Unpacked:
+) -> list[str]:
   """Unpacks the files of an archive that are wanted and not there yet.
 
   A file that is there with the size of its member counts as unpacked.
@@ -81,12 +54,14 @@ def unpack(
     archive: a zip file.
     folder: where to; it is created.
     place: says where in the folder a file goes, if at all.
-    limits: what the archive may hold.
+
+  Returns:
+    The members that are not wanted.
 
   Raises:
     FileNotFoundError: there is no such archive.
     ValueError: the archive is damaged or encrypted, holds a link or a path that leaves the folder,
-      is beyond the limits, or would replace another file; the message names archive and member.
+      is too large, or would replace another file; the message names archive and member.
     OSError: the disk is too full, or cannot be written to.
   """
   archive, folder = pathlib.Path(archive), pathlib.Path(folder)
@@ -98,21 +73,21 @@ def unpack(
     raise ValueError(f"{archive}: not a zip file, or damaged ({_reason(error)})") from error
   with opened:
     members = opened.infolist()
-    _check_size(archive, members, limits)
+    _check_size(archive, members)
     for member in members:
       _check_member(archive, member)
     targets, unused = _assign_targets(archive, members, place)
     missing = {
       name: member for name, member in targets.items() if not _is_there(folder / name, member)
     }
-    _check_free_space(archive, folder, sum(member.file_size for member in missing.values()))
     total = sum(member.file_size for member in missing.values())
+    _check_free_space(archive, folder, total)
     with tqdm.tqdm(
       total=total, desc=archive.name, unit="B", unit_scale=True, disable=None if total else True
     ) as progress:
       for name, member in missing.items():
         _write(folder / name, _read(opened, archive, member), progress)
-  return Unpacked(list(targets), len(missing), unused)
+  return unused
 
 
 def check_name(name: str, where: str) -> None:
@@ -134,12 +109,12 @@ def check_name(name: str, where: str) -> None:
     raise ValueError(f"{where}: {shown} is too long a name")
 
 
-def _check_size(archive: pathlib.Path, members: list[zipfile.ZipInfo], limits: Limits) -> None:
+def _check_size(archive: pathlib.Path, members: list[zipfile.ZipInfo]) -> None:
   total = sum(member.file_size for member in members)
   size = archive.stat().st_size
-  if len(members) > limits.members:
-    raise ValueError(f"{archive}: {len(members):,} members, more than {limits.members:,}")
-  if total > limits.total_bytes or total > limits.ratio * size + _CHUNK:
+  if len(members) > MAX_MEMBERS:
+    raise ValueError(f"{archive}: {len(members):,} members, more than {MAX_MEMBERS:,}")
+  if total > MAX_TOTAL_BYTES or total > MAX_RATIO * size + _CHUNK:
     raise ValueError(
       f"{archive}: its {size:,} bytes would unpack to {total:,}; no archive of videos does"
     )

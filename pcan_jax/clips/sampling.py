@@ -52,7 +52,10 @@ def test_clips(
   Raises:
     ValueError: there are no frames, or none are asked for.
   """
-  _check(num_frames, clip_len, num_clips)
+  if num_frames < 1:
+    raise ValueError(f"cannot sample from a video of {num_frames} frames")
+  if clip_len < 1 or num_clips < 1:
+    raise ValueError(f"clip_len and num_clips must be at least 1: {clip_len}, {num_clips}")
   if num_frames < clip_len:
     clip = np.arange(num_clips)
     starts = clip if num_frames < num_clips else clip * num_frames // num_clips
@@ -74,10 +77,3 @@ def _draw_test_clip(
     return np.arange(clip_len) + np.cumsum(skipped)[:-1]
   edges = np.arange(clip_len + 1) * num_frames // clip_len
   return edges[:-1] + rng.randint(np.diff(edges))
-
-
-def _check(num_frames: int, clip_len: int, num_clips: int = 1) -> None:
-  if num_frames < 1:
-    raise ValueError(f"cannot sample from a video of {num_frames} frames")
-  if clip_len < 1 or num_clips < 1:
-    raise ValueError(f"clip_len and num_clips must be at least 1: {clip_len}, {num_clips}")

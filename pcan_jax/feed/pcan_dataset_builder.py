@@ -1,7 +1,7 @@
 """TFDS builder: a source directory in MA-52's layout becomes TFRecord shards.
 
-    pcan build SOURCE OUT          the short way
-    tfds build pcan_jax/feed/pcan_dataset_builder.py --manual_dir=SOURCE --data_dir=OUT
+    pcan build SOURCE OUT
+    tfds build pcan --imports=pcan_jax.feed.pcan_dataset_builder --manual_dir=SOURCE --data_dir=OUT
 
 A shard depends on its clips and on the config alone, whatever the number of processes. Finished
 ones stay in `OUT/pcan/CONFIG/VERSION.work` until the data set is complete, so that a build that was

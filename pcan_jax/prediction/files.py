@@ -187,7 +187,7 @@ def _window_record(video: Video, window: Window, prediction: Prediction) -> Reco
   }
 
 
-_PLACE = ("start", "end", "first_frame", "stop_frame", "person_found")
+_WINDOW_COLUMNS = ("start", "end", "first_frame", "stop_frame", "person_found")
 
 
 def _header() -> list[str]:
@@ -197,12 +197,16 @@ def _header() -> list[str]:
     for rank in range(1, TOP + 1)
     for suffix in ("", "_probability")
   ]
-  return ["file", *_PLACE, "problem", *ranked]
+  return ["file", *_WINDOW_COLUMNS, "problem", *ranked]
 
 
 def _row(record: Record, window: Record) -> list[Any]:
   """A line of the table; of a tree with few classes, the last cells of a level stay empty."""
-  cells = [record["file"], *(window.get(field) for field in _PLACE), "; ".join(_problems(record))]
+  cells = [
+    record["file"],
+    *(window.get(field) for field in _WINDOW_COLUMNS),
+    "; ".join(_problems(record)),
+  ]
   for level in ("actions", "bodies"):
     best = window.get(level, [])
     ranked = [cell for entry in best for cell in (entry["name"], entry["probability"])]

@@ -3,6 +3,7 @@
   recognizer = Recognizer.load("runs/demo")
   prediction = recognizer.predict_video("clip.mp4", pose="poses.pkl")
   print(prediction.top_actions(), prediction.top_bodies())
+  print(prediction.outputs["rgb"]["action"]["logits"])
 
 What the network is fed equals what a built data set would feed it: the same square around the
 persons, the same resizing and JPEG compression, the same frames in every test clip.
@@ -10,6 +11,7 @@ persons, the same resizing and JPEG compression, the same frames in every test c
 
 import collections
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Sequence
 
@@ -42,9 +44,10 @@ class Prediction:
 
   Attributes:
     tree: names of the classes.
-    outputs: per branch (`fused` and the streams) and level (`action`, `body`) the `probabilities`
-      [C]; per stream also the `logits` [C], those of actions rectified by the prototypes, and, of a
-      model with prototypes, the `embedding` [D].
+    outputs: arrays by branch, level and kind, `outputs["rgb"]["action"]["logits"]`. Branches are
+      `fused` and the streams, levels `action` and `body`. Every branch has `probabilities` [C]; the
+      streams also `logits` [C], those of actions rectified by the prototypes, and, of a model with
+      prototypes, `embedding` [D].
   """
 
   tree: LabelTree
@@ -89,7 +92,9 @@ class Recognizer:
     self.streams: tuple[str, ...] = spec.model.streams
     self.step = step
     self.num_clips: int = num_clips or spec.config.eval.num_clips
-    self._sampling = spec.frame_sampling(self.num_clips)
+    self._new_collector = functools.partial(
+      _ClipCollector, spec.frame_sampling(self.num_clips), spec.stored_size
+    )
     self._variables = jax.device_put(variables, jax.local_devices()[0])
     self._predict_batch = jax.jit(spec.predict)
 
@@ -132,12 +137,10 @@ class Recognizer:
       ValueError: an array is missing or of another shape; the message says which.
     """
     num_frames, size = self._checked(frames, keypoints, scores, size)
-    collected = _Collector(
-      self._sampling, self.spec.stored_size, num_frames, size, keypoints, scores
-    )
-    for index in collected.wanted:
-      collected.add(index, frames[index])
-    return self._predict(collected)
+    collector = self._new_collector(num_frames, size, keypoints, scores)
+    for index in collector.wanted:
+      collector.add(index, frames[index])
+    return self._predict(collector)
 
   def predict_video(
     self, path: str | os.PathLike[str], pose: str | os.PathLike[str] | PoseFiles | None = None
@@ -178,7 +181,7 @@ class Recognizer:
         yield self._predict(self._collector(video, window))
       return
     waiting = collections.deque(windows)
-    open_windows: collections.deque[tuple[Window, _Collector]] = collections.deque()
+    open_windows: collections.deque[tuple[Window, _ClipCollector]] = collections.deque()
     for index, frame in enumerate(video.frames()):
       while waiting and waiting[0].first == index:
         open_windows.append((waiting[0], self._collector(video, waiting.popleft())))
@@ -238,22 +241,20 @@ class Recognizer:
       raise ValueError(f"there are {len(frames)} frames, but keypoints of {num_frames}")
     return num_frames, size
 
-  def _collector(self, video: Video, window: Window) -> "_Collector":
+  def _collector(self, video: Video, window: Window) -> "_ClipCollector":
     keypoints, scores = video.keypoints, video.scores
     if keypoints is not None:
       keypoints = keypoints[:, window.first : window.stop]
       scores = scores[:, window.first : window.stop]
-    num_frames = window.stop - window.first
-    side = self.spec.stored_size
-    return _Collector(self._sampling, side, num_frames, video.size, keypoints, scores)
+    return self._new_collector(window.stop - window.first, video.size, keypoints, scores)
 
-  def _predict(self, collected: "_Collector") -> Prediction:
-    batch = {name: values[None] for name, values in collected.clips.items()}
+  def _predict(self, collector: "_ClipCollector") -> Prediction:
+    batch = {name: values[None] for name, values in collector.clips.items()}
     outputs = jax.device_get(self._predict_batch(self._variables, batch))
     return Prediction(self.tree, jax.tree.map(lambda values: values[0], outputs))
 
 
-class _Collector:
+class _ClipCollector:
   """Takes from the frames and poses of one window what its test clips are made of.
 
   Attributes:
@@ -276,7 +277,8 @@ class _Collector:
     self._box = (
       (0, 0, size[1], size[0]) if keypoints is None else crop_box(keypoints, size, "the clip")
     )
-    self._places: dict[int, list[tuple[int, int]]] = collections.defaultdict(list)
+    # Of each frame, by its index, where it belongs: (test clip, time).
+    self._positions: dict[int, list[tuple[int, int]]] = collections.defaultdict(list)
     self.clips: dict[str, np.ndarray] = {}
     indices = {
       stream: test_clips(num_frames, length, sampling.num_clips)
@@ -284,8 +286,8 @@ class _Collector:
     }
     if "rgb" in indices:
       self.clips["rgb"] = np.zeros((*indices["rgb"].shape, side, side, 3), np.uint8)
-      for place, index in np.ndenumerate(indices["rgb"]):
-        self._places[int(index)].append(place)
+      for position, index in np.ndenumerate(indices["rgb"]):
+        self._positions[int(index)].append(position)
     if "pose" in indices:
       moved = move_keypoints(keypoints, scores, self._box, side)
       keypoints, scores = strongest_persons(*moved, sampling.max_persons)
@@ -294,13 +296,13 @@ class _Collector:
 
   @property
   def wanted(self) -> list[int]:
-    return sorted(self._places)
+    return sorted(self._positions)
 
   def add(self, index: int, frame: UInt8[np.ndarray, "h w 3"]) -> None:
     """Takes the frame with this index, counted from the start of the window."""
-    if index not in self._places:
+    if index not in self._positions:
       return
     jpeg = np.frombuffer(encode_frame(frame, self._box, self._encoding), np.uint8)
     image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)[..., ::-1]
-    for place in self._places[index]:
-      self.clips["rgb"][place] = image
+    for position in self._positions[index]:
+      self.clips["rgb"][position] = image
