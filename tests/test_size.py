@@ -1,112 +1,135 @@
-"""What configs/ma52.py costs: parameters, output shapes, operations. Nothing is computed."""
+"""Full-size configs and steps: that they are what they were, and what they cost. Nothing runs."""
 
 import functools
 import math
 
 import jax
+import jaxtyping
 import pytest
 from jax.extend.core import jaxprs_in_params
 
+from benchmarks.workload import LAYOUT, TREE
 from configs import ma52
-from pcan_jax import spec as inference
-from pcan_jax.checkpoints import Description
-from pcan_jax.keypoints import get_layout
-from pcan_jax.labels import LabelTree
-from pcan_jax.network.pcan import build_model
+from pcan_jax.config import load_config
+from pcan_jax.inputs import preprocess
+from pcan_jax.spec import ModelSpec
+from tests import golden
+from tests.golden import configs, steps
 
-TREE = LabelTree.read_csv("data/trees/ma52.csv")
+VARIANTS = pytest.mark.parametrize("variant", ma52.VARIANTS)
+traced_steps = functools.cache(steps.trace)
 
-# Variant: parameters of the backbone, of the heads, values of the prototypes, and 10^9 operations
-# of one 224 px clip forward as XLA counts them. The table of configs/ma52.py rounds these.
-COSTS = {
-  "pcan": (36_011_456, 1_134_966, 28_416, 116.69),
-  "pcan_rgb": (31_634_496, 907_707, 14_208, 81.64),
-  "pcan_pose": (2_011_328, 227_259, 14_208, 25.28),
-  "posec3d": (36_011_456, 151_158, 0, 116.69),
-  "posec3d_rgb": (31_634_496, 120_891, 0, 81.64),
-  "posec3d_pose": (2_011_328, 30_267, 0, 25.28),
-  "release": (37_983_296, 1_134_966, 28_416, 120.02),
-}
+
+@pytest.fixture(autouse=True, scope="module")
+def no_arrays():
+  """States hold shapes here, which the check of their fields would refuse."""
+  jaxtyping.config.update("jaxtyping_disable", True)
+  yield
+  jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def traced(variant, kind):
+  return traced_steps(variant)[kind].traced
+
+
+def shapes(tree):
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+
+def variables(variant):
+  return shapes(traced(variant, "evaluation").in_avals[0][0])
 
 
 @functools.cache
-def built(variant, size=224):
-  """The network's forward function, and the shapes of its variables and inputs."""
-  config = ma52.get_config(variant)
-  config.input.test_size = size
-  description = Description(config, TREE, get_layout("openpose-28"), stored_size=256)
-  model = build_model(config.model, TREE)
-  preprocessing = inference.preprocessing(description)
-  example = functools.partial(inference.example_inputs, model, config.input, preprocessing)
-  variables = jax.eval_shape(
-    lambda: model.init(jax.random.key(0), example(), train=False),
-  )
-  return functools.partial(model.apply, train=False), variables, jax.eval_shape(example)
+def network(variant):
+  """A network, and its inputs of one clip at the size of training, 224 px."""
+  config = load_config(f"ma52:{variant}")
+  config.input.test_size = config.input.train_size
+  spec = ModelSpec(config, TREE, LAYOUT, stored_size=256)
+  to_inputs = functools.partial(preprocess, config=spec.test_preprocessing)
+  return spec.model, jax.eval_shape(to_inputs, spec.batch_shapes(1))
 
 
-def count(tree):
-  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+@functools.cache
+def forward_pass(variant):
+  model, inputs = network(variant)
+  return jax.jit(functools.partial(model.apply, train=False)).trace(variables(variant), inputs)
 
 
-def test_every_variant_is_listed_and_documented():
-  assert COSTS.keys() == set(ma52.VARIANTS)
+@pytest.mark.parametrize("name", configs.NAMES)
+def test_configs_resolve_to_what_they_did(name):
+  file = f"{name}.txt"
+  golden.require_same(file, configs.resolved(name), golden.load(file))
+
+
+def test_differences_from_golden_files_are_shown():
+  with pytest.raises(AssertionError) as raised:
+    golden.require_same("steps.json", {"arrays": 2}, {"arrays": 1})
+  for part in ("-1", "+2", "tests/golden/steps.json", "python -m tests.golden"):
+    assert part in str(raised.value).replace(' "arrays": ', "")
+
+
+@VARIANTS
+def test_steps_have_the_arrays_and_operations_that_they_had(variant):
+  wanted = golden.load("steps.json")[variant]
+  golden.require_same("steps.json", steps.digest(traced_steps(variant)), wanted)
+
+
+@VARIANTS
+def test_a_step_returns_a_state_like_the_one_it_takes(variant):
+  step = traced(variant, "training")
+  assert shapes(step.out_info[0]) == shapes(step.in_avals[0][0])
+
+
+@VARIANTS
+def test_outputs_of_two_videos(variant):
+  expected = {"fused": {}}
+  for level, classes, size in (("action", 52, 256), ("body", 7, 128)):
+    expected["fused"][level] = {"probabilities": (2, classes)}
+    of_stream = {"logits": (2, classes), "probabilities": (2, classes)}
+    if not variant.startswith("posec3d"):
+      of_stream["embedding"] = (2, size)
+    for stream in load_config(f"ma52:{variant}").model.streams:
+      expected.setdefault(stream, {})[level] = of_stream
+  outputs = traced(variant, "evaluation").out_info
+  assert jax.tree.map(lambda x: x.shape, outputs) == expected
+
+
+@VARIANTS
+def test_costs_are_those_of_the_table(variant):
+  """A baseline is PCAN without two small matrix products: its operations are not counted again."""
   rows = {cells[0]: cells[-2:] for cells in map(str.split, ma52.__doc__.splitlines()) if cells}
-  for variant, (backbone, heads, _, operations) in COSTS.items():
-    documented = [f"{(backbone + heads) / 1e6:.2f}", f"{operations:.1f}"]
-    assert rows[variant] == documented, f"correct the table in configs/ma52.py: {variant}"
+  parameters = traced_steps(variant)["evaluation"].num_parameters
+  # Not compiled: the count is that of the program, not of what a backend makes of it.
+  lowered = forward_pass(variant.replace("posec3d", "pcan")).lower()
+  found = [f"{parameters / 1e6:.2f}", f"{lowered.cost_analysis()['flops'] / 1e9:.1f}"]
+  assert found == rows[variant], f"correct the table in configs/ma52.py: {variant}"
 
 
-@pytest.mark.parametrize("variant", COSTS)
-def test_parameters(variant):
-  _, variables, _ = built(variant)
-  params = variables["params"]
-  heads = {name: value for name, value in params.items() if name != "backbone"}
-  found = count(params["backbone"]), count(heads), count(variables.get("prototypes", {}))
-  assert found == COSTS[variant][:3]
+def test_feature_shapes_of_the_release():
+  model, inputs = network("release")
+  backbone = functools.partial(
+    model.apply,
+    train=False,
+    method=lambda model, x, train: model.backbone(x["rgb"], x["heatmaps"], train),
+  )
+  features = jax.eval_shape(backbone, variables("release"), inputs)
+  assert features["rgb"].shape == (1, 8, 7, 7, 2048)
+  assert features["pose"].shape == (1, 32, 7, 7, 512)
+  assert inputs["heatmaps"].shape == (1, 32, 56, 56, 28)
 
 
 def test_parameters_of_the_release_as_published():
   """38.0 M and 1.16 M; the latter with the action prototypes, which are parameters there."""
-  _, variables, _ = built("release")
-  heads = count(variables["params"]) - count(variables["params"]["backbone"])
-  prototypes = count([stream["action"] for stream in variables["prototypes"].values()])
-  assert f"{count(variables['params']['backbone']) / 1e6:.1f}" == "38.0"
-  assert f"{(heads + prototypes) / 1e6:.2f}" == "1.16"
 
+  def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
-def outputs_of(variant):
-  expected = {"action_logits": (1, 52), "body_logits": (1, 7)}
-  if COSTS[variant][2]:
-    expected |= {"action_embedding": (1, 256), "body_embedding": (1, 128)}
-  return dict.fromkeys(ma52.get_config(variant).model.streams, expected)
-
-
-@pytest.mark.parametrize("size", [224, 256])
-def test_feature_shapes(size):
-  apply, variables, inputs = built("release", size)
-  backbone = functools.partial(
-    apply, method=lambda model, x, train: model.backbone(x["rgb"], x["heatmaps"], train)
-  )
-  features = jax.eval_shape(backbone, variables, inputs)
-  side = size // 32
-  assert features["rgb"].shape == (1, 8, side, side, 2048)
-  assert features["pose"].shape == (1, 32, side, side, 512)
-  assert inputs["heatmaps"].shape == (1, 32, size // 4, size // 4, 28)
-
-
-@pytest.mark.parametrize("variant", COSTS)
-def test_operations_and_outputs(variant):
-  apply, variables, inputs = built(variant)
-  # Not compiled: the count is that of the program, not of what a backend makes of it.
-  lowered = jax.jit(apply).lower(variables, inputs)
-  assert lowered.cost_analysis()["flops"] / 1e9 == pytest.approx(COSTS[variant][3], rel=2e-3)
-  assert jax.tree.map(lambda x: x.shape, lowered.out_info) == outputs_of(variant)
-
-
-@pytest.mark.parametrize("variant", ["pcan", "release"])
-def test_outputs_at_the_size_of_the_tests(variant):
-  found = jax.eval_shape(*built(variant, ma52.get_config(variant).input.test_size))
-  assert jax.tree.map(lambda x: x.shape, found) == outputs_of(variant)
+  params = dict(variables("release")["params"])
+  backbone = count(params.pop("backbone"))
+  prototypes = count([stream["action"] for stream in variables("release")["prototypes"].values()])
+  assert f"{backbone / 1e6:.1f}" == "38.0"
+  assert f"{(count(params) + prototypes) / 1e6:.2f}" == "1.16"
 
 
 def multiplications(jaxpr):
@@ -126,6 +149,5 @@ def multiplications(jaxpr):
 
 
 def test_operations_of_the_release_as_published():
-  apply, variables, inputs = built("release")
-  found = 2 * multiplications(jax.make_jaxpr(apply)(variables, inputs).jaxpr)
+  found = 2 * multiplications(forward_pass("release").jaxpr.jaxpr)
   assert f"{found / 1e9:.1f}" == "122.8"
