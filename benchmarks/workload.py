@@ -132,7 +132,6 @@ def trace(config: ConfigDict, kind: str, batch_size: int, mesh: Mesh | None = No
   config = config.copy_and_resolve_references()
   config.optimizer.batch_size = batch_size
   spec = model_spec(config, kind)
-  step: Any  # a jitted function, typed as a callable that has no `trace`
   if kind == "training":
     schedule = learning_rate(config.optimizer, STEPS_PER_EPOCH)
     make_state, step = compile_step(spec, schedule, mesh)

@@ -82,7 +82,7 @@ def checked_pickle(
       marks.pop()
       continue
     if "PUT" in name or name == "MEMOIZE":
-      index = argument if "PUT" in name else len(memo)
+      index = int(argument) if "PUT" in name else len(memo)
       if index > position - start:
         raise ValueError(f"entry {index} of its memo, more than its size can fill")
       memo[index] = stack[-1]

@@ -121,6 +121,7 @@ class ShardStore:
     )
     actions, problems, trimmed, without_person, max_frames = [], [], 0, 0, 0
     unfinished = self.folder / f"{key}.unfinished"
+    writer: Any  # TensorFlow types it as an object
     with tf.io.TFRecordWriter(os.fspath(unfinished)) as writer:
       for record in encoded:
         if isinstance(record, Problem):
