@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -132,7 +132,6 @@ def trace(config: ConfigDict, kind: str, batch_size: int, mesh: Mesh | None = No
   config = config.copy_and_resolve_references()
   config.optimizer.batch_size = batch_size
   spec = model_spec(config, kind)
-  step: Any  # a jitted function, typed as a callable that has no `trace`
   if kind == "training":
     schedule = learning_rate(config.optimizer, STEPS_PER_EPOCH)
     make_state, step = compile_step(spec, schedule, mesh)
@@ -144,7 +143,7 @@ def trace(config: ConfigDict, kind: str, batch_size: int, mesh: Mesh | None = No
   def make_batch() -> dict[str, jax.Array]:
     return jax.device_put(made_up_batch(shapes, spec.stored_size), sharded(mesh))
 
-  traced = step.trace(jax.eval_shape(make_state), shapes)
+  traced = cast(jax.stages.Wrapped, step).trace(jax.eval_shape(make_state), shapes)
   return Program(kind, batch_size, traced, make_state, make_batch)
 
 
