@@ -16,6 +16,7 @@ def toy_run(variant: str) -> loop.TrainingRun:
   config = shrink(ma52.get_config(variant))
   config.data.path = str(DATASET)
   config.optimizer.epochs = 10.0
+  config.optimizer.learning_rate = 1e-3  # with a larger one, rounding decides after a few steps
   return loop.prepare(config)
 
 
