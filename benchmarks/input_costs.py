@@ -111,10 +111,10 @@ def training_wait(config: ConfigDict, steps: int) -> dict[str, float]:
     was there. The device may have been at work all the same.
   """
   run = prepare(config)
-  state, step_fn = compile_step(run.spec, run.schedule, run.mesh)
+  init, step_fn = compile_step(run.spec, run.schedule, run.mesh)
   batches = run.batches()
   batch = next(batches)
-  state, _ = jax.block_until_ready(step_fn(state, batch))
+  state, _ = jax.block_until_ready(step_fn(init(), batch))
   fed, not_fed, blocked = [], [], 0.0
   for _ in range(max(steps // _STEPS_PER_TURN, 1)):
     start = time.perf_counter()

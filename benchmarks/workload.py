@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -143,7 +143,7 @@ def trace(config: ConfigDict, kind: str, batch_size: int, mesh: Mesh | None = No
   def make_batch() -> dict[str, jax.Array]:
     return jax.device_put(made_up_batch(shapes, spec.stored_size), sharded(mesh))
 
-  traced = step.trace(jax.eval_shape(make_state), shapes)
+  traced = cast(jax.stages.Wrapped, step).trace(jax.eval_shape(make_state), shapes)
   return Program(kind, batch_size, traced, make_state, make_batch)
 
 

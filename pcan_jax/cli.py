@@ -47,8 +47,6 @@ MODES = {
 }
 """What `--mode` may be: what that does, and the flags that concern it."""
 
-_REPORT_PACKAGES = ("jinja2", "matplotlib", "sklearn", "threadpoolctl")
-
 FLAGS = flags.FLAGS
 
 
@@ -173,14 +171,10 @@ def _eval() -> None:
 
 def _report() -> None:
   workdir = pathlib.Path(_needed("workdir"))
-  missing = [name for name in _REPORT_PACKAGES if not importlib.util.find_spec(name)]
-  if missing:
-    raise ValueError(
-      f"reports need {', '.join(missing)}: pip install 'pcan_jax[report]', "
-      "or '.[report]' in a checkout"
-    )
-  from pcan_jax.report import write_report
-
+  try:
+    from pcan_jax.report import write_report
+  except ModuleNotFoundError as error:
+    sys.exit(f"error: {error}")
   page = write_report(
     workdir,
     baseline=pathlib.Path(FLAGS.baseline) if FLAGS.baseline else None,

@@ -31,7 +31,7 @@ def sharded(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def jit_step(step: Callable[..., Any], mesh: Mesh, **options: Any) -> Callable[..., Any]:
+def jit_step(step: Callable[..., Any], mesh: Mesh, **options: Any) -> jax.stages.Wrapped:
   """Jits a function of (replicated arrays, a sharded batch) with replicated results."""
   return jax.jit(
     step,
@@ -41,7 +41,7 @@ def jit_step(step: Callable[..., Any], mesh: Mesh, **options: Any) -> Callable[.
   )
 
 
-def jit_once(make: Callable[[], PyTree], mesh: Mesh) -> Callable[[], PyTree]:
+def jit_once(make: Callable[[], PyTree], mesh: Mesh) -> jax.stages.Wrapped:
   """Jits a function that is called once, such as an initialisation; its results are replicated.
 
   On a CPU, optimising the random numbers of each parameter takes longer than it saves.

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from pcan_jax.clips.sampling import FrameSampling
@@ -22,6 +23,9 @@ from pcan_jax.method.rectification import rectify
 from pcan_jax.network.pcan import PCAN, Outputs, build_model
 
 PyTree = Any
+
+HostOutputs = dict[str, dict[str, dict[str, np.ndarray]]]
+"""By branch, level and kind what `ModelSpec.predict` returns, on the host."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -174,6 +178,17 @@ class ModelSpec:
       layout=KeypointLayout.from_dict(spec["layout"]),
       stored_size=spec["stored_size"],
     )
+
+
+def flatten_outputs(outputs: HostOutputs) -> dict[str, np.ndarray]:
+  """Arrays by `BRANCH/LEVEL/KIND`, as files hold them."""
+  return {"/".join(path): array for path, array in traverse_util.flatten_dict(outputs).items()}
+
+
+def unflatten_outputs(arrays: dict[str, np.ndarray]) -> HostOutputs:
+  """Inverse of `flatten_outputs`; arrays without a branch are left out."""
+  flat = {tuple(name.split("/")): array for name, array in arrays.items() if "/" in name}
+  return traverse_util.unflatten_dict(flat)
 
 
 def _with_tuples(value: Any) -> Any:

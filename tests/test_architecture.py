@@ -152,7 +152,7 @@ def test_the_way_of_a_clip_names_what_exists():
   named = set(
     re.findall(
       r"`((?:clips|feed|inputs|network|method|spec|training|evaluation|"
-      r"prediction|checkpoints|heatmaps|mesh)(?:\.\w+)+)`",
+      r"prediction|checkpoints|heatmaps|mesh)(?:\.(?!py`)\w+)+)`",
       text,
     )
   )

@@ -8,9 +8,9 @@ import pytest
 
 from pcan_jax.checkpoints import Checkpoints, load_model, locate
 from pcan_jax.evaluation.protocol import Evaluator
-from pcan_jax.evaluation.results import flatten_outputs
 from pcan_jax.feed.dataset import open_dataset
 from pcan_jax.prediction.recognizer import Recognizer
+from pcan_jax.spec import flatten_outputs
 from pcan_jax.training import loop
 from pcan_jax.training.step import compile_step
 from tests.tiny_source import make_clip

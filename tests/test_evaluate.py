@@ -72,7 +72,7 @@ def test_results_that_cannot_be_read_are_to_be_made_again(tmp_path):
     "embeddings/rgb/action": np.ones((1, 4)),
   }
   np.savez(tmp_path / "scores.npz", **scores, **earlier)
-  with pytest.raises(ValueError, match="earlier version: run launch.py --mode=eval .* again"):
+  with pytest.raises(ValueError, match="earlier version: run pcan --mode=eval .* again"):
     Results.read(tmp_path)
   (tmp_path / "scores.npz").write_bytes((tmp_path / "scores.npz").read_bytes()[:200])
   with pytest.raises(ValueError, match="scores.npz is damaged"):

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import pathlib
 import time
 import types
 
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks import input as input_benchmark
 from benchmarks import input_costs
+from tests.test_benchmarks import TOY_CONFIG
 
 
 def test_prints_tables_and_one_line_of_json(capsys):
@@ -36,12 +38,23 @@ def test_waiting_is_what_the_loop_waits_for_its_batches(monkeypatch):
   run = types.SimpleNamespace(spec=None, schedule=None, mesh=None, batches=slow_batches)
   monkeypatch.setattr(input_costs, "prepare", lambda config: run)
   monkeypatch.setattr(
-    input_costs, "compile_step", lambda *_: (0, lambda state, batch: (state + 1, {}))
+    input_costs, "compile_step", lambda *_: (lambda: 0, lambda state, batch: (state + 1, {}))
   )
   wait = input_costs.training_wait(None, steps=50)
   assert wait["steps"] == 50
   assert 0.5 < wait["blocked"] <= 1
   assert wait["fed"] > 2 > wait["not_fed"]
+
+
+def test_a_training_run_is_measured(tmp_path, capsys):
+  config = tmp_path / "toy.py"
+  config.write_text(TOY_CONFIG)
+  data = str(pathlib.Path(__file__).parent / "earlier" / "dataset")
+  input_benchmark.main(["--data", data, "--train", f"{config}:posec3d_pose", "--steps", "25"])
+  result = json.loads(capsys.readouterr().out.splitlines()[-1])
+  assert result["steps"] == 25
+  assert 0 <= result["blocked"] < 1
+  assert min(result["fed"], result["not_fed"]) > 0
 
 
 def test_bad_flags_are_named(tmp_path):

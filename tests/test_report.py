@@ -312,7 +312,7 @@ def test_without_its_libraries_a_report_says_what_to_install(monkeypatch, librar
     if name == library or name.startswith((f"{library}.", "pcan_jax.report")):
       monkeypatch.delitem(sys.modules, name)
   monkeypatch.setitem(sys.modules, library, None)
-  message = rf"a report needs {library}, .* pip install 'pcan_jax\[report\]'"
+  message = rf"reports need {library}: pip install 'pcan_jax\[report\]'"
   with pytest.raises(ModuleNotFoundError, match=message):
     importlib.import_module("pcan_jax.report")
 

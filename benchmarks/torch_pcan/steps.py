@@ -129,11 +129,11 @@ def train_step(
     rgb, heatmaps = _inputs(batch, sizes, form, box, flipped)
     return training_loss(net, rgb, heatmaps, action, parents, config, form.dtype)
 
-  forward = form.compile(forward)
+  compiled = form.compile(forward)
 
   def step(batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     optimizer.zero_grad(set_to_none=True)
-    loss, terms, prototypes = forward(batch)
+    loss, terms, prototypes = compiled(batch)
     loss.backward()
     if clip_norm:
       nn.utils.clip_grad_norm_(net.parameters(), clip_norm)

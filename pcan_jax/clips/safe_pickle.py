@@ -30,7 +30,6 @@ DAMAGED = (
 _MAX_KEY_PARTS = 100
 _BYTES_PER_FILE_BYTE = 4
 _MAX_DIMS = 8
-_MARK = 0
 
 # Where the keys are among what an instruction takes from the stack.
 _KEYS = {
@@ -70,25 +69,37 @@ def checked_pickle(
   start = file.tell()
   # For everything on the stack and in the memo, how many objects its hash visits.
   stack: list[int] = []
+  marks: list[int] = []  # heights of the stack
   memo: dict[int, int] = {}
   for opcode, argument, position in pickletools.genops(file):
     name, before, after = opcode.name, opcode.stack_before, opcode.stack_after
     if name in refused:
       raise UnsafePickleError(f"the instruction {name}")
+    if name == "MARK":
+      marks.append(len(stack))
+      continue
+    if name == "POP" and marks[-1:] == [len(stack)]:
+      marks.pop()
+      continue
     if "PUT" in name or name == "MEMOIZE":
-      index = argument if "PUT" in name else len(memo)
+      index = int(argument) if "PUT" in name else len(memo)
       if index > position - start:
         raise ValueError(f"entry {index} of its memo, more than its size can fill")
       memo[index] = stack[-1]
       continue
-    taken = _take(stack, before)
+    if pickletools.markobject in before:
+      bottom = marks.pop() - before.index(pickletools.markobject)
+    else:
+      bottom = len(stack) - len(before)
+    if bottom < (marks[-1] if marks else 0):
+      raise ValueError(f"nothing on the stack for {name}")
+    taken = stack[bottom:]
+    del stack[bottom:]
     if name in _KEYS and max(taken[_KEYS[name]], default=0) > _MAX_KEY_PARTS:
       raise ValueError("a large tuple as the key of a dict")
     parts = 1
     if "GET" in name:
       parts = memo[argument]
-    elif after == [pickletools.markobject]:
-      parts = _MARK
     elif after == [pickletools.pytuple]:
       parts = min(1 + sum(taken), _MAX_KEY_PARTS + 1)
     elif before and after and before[0] is after[0]:  # changed in place, perhaps not at all
@@ -97,20 +108,6 @@ def checked_pickle(
   end = file.tell()
   file.seek(start)
   return io.BytesIO(file.read(end - start))
-
-
-def _take(stack: list[int], kinds: list[pickletools.StackObject]) -> list[int]:
-  """Takes what an instruction takes from the stack: so many items, below all above a mark."""
-  taken: list[int] = []
-  count = len(kinds)
-  if pickletools.markobject in kinds:
-    count = kinds.index(pickletools.markobject)
-    while stack[-1] != _MARK:
-      taken.append(stack.pop())
-    stack.pop()
-  for _ in range(count):
-    taken.append(stack.pop())
-  return taken[::-1]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,13 +13,13 @@ from tqdm import tqdm
 
 from pcan_jax.checkpoints import load_model
 from pcan_jax.evaluation.metrics import Predictions, measure
-from pcan_jax.evaluation.results import HostOutputs, Results, results_folder
+from pcan_jax.evaluation.results import Results, results_folder
 from pcan_jax.evaluation.submission import write_submission
 from pcan_jax.feed.dataset import Dataset, open_dataset
 from pcan_jax.feed.pipeline import evaluation_batches
 from pcan_jax.labels import LabelTree
 from pcan_jax.mesh import data_mesh, jit_step, send
-from pcan_jax.spec import ModelSpec
+from pcan_jax.spec import HostOutputs, ModelSpec
 
 PyTree = Any
 

@@ -9,12 +9,9 @@ import zipfile
 import zlib
 
 import numpy as np
-from flax import traverse_util
 
 from pcan_jax.labels import LabelTree
-
-HostOutputs = dict[str, dict[str, dict[str, np.ndarray]]]
-"""Arrays by branch, level and kind, as those of `ModelSpec.predict`, in NumPy."""
+from pcan_jax.spec import HostOutputs, flatten_outputs, unflatten_outputs
 
 TABLE_COLUMNS = {
   "body_top1": "body top-1",
@@ -89,8 +86,8 @@ class Results:
     directory = pathlib.Path(directory)
     scores = directory / "scores.npz"
     if not scores.is_file():
-      raise FileNotFoundError(f"no {scores}: run launch.py --mode=eval with this --workdir first")
-    again = "run launch.py --mode=eval with this --workdir again"
+      raise FileNotFoundError(f"no {scores}: run pcan --mode=eval with this --workdir first")
+    again = "run pcan --mode=eval with this --workdir again"
     try:
       with scores.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         results = {name: arrays[name] for name in arrays.files}
@@ -103,7 +100,7 @@ class Results:
       ids=results["ids"].tolist(),
       actions=results["actions"],
       num_clips=int(results["num_clips"]),
-      outputs=_unflatten_outputs(results),
+      outputs=unflatten_outputs(results),
       metrics={branch: values for branch, values in metrics.items() if isinstance(values, dict)},
     )
 
@@ -128,13 +125,3 @@ class Results:
 def results_folder(workdir: pathlib.Path, split: str, num_clips: int, usual: int) -> pathlib.Path:
   """Where the results of a split are: those with an unusual number of clips have their own."""
   return workdir / "eval" / (split if num_clips == usual else f"{split}-{num_clips}clip")
-
-
-def flatten_outputs(outputs: HostOutputs) -> dict[str, np.ndarray]:
-  """Arrays by `BRANCH/LEVEL/KIND`, as files hold them."""
-  return {"/".join(path): array for path, array in traverse_util.flatten_dict(outputs).items()}
-
-
-def _unflatten_outputs(arrays: dict[str, np.ndarray]) -> HostOutputs:
-  flat = {tuple(name.split("/")): array for name, array in arrays.items() if "/" in name}
-  return traverse_util.unflatten_dict(flat)

@@ -157,9 +157,9 @@ def read_frames(
   stored = stored.filter(lambda clip: tf.reduce_any(clip["id"] == wanted)).take(len(ids))
   frames = {}
   for clip in _host_batches(stored, dataset):
-    jpegs = clip["frames"]
+    jpegs, clip_id = clip["frames"], bytes(clip["id"]).decode()
     chosen = np.linspace(0, len(jpegs) - 1, min(num_frames, len(jpegs))).round().astype(int)
-    frames[clip["id"].decode()] = np.stack([decode_frame(jpegs[index]).numpy() for index in chosen])
+    frames[clip_id] = np.stack([decode_frame(jpegs[index]).numpy() for index in chosen])
   return frames
 
 
@@ -204,7 +204,7 @@ def _reader(dataset: Dataset, split: str) -> Stage:
 class _StillEncoded(tfds.decode.SkipDecoding):
   """Hands out all frames of a clip as they are stored, in one piece instead of one by one."""
 
-  def decode_batch_example(self, example_data: tf.Tensor) -> tf.Tensor:
+  def decode_batch_example(self, example_data: tf.Tensor) -> tf.Tensor:  # ty: ignore
     return example_data
 
 
@@ -220,7 +220,8 @@ def _parser(dataset: Dataset, sampling: FrameSampling) -> Stage:
     decoders={"frames": _StillEncoded()} if sampling.rgb_frames else None,
   )
   partial = decoding.extract_features(dataset.builder.info.features)
-  return lambda record: partial.deserialize_example(record, decoders=decoding.decoders)
+  # A mapping of features in, so a mapping out; TFDS does not annotate that.
+  return lambda record: partial.deserialize_example(record, decoders=decoding.decoders)  # ty: ignore
 
 
 def _choose_frames(

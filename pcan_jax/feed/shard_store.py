@@ -133,7 +133,7 @@ class ShardStore:
         example = serializer.serialize_example(self._features.encode_example(_as_example(record)))
         # The fields of an example are a map, and maps are written in any order unless asked.
         example = tf.train.Example.FromString(example)
-        writer.write(example.SerializeToString(deterministic=True))
+        writer.write(example.SerializeToString(deterministic=True))  # ty: ignore
     unfinished.replace(self.path(key))
     summary = ShardSummary(tuple(actions), tuple(problems), trimmed, without_person, max_frames)
     unfinished.write_text(json.dumps(dataclasses.asdict(summary)), encoding="utf-8")

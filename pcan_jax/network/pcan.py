@@ -7,7 +7,6 @@ AAAI 2025, arXiv 2412.14719.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
@@ -21,7 +20,7 @@ LEVELS = ("action", "body")
 
 # One stream's outputs for a batch, by level: `logits` [N, C] and, with prototypes, an `embedding`
 # [N, D]. `ModelSpec.predict` adds `probabilities` [N, C].
-StreamOutputs = dict[str, dict[str, jax.Array | np.ndarray]]
+StreamOutputs = dict[str, dict[str, jax.Array]]
 # The same by stream. Files of results and exported models have this form, too.
 Outputs = dict[str, StreamOutputs]
 

@@ -15,10 +15,10 @@ import tqdm
 
 from pcan_jax.clips.pose_files import open_poses
 from pcan_jax.clips.video_files import clip_id, find_videos
-from pcan_jax.evaluation.results import flatten_outputs
 from pcan_jax.prediction.overlay import write_overlay
 from pcan_jax.prediction.recognizer import Prediction, Recognizer
 from pcan_jax.prediction.videos import Video, Window, check_window
+from pcan_jax.spec import flatten_outputs
 
 TOP = 5
 """Actions and body parts that are written of every window."""

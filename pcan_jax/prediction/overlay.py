@@ -120,14 +120,14 @@ def _write(
 
   OpenCV 4's font has the letters of ASCII only; accents are dropped, other letters become `?`.
   """
-  text = unicodedata.normalize("NFKD", text)
-  text = "".join(c for c in text if not unicodedata.combining(c)).encode("ascii", "replace")
+  letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+  text = "".join(letters).encode("ascii", "replace").decode()
   font = cv2.FONT_HERSHEY_SIMPLEX
   unit = image.shape[0] / 480
   thickness = max(round((1.6 if bold else 1) * unit), 1)
   scale = _TEXT_SCALE * unit
-  (width, _), _ = cv2.getTextSize(text.decode(), font, scale, thickness)
+  (width, _), _ = cv2.getTextSize(text, font, scale, thickness)
   if width > max_width:
     scale, width = scale * max_width / width, max_width
   place = (at[0] - (width if right else 0), at[1])
-  cv2.putText(image, text.decode(), place, font, scale, colour, thickness, cv2.LINE_AA)
+  cv2.putText(image, text, place, font, scale, colour, thickness, cv2.LINE_AA)

@@ -26,11 +26,10 @@ from pcan_jax.clips.persons import strongest_persons
 from pcan_jax.clips.pose_files import PoseFiles, open_poses
 from pcan_jax.clips.sampling import FrameSampling, test_clips
 from pcan_jax.clips.stored_frames import Encoding, encode_frame, move_keypoints
-from pcan_jax.evaluation.results import HostOutputs
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
 from pcan_jax.prediction.videos import Video, Window
-from pcan_jax.spec import ModelSpec, PyTree
+from pcan_jax.spec import HostOutputs, ModelSpec, PyTree
 
 NO_POSES = (
   "the model looks at poses, and none were given: estimate them with "

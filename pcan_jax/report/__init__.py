@@ -11,7 +11,7 @@ except ModuleNotFoundError as error:
   if library == "pcan_jax":
     raise
   raise ModuleNotFoundError(
-    f"a report needs {library}, which is not installed: pip install 'pcan_jax[report]'",
+    f"reports need {library}: pip install 'pcan_jax[report]', or '.[report]' in a checkout",
     name=library,
   ) from error
 

@@ -128,7 +128,7 @@ def read_run(workdir: str | os.PathLike[str], split: str | None = None) -> Evalu
   if classes != spec.tree.num_actions:
     raise ValueError(
       f"{folder} holds {classes} actions, the checkpoint {spec.tree.num_actions}: "
-      "run launch.py --mode=eval with this --workdir again"
+      "run pcan --mode=eval with this --workdir again"
     )
   return EvaluatedRun(workdir, spec, step, split, results)
 

@@ -4,7 +4,6 @@ Works on arrays only, without files, so that it can be measured and tested on it
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -25,8 +24,7 @@ PyTree = Any
 Terms = dict[str, jax.Array]
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
   """What a training step updates.
 
   Attributes:
@@ -136,7 +134,7 @@ def _all_streams(
 
 def compile_step(
   spec: ModelSpec, schedule: optax.Schedule, mesh: Mesh
-) -> tuple[Callable[[], TrainState], Callable[[TrainState, Batch], tuple[TrainState, Terms]]]:
+) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped]:
   """Functions that make a new state on all devices, and that take a step with a sharded batch.
 
   Both are compiled when first called.
