@@ -200,7 +200,8 @@ def _with_tuples(value: Any) -> Any:
 
 def _fuse(outputs: Outputs) -> dict[str, dict[str, jax.Array]]:
   """The mean of the streams' probabilities, per level."""
-  streams = list(outputs.values())
+  # The order of the sum decides the last bit: that in which JAX orders dicts.
+  streams = [outputs[stream] for stream in sorted(outputs)]
   return {
     level: {"probabilities": sum(s[level]["probabilities"] for s in streams) / len(streams)}
     for level in streams[0]
