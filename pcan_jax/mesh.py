@@ -4,6 +4,7 @@ Batches are sharded, everything else is replicated. Under `jax.jit` the compiler
 over devices: BatchNorm, class means and gradients are those of the global batch.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,8 +34,10 @@ def sharded(mesh: Mesh) -> NamedSharding:
 
 def jit_step(step: Callable[..., Any], mesh: Mesh, **options: Any) -> jax.stages.Wrapped:
   """Jits a function of (replicated arrays, a sharded batch) with replicated results."""
+  # JAX finds traces by the function, and a bound method equals itself: it would return the old one
+  # after the config behind it was changed.
   return jax.jit(
-    step,
+    functools.partial(step),
     in_shardings=(replicated(mesh), sharded(mesh)),
     out_shardings=replicated(mesh),
     **options,

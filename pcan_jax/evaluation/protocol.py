@@ -1,5 +1,6 @@
 """The evaluation protocol: every video of a split through a model, and tables of the outcome."""
 
+import dataclasses
 import itertools
 import logging
 import os
@@ -137,7 +138,9 @@ def evaluate_checkpoint(
   split = split or config.data.eval_split
   num_clips = num_clips or config.eval.num_clips
   if not rectify:
+    config = config.copy_and_resolve_references()
     config.eval.gamma.update(rgb=0.0, pose=0.0)
+    spec = dataclasses.replace(spec, config=config)
   results = Evaluator(spec, dataset)(variables, split, num_clips)
   folder = results_folder(output, split, num_clips, config.eval.num_clips)
   if jax.process_index() == 0:
