@@ -13,7 +13,7 @@ help:
 	@echo "make test         lint, check types, run all tests (about 6 minutes)"
 	@echo "make test-torch   install PyTorch and run the tests that compare with it"
 	@echo "make constraints  renew constraints.txt"
-	@echo "make clean        remove what the demo wrote"
+	@echo "make clean        remove what the demo wrote, and the compiled programs of the tests"
 
 # The constraints give everybody the set of packages that CI passes with.
 $(VENV)/installed: requirements.txt constraints.txt pyproject.toml
@@ -48,4 +48,4 @@ constraints: requirements.txt pyproject.toml
 	build/constraints/bin/pip freeze --all --exclude pcan_jax --exclude pip >> constraints.txt
 
 clean:
-	rm -rf runs/demo
+	rm -rf runs/demo build/test_cache

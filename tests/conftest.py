@@ -3,18 +3,19 @@
 import contextlib
 import os
 import sys
-import tempfile
 import warnings
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-# Most of the time goes into compilation, and many tests compile the same programs.
+# Most of the time goes into compilation: keep it short, and its results for the next run.
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 ).strip()
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="pcan_jax_tests_"))
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(ROOT, "build", "test_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 # The tests run from a checkout, as launch.py does.
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, ROOT)
 
 # Where PyTorch's compiler for GPUs is installed, a process that loads it after TensorFlow crashes.
 with contextlib.suppress(ImportError):

@@ -4,7 +4,6 @@ import functools
 import math
 
 import jax
-import jaxtyping
 import pytest
 from jax.extend.core import jaxprs_in_params
 
@@ -18,14 +17,6 @@ from tests.golden import configs, steps
 
 VARIANTS = pytest.mark.parametrize("variant", ma52.VARIANTS)
 traced_steps = functools.cache(steps.trace)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_arrays():
-  """States hold shapes here, which the check of their fields would refuse."""
-  jaxtyping.config.update("jaxtyping_disable", True)
-  yield
-  jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def traced(variant, kind):

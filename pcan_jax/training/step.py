@@ -28,14 +28,14 @@ class TrainState(flax.struct.PyTreeNode):
   """What a training step updates.
 
   Attributes:
-    step: number of steps taken.
+    step: number of steps taken, int32.
     params: trained by the optimizer.
     batch_stats: running statistics of BatchNorm.
     prototypes: class prototypes per stream; neither trained nor decayed.
     opt_state: of the optimizer.
   """
 
-  step: jax.Array
+  step: PyTree
   params: PyTree
   batch_stats: PyTree
   prototypes: PyTree
