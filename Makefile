@@ -10,7 +10,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 help:
 	@echo "make demo         draw clips, train a narrow PCAN on them, evaluate (about 8 minutes)"
-	@echo "make test         lint, check types, run all tests (about 6 minutes)"
+	@echo "make test         lint, check types, run all tests (9 minutes at first, then 6)"
 	@echo "make test-torch   install PyTorch and run the tests that compare with it"
 	@echo "make constraints  renew constraints.txt"
 	@echo "make clean        remove what the demo wrote, and the compiled programs of the tests"
