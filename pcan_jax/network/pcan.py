@@ -16,7 +16,6 @@ from pcan_jax.network.backbone import Backbone
 from pcan_jax.network.pathway import REMAT, PathwayConfig
 
 STREAMS = ("rgb", "pose")
-LEVELS = ("action", "body")
 
 # One stream's outputs for a batch, by level: `logits` [N, C] and, with prototypes, an `embedding`
 # [N, D]. `ModelSpec.predict` adds `probabilities` [N, C].
@@ -142,11 +141,6 @@ class PCAN(nn.Module):
     return {stream: self.heads[stream](features[stream], train) for stream in self.streams}
 
 
-def pathway_config(config: ConfigDict) -> PathwayConfig:
-  """The shape of a pathway that `model.rgb` or `model.pose` of a config describes."""
-  return PathwayConfig(**config)
-
-
 def build_model(config: ConfigDict, tree: LabelTree) -> PCAN:
   """The network that the `model` part of a config describes.
 
@@ -165,8 +159,8 @@ def build_model(config: ConfigDict, tree: LabelTree) -> PCAN:
     raise ValueError(f"model.remat must be one of {REMAT}, not {remat!r}")
   return PCAN(
     tree=tree,
-    rgb=pathway_config(config.rgb) if "rgb" in config.streams else None,
-    pose=pathway_config(config.pose) if "pose" in config.streams else None,
+    rgb=PathwayConfig(**config.rgb) if "rgb" in config.streams else None,
+    pose=PathwayConfig(**config.pose) if "pose" in config.streams else None,
     fusion=config.fusion,
     lateral_stride=config.lateral_stride,
     action_embedding=config.action_embedding if config.prototypes else 0,
