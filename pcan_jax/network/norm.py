@@ -106,8 +106,7 @@ def _product_forward(x: Array, weights: Array, scale: Array, bias: Array) -> tup
   deviation = lax.rsqrt(variance + EPSILON)
   slope = scale * deviation
   offset = bias - mean * slope
-  y = _dot(x, (weights * slope).astype(x.dtype), (1, 0), x.dtype)
-  y = (y.astype(jnp.float32) + offset).astype(x.dtype)
+  y = _dot(x, (weights * slope).astype(x.dtype), (1, 0), x.dtype) + offset.astype(x.dtype)
   return (y, mean, variance), (x, weights, moments, mean_x, mean, deviation, slope)
 
 
