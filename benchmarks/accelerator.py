@@ -42,7 +42,7 @@ PARTS = {
   "machine": Limits(20, 60),
   "training:bfloat16:64": Limits(60, 170),
   "forms:bfloat16:32": Limits(30, 110),
-  "peer:bfloat16:64:frames-compiled": Limits(60, 130),
+  "peer:bfloat16:64:frames-compiled": Limits(60, 240),
   "training:bfloat16:64:cpu_forms": Limits(60, 150),
   "equality": Limits(40, 120),
   "evaluation:bfloat16:20": Limits(25, 60),

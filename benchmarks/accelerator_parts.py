@@ -152,9 +152,9 @@ def _profiled(step: Callable, state: Any, clips: Any) -> tuple[Any, kernel_profi
   return state, profile
 
 
-def forms_of_operations(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:
-  """Each form of an operation against its alternatives."""
-  names = ["pose stem", "pose pool"] if setting.toy else list(forms.CASES)
+def forms_of_operations(setting: Setting, dtype: str, batch: str, *cases: str) -> Iterator[Row]:
+  """Each form of an operation against its alternatives; without cases, of all."""
+  names = ["pose stem", "pose pool"] if setting.toy else cases or list(forms.CASES)
   yield from forms.rows(names, 1 if setting.toy else int(batch), dtype, 3)
 
 
@@ -189,9 +189,9 @@ def preprocessing(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:
 def equality(setting: Setting) -> Iterator[Row]:
   """A step on the accelerator against one on the CPU in float32.
 
-  A narrow copy of the network, a block per stage: every form of every layer. Differences are
-  relative: of the momentum, which after one step is the gradient, of statistics and prototypes to how
-  far the step changed them.
+  The network with a block per stage: every form of every layer. Differences are relative: of the
+  momentum, which is the gradient after one step, of statistics and of prototypes to how far the
+  step changed them.
   """
   mesh = {"cpu": data_mesh(jax.devices("cpu")[:1]), "accelerator": data_mesh(jax.devices()[:1])}
 
