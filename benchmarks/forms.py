@@ -55,7 +55,7 @@ class Case:
 
 
 TEMPORAL = {form: Forms(temporal=form) for form in ("products", "convolution")}
-POOL = {form: Forms(pool=form) for form in ("comparisons", "index", "window")}
+POOL = {form: Forms(pool=form) for form in ("index", "window")}
 EXPANSION = {form: Forms(expansion=form) for form in ("output", "input")}
 STEM = {
   "plain": Forms(),
