@@ -15,9 +15,9 @@ class Forms:
     temporal: a k x 1 x 1 convolution as one matrix product for all taps and shifts of the result
       ("products"), or as a 2D convolution over time and pixels ("convolution").
     pool: the stems' maximum with its "index" kept for the gradient, or by XLA's "window" operation.
-    moments: after a 1 x 1 x 1 convolution that adds channels, and has at most this many, BatchNorm in
-      training takes its statistics from the second moments of the convolution's input, not from the
-      wider output.
+    moments: up to how many channels a 1 x 1 x 1 convolution that adds some may have before them for
+      BatchNorm, in training, to take its statistics from the second moments of the convolution's
+      input instead of from the wider output.
     fold: whether wide 2D convolutions of a few channels get neighbouring pixels as channels.
     channel_multiple: 2D convolutions get channels of zeros up to a multiple of this.
   """
