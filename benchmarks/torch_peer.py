@@ -369,7 +369,7 @@ def wait() -> None:
 def time_peer(
   config: ConfigDict, kind: str, batch_size: int, form: str, seconds: float = 10.0
 ) -> dict[str, Any]:
-  """Times PyTorch alone, in this process. JAX is used for the shapes only: JAX_PLATFORMS=cpu will do.
+  """Times PyTorch alone, in this process; JAX says what shapes are (JAX_PLATFORMS=cpu will do).
 
   Steps are queued as a training loop does: the clock is read, and the GPU waited for, after groups
   of steps of about a tenth of the time.
