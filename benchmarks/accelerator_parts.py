@@ -301,12 +301,12 @@ def flags(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:
 
 def peer(setting: Setting, dtype: str, batch: str, form: str) -> Iterator[Row]:
   """The same training step in PyTorch."""
-  from benchmarks import torch_peer
+  from benchmarks.torch_pcan.peer import time_peer
 
   seconds = 1.0 if setting.toy else 8.0
   config = setting.config(dtype)
   size = setting.batch(batch)
-  yield torch_peer.time_peer(config, "training", size, form, seconds, alone=setting.alone)
+  yield time_peer(config, "training", size, form, seconds, alone=setting.alone)
 
 
 def _seconds_per_call(call: Callable[[], Any], calls: int) -> float:

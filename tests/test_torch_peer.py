@@ -14,7 +14,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="measuring against PyTorch needs pcan_jax[bench]")
 
 from benchmarks import torch_peer, workload  # noqa: E402
-from benchmarks.torch_pcan import losses, network, preprocess, steps  # noqa: E402
+from benchmarks.torch_pcan import (  # noqa: E402
+  losses,
+  network,
+  preprocess,
+  steps,
+)
+from benchmarks.torch_pcan import peer as timed_peer  # noqa: E402
 from benchmarks.torch_pcan.steps import Form  # noqa: E402
 from pcan_jax import heatmaps  # noqa: E402
 from pcan_jax import inputs as our_preprocess  # noqa: E402
@@ -120,7 +126,7 @@ def toy(toy_file):
 @pytest.fixture(scope="module")
 def peer(toy):
   spec = ModelSpec(toy, workload.TREE, workload.LAYOUT, SIZES.stored_size)
-  return torch_peer.Peer(spec, CPU)
+  return timed_peer.Peer(spec, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -372,7 +378,7 @@ def test_command_refuses_numbers_that_cannot_be(flag, capsys):
 
 @pytest.mark.parametrize("kind", workload.KINDS)
 def test_pytorch_is_timed_alone(kind, toy):
-  found = torch_peer.time_peer(toy, kind, BATCH, "frames", seconds=0.05)
+  found = timed_peer.time_peer(toy, kind, BATCH, "frames", seconds=0.05)
   assert found["form"] == "frames"
   assert 0 < found["least_ms"] <= found["ms"]
   assert found["clips_per_second"] == pytest.approx(1000 * BATCH / found["ms"])
@@ -381,11 +387,11 @@ def test_pytorch_is_timed_alone(kind, toy):
 
 
 def test_forms_follow_type_and_device():
-  on_gpu = torch_peer.find_form("frames-compiled", "bfloat16", torch.device("cuda"))
+  on_gpu = timed_peer.find_form("frames-compiled", "bfloat16", torch.device("cuda"))
   assert on_gpu == Form(torch.bfloat16, "frames", channels=8, compiled="default")
-  assert torch_peer.find_form("frames", "float32", CPU) == Form(layout="frames")
+  assert timed_peer.find_form("frames", "float32", CPU) == Form(layout="frames")
   with pytest.raises(ValueError, match="no form 'jit' of PyTorch; there are eager, channels-last"):
-    torch_peer.find_form("jit", "float32", CPU)
+    timed_peer.find_form("jit", "float32", CPU)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # of its own
