@@ -214,7 +214,7 @@ def _read_poses(
   if problems:
     raise ValueError(
       f"{describe_problems('cannot import the clips', problems)}\n"
-      f"All of them: {bad_clips}. Mend them, or take them out of the table"
+      f"All of them: {bad_clips}. Fix them, or take them out of the table"
     )
   if not poses:
     return entries, [f"no poses: keypoints of the layout {layout.name} with the score 0"]
