@@ -6,6 +6,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+CLIPS_PER_SHARD = 64
+"""Default for the maximum number of clips per file."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:

@@ -25,7 +25,7 @@ from pcan_jax.clips.encode_clip import encode_clip
 from pcan_jax.clips.parallel import call_or_explain, map_clips
 from pcan_jax.clips.problems import Problem, describe_problems, write_problems
 from pcan_jax.clips.source_layout import ClipSource
-from pcan_jax.clips.stored_frames import Encoding
+from pcan_jax.clips.stored_frames import CLIPS_PER_SHARD, Encoding
 from pcan_jax.feed import records, shard_store
 from pcan_jax.keypoints import KeypointLayout, get_layout
 
@@ -46,11 +46,11 @@ class PcanConfig(tfds.core.BuilderConfig):
     jobs: processes; 0 is one per core. Does not change the result.
   """
 
-  side: int = 256
-  jpeg_quality: int = 90
+  side: int = Encoding.side
+  jpeg_quality: int = Encoding.jpeg_quality
   layout: str = "openpose-28"
   tree: str | None = None
-  clips_per_shard: int = 64
+  clips_per_shard: int = CLIPS_PER_SHARD
   skip_bad: bool = False
   jobs: int = 0
 
@@ -68,7 +68,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
   name = "pcan"
   VERSION = tfds.core.Version(f"{records.SCHEMA_VERSION}.0.0")
   BUILDER_CONFIGS: ClassVar = [
-    PcanConfig(name="ma52", description="MA-52's keypoints, frames of 256 pixels")
+    PcanConfig(name="ma52", description="MA-52's keypoints, default frames")
   ]
   MANUAL_DOWNLOAD_INSTRUCTIONS = """
     The manual directory is a source directory in the layout in which MA-52 is published:
