@@ -1,4 +1,4 @@
-"""Figures of a training run: losses, accuracies, and how the ambiguous sets grew and shrank."""
+"""Figures of a training run: losses, accuracies, sizes of the ambiguous sets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ _SETS = {
   "num_fn_a1": "FN A1: only body part right",
   "num_fn_a2": "FN A2: both wrong",
   "num_fn_a3": "FN A3: only action right",
-  "num_fp": "FP: taken for another action",
+  "num_fp": "FP: mistaken for another action",
   "num_body_tp": "body part right (TP)",
   "num_body_fp": "body part wrong (FN, FP)",
 }
@@ -106,7 +106,7 @@ def _plot_streams(
   scale: float = 1.0,
   **line: Any,
 ) -> None:
-  """Draws the curves PREFIX + STREAM/NAME that there are, as lines with some properties."""
+  """Draws the existing curves PREFIX + STREAM/NAME, as lines with some properties."""
   for stream in streams:
     curve = curves.get(f"{prefix}{stream}/{name}")
     if curve is not None:
