@@ -59,7 +59,7 @@ def map_figure(
   actions: Int[np.ndarray, " n"],
   prototypes: Float[np.ndarray, "k 2"],
 ) -> Figure:
-  """Clips and prototypes on a plane, by body part; prototypes are numbered by action.
+  """Clips and prototypes on a plane, by body part; prototypes are labelled with their action.
 
   Args:
     tree: the labels.

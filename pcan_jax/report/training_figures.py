@@ -15,7 +15,7 @@ _SETS = {
   "num_fn_a1": "FN A1: only body part right",
   "num_fn_a2": "FN A2: both wrong",
   "num_fn_a3": "FN A3: only action right",
-  "num_fp": "FP: mistaken for another action",
+  "num_fp": "FP: taken for another action",
   "num_body_tp": "body part right (TP)",
   "num_body_fp": "body part wrong (FN, FP)",
 }
