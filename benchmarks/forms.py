@@ -55,7 +55,7 @@ class Case:
 
 
 TEMPORAL = {form: Forms(temporal=form) for form in ("products", "convolution")}
-POOL = {form: Forms(pool=form) for form in ("comparisons", "index", "window")}
+POOL = {form: Forms(pool=form) for form in ("index", "window")}
 EXPANSION = {form: Forms(expansion=form) for form in ("output", "input")}
 STEM = {
   "plain": Forms(),
@@ -86,7 +86,7 @@ CASES = {
   "pose stem": Case(
     _conv(32, (1, 7, 7)),
     (32, 56, 56, 28),
-    {"plain": Forms(), "padded": Forms(channel_multiple=8)},
+    STEM,
     to_input=False,
   ),
   "rgb pool": Case(lambda _, forms: Pool(2, forms), (8, 112, 112, 64), POOL),

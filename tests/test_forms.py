@@ -50,7 +50,7 @@ def test_temporal_convolutions(taps, stride):
 @pytest.mark.parametrize("channels", [3, 28])
 def test_folded_and_padded_convolutions(extent, stride, channels):
   layer = Conv3D(5, (1, extent, extent), (1, stride, stride))
-  x = jax.random.normal(jax.random.key(0), (2, 3, 8, 10, channels))
+  x = jax.random.normal(jax.random.key(0), (2, 3, 8, 12, channels))
   expected = value_and_gradients(layer, x, CPU)
   for form in (Forms(fold=True), Forms(channel_multiple=8), Forms(fold=True, channel_multiple=8)):
     assert_close(value_and_gradients(layer, x, form), expected)
@@ -62,8 +62,8 @@ def test_sides_of_an_odd_length_are_not_folded():
   assert_close(value_and_gradients(layer, x, GPU), value_and_gradients(layer, x, CPU))
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", [8, 9])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [8, 9, 10])
 @pytest.mark.parametrize("ties", [False, True])
 def test_pools(size, stride, ties):
   x = jax.random.normal(jax.random.key(0), (2, 3, size, size, 4))
@@ -76,9 +76,7 @@ def test_pools(size, stride, ties):
 
     return jax.value_and_grad(loss, has_aux=True)(x)
 
-  expected = run("comparisons")
-  for form in ("index", "window"):
-    assert_close(run(form), expected)
+  assert_close(run("index"), run("window"))
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -14,17 +14,15 @@ class Forms:
   Attributes:
     temporal: a k x 1 x 1 convolution as one matrix product for all taps and shifts of the result
       ("products"), or as a 2D convolution over time and pixels ("convolution").
-    pool: the stems' maximum by "comparisons" of shifted copies, which its gradient repeats; with
-      the "index" of the maximum kept for the gradient; or by XLA's "window" operation.
+    pool: the stems' maximum with its "index" kept for the gradient, or by XLA's "window" operation.
     expansion: training BatchNorm after a 1 x 1 x 1 convolution that adds channels from the
       convolution's "output", or from the second moments of its "input", which is smaller.
-    fold: whether a convolution with a spatial stride of 2 and a few channels gets 2 x 2 pixels as
-      channels.
+    fold: whether wide 2D convolutions of a few channels get neighbouring pixels as channels.
     channel_multiple: 2D convolutions get channels of zeros up to a multiple of this.
   """
 
   temporal: str = "products"
-  pool: str = "comparisons"
+  pool: str = "index"
   expansion: str = "output"
   fold: bool = False
   channel_multiple: int = 1
@@ -32,7 +30,7 @@ class Forms:
   def __post_init__(self) -> None:
     for name, known in (
       ("temporal", ("products", "convolution")),
-      ("pool", ("comparisons", "index", "window")),
+      ("pool", ("index", "window")),
       ("expansion", ("output", "input")),
     ):
       if getattr(self, name) not in known:
