@@ -100,6 +100,8 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.model.dropout = 0.5
   config.model.pool_embedding = "mean"
   config.model.dtype = "float32"
+  # Of float32 products on GPUs (TF32 by default) and TPUs: "default", "high" or "highest".
+  config.model.matmul_precision = "default"
   # What the backward pass recomputes to save memory: "none", "norms", or whole "blocks".
   config.model.remat = "none"
   config.model.rgb = ConfigDict()
