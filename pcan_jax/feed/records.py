@@ -66,8 +66,9 @@ METADATA_FIELDS = ("schema_version", "side", "jpeg_quality", "layout", "tree", "
 
 `schema_version`; `side` of the stored frames in pixels and their `jpeg_quality`; `layout`
 (`KeypointLayout.to_dict`); `tree` (`LabelTree.to_dict`); `splits`, counts per split, the
-`max_frames` of its longest clip, and the `actions` of its records in their order; `skipped`, how
-many clips of the source were left out because they could not be read.
+`max_frames` of its longest clip, and the `ids` and `actions` of its records in their order;
+`skipped`, how many clips of the source were left out because they could not be read. Also, but not
+in data sets of earlier versions, the `fingerprint` of `pcan_jax.feed.sources.Sources`.
 """
 
 
