@@ -177,7 +177,7 @@ class _LastAndBest(checkpoint_managers.PreservationPolicy):
 
   def should_preserve(
     self,
-    checkpoints: Sequence[checkpoint_managers.PolicyCheckpointInfo],
+    checkpoints: Sequence[Any],
     *,
     context: checkpoint_managers.PreservationContext,
   ) -> list[bool]:
