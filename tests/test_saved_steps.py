@@ -118,7 +118,13 @@ def test_damage_to_orbax_own_notes_changes_nothing(directory):
 
 
 def test_what_is_no_checkpoint_is_left_alone(directory):
-  for name in ("60.bak", "60 (copy)", "061", "61.orbax-checkpoint-tmp", "61.orbax-checkpoint-tmp-7"):
+  for name in (
+    "60.bak",
+    "60 (copy)",
+    "061",
+    "61.orbax-checkpoint-tmp",
+    "61.orbax-checkpoint-tmp-7",
+  ):
     shutil.copytree(directory / "60", directory / name)
   (directory / "70").write_text("a file")
   assert locate(directory.parent) == (directory, 60)

@@ -65,9 +65,9 @@ class FiniteWatch:
 
   def _require_finite(self, step: int, batch: Batch, terms: Terms) -> None:
     totals = jax.device_get({name: terms[name] for name in _TOTALS})
-    for name, total in totals.items():
-      if not np.isfinite(total):
-        self._fail(step, batch, terms, f"the {name.replace('_', ' ')} is {total}")
+    for name in _TOTALS:
+      if not np.isfinite(totals[name]):
+        self._fail(step, batch, terms, f"the {name.replace('_', ' ')} is {totals[name]}")
 
   def _fail(self, step: int, batch: Batch, terms: Terms, what: str) -> NoReturn:
     values = {name: float(value) for name, value in jax.device_get(terms).items()}
@@ -82,7 +82,8 @@ class FiniteWatch:
       facts.append(f"of its inputs, {', '.join(strange)}")
     more = f" and {len(clips) - _SHOWN_CLIPS} more" if len(clips) > _SHOWN_CLIPS else ""
     facts.append(f"its clips are {', '.join(clips[:_SHOWN_CLIPS])}{more}")
-    report = {"step": step, "what": what, "terms": values, "clips": clips}
+    shown = {name: x if np.isfinite(x) else str(x) for name, x in values.items()}  # JSON has no NaN
+    report = {"step": step, "what": what, "terms": shown, "clips": clips}
     try:
       _write_batch(self._folder, arrays, report)
       facts.append(f"the batch is in {self._folder}")

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from clu import metric_writers, parameter_overview
 from jax.sharding import Mesh
@@ -95,8 +94,8 @@ class TrainingRun:
   def clips_of_step(self, step: int) -> list[str]:
     """The ids of the clips in the batch of a step, on all hosts together."""
     ids = self.dataset.clip_ids(self.config.data.train_split)
-    positions = np.arange((step - 1) * self.batch_size, step * self.batch_size)
-    return [ids[int(self.order.clip_at(position, self.config.seed))] for position in positions]
+    start, stop = (step - 1) * self.batch_size, step * self.batch_size
+    return [ids[number] for number in self.order.clips_between(start, stop, self.config.seed)]
 
   def start_block(self, state: TrainState, start_step: int, workdir: pathlib.Path | None) -> str:
     """A summary of the run for its user, a line per fact."""
