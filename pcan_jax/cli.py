@@ -161,13 +161,13 @@ def _train() -> None:
 
 
 def _eval() -> None:
-  source = _source()
-  run = pathlib.Path(source).parent if source.endswith("/best") else source
+  source = pathlib.Path(_source())
+  from pcan_jax.checkpoints import BEST
   from pcan_jax.evaluation.protocol import evaluate_checkpoint
 
   evaluate_checkpoint(
     source,
-    pathlib.Path(FLAGS.workdir or run),
+    pathlib.Path(FLAGS.workdir or (source.parent if source.name == BEST else source)),
     data_path=FLAGS.data,
     split=FLAGS.split,
     num_clips=FLAGS.num_clips,
