@@ -53,9 +53,9 @@ def test_the_step_its_terms_and_its_clips_are_named(config, tmp_path, monkeypatc
   assert "of its terms, pose/ce_action" in str(error.value)
   assert "of its inputs, keypoint_scores" in str(error.value)
 
-  failure = json.loads((tmp_path / "failed_batch" / "failure.json").read_text())
+  failure = json.loads((tmp_path / "failed_batch" / "step-5.json").read_text())
   assert failure["step"] == 5 and failure["terms"]["pose/ce_action"] == "nan"
-  with np.load(tmp_path / "failed_batch" / "host0.npz") as arrays:
+  with np.load(tmp_path / "failed_batch" / "step-5-host0.npz") as arrays:
     assert np.isinf(arrays["keypoint_scores"][3]).all()
     actions = arrays["action"]
   dataset = open_dataset(config.data.path)

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import shutil
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -106,11 +105,9 @@ def _rows_of_this_host(array: jax.Array) -> np.ndarray:
 
 
 def _write_batch(folder: pathlib.Path, arrays: dict[str, np.ndarray], facts: dict) -> None:
-  """Writes `HOST.npz`, what the step was given, and `failure.json`, in place of an earlier one."""
-  host = jax.process_index()
-  if host == 0:
-    shutil.rmtree(folder, ignore_errors=True)
+  """Writes what this host's devices were given and, of the first host, what is known of it."""
+  name, host = f"step-{facts['step']}", jax.process_index()
   folder.mkdir(parents=True, exist_ok=True)
-  np.savez(folder / f"host{host}.npz", **arrays)
+  np.savez(folder / f"{name}-host{host}.npz", **arrays)
   if host == 0:
-    replace_file(folder / "failure.json", json.dumps(facts, indent=2) + "\n")
+    replace_file(folder / f"{name}.json", json.dumps(facts, indent=2) + "\n")
