@@ -29,6 +29,8 @@ def build(
 ) -> pathlib.Path:
   """Builds TFRecord shards from a source directory, unless they already exist.
 
+  A data set that was built of other labels, clips, poses or options is refused, not replaced.
+
   Args:
     source: directory in MA-52's layout.
     out: folder of data sets.
@@ -39,18 +41,17 @@ def build(
     The folder of the shards.
 
   Raises:
-    FileNotFoundError: a file of the source is missing.
-    ValueError: a file of the source cannot be read, or clips are bad.
+    FileNotFoundError: something of the source is missing.
+    ValueError: something of the source cannot be read, clips are bad, or the data set that is
+      there was built of something else.
   """
   # Not at the top: worker processes import this module and do not need TensorFlow.
   import tensorflow_datasets as tfds
 
   from pcan_jax.feed.pcan_dataset_builder import Builder, PcanConfig
-  from pcan_jax.feed.records import check_metadata
 
   source_layout.find_splits(source)
   found = get_layout(layout) if layout else source_layout.guess_layout(source)
-  labels = source_layout.read_tree(source, tree)
   config = PcanConfig(
     name=f"{found.name}-{side}",
     side=side,
@@ -62,29 +63,20 @@ def build(
     jobs=jobs,
   )
   builder = Builder(data_dir=str(out), config=config)
-  folder = pathlib.Path(builder.data_path)
-  if folder.exists():
-    stored = check_metadata(builder.info.metadata, str(folder))
-    if (stored["jpeg_quality"], stored["tree"]) != (jpeg_quality, labels.to_dict()):
-      raise ValueError(
-        f"{folder} was built with another label tree or jpeg_quality; "
-        "delete it, or build into another directory"
-      )
-    return folder
-  with tempfile.TemporaryDirectory() as downloads:  # stays empty, but TFDS requires it
+  with tempfile.TemporaryDirectory() as downloads:  # stays empty, but TFDS insists
     builder.download_and_prepare(
       download_dir=downloads,
       download_config=tfds.download.DownloadConfig(manual_dir=str(source)),
     )
-  return folder
+  return pathlib.Path(builder.data_path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = argparse.ArgumentParser(
     prog="pcan build",
-    description="Builds TFRecord shards from clips in MA-52's layout. Run it again to resume an "
-    "interrupted build.",
+    description="Builds TFRecord shards from clips in MA-52's layout. Run it again after an "
+    "interruption and it goes on where it was; after a change, and it says what has changed.",
   )
   parser.add_argument("source", type=pathlib.Path, help="directory in MA-52's layout")
   parser.add_argument("out", type=pathlib.Path, help="where to write the data set")

@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import os
 import pathlib
+import signal
 import sys
 import types
 import warnings
@@ -28,6 +29,7 @@ COMMANDS = {
   "check": ("data.check", "check clips or a data set, and show samples"),
   "build": ("data.build", "build a data set of clips"),
   "convert": ("pcan_jax.torch.command", "convert a PyTorch checkpoint"),
+  "describe": ("pcan_jax.describe", "say what checkpoints hold and where they come from"),
   "submission": ("pcan_jax.evaluation.submission", "check a file for the challenge"),
 }
 """What a first word may be: the module with its `main`, and what that does."""
@@ -38,7 +40,7 @@ _VIDEOS = "video pose out window stride num_clips overlay features"
 MODES = {
   "train": (
     "--config=NAME[:VARIANT] --workdir=DIR: train, go on where a run ended, evaluate",
-    f"config workdir dry_run overfit_batch multi_host {_SCORING}",
+    f"config workdir allow_changes dry_run overfit_batch multi_host {_SCORING}",
   ),
   "eval": ("--workdir=DIR: evaluate", f"{_FROM} multi_host {_SCORING}"),
   "report": ("--workdir=DIR: write a page on a run", "workdir baseline data split"),
@@ -94,7 +96,8 @@ def _define_flags() -> None:
   text, switch = flags.DEFINE_string, flags.DEFINE_bool
   flags.DEFINE_enum("mode", "train", MODES, "What to do.")
   text("workdir", None, "Where checkpoints, logs and results go.")
-  text("checkpoint", None, "eval, predict, export: DIR or DIR/STEP, if not --workdir.")
+  text("checkpoint", None, "eval, predict, export: DIR, DIR/best or DIR/checkpoints/STEP.")
+  flags.DEFINE_list("allow_changes", [], "train: settings that may differ from the checkpoint's.")
   switch("dry_run", False, "train: one of everything, nothing is written.")
   switch("overfit_batch", False, "train: sanity check, overfit one batch.")
   switch("multi_host", False, "train, eval: one process per host, on TPU pods and clusters.")
@@ -129,8 +132,10 @@ def run_mode() -> None:
         logging.getLogger("pcan_jax").setLevel(logging.WARNING)
     with logging_redirect_tqdm([logging.getLogger("pcan_jax")]):  # lines above progress bars
       run[FLAGS.mode]()
-  except (FileNotFoundError, ValueError, FloatingPointError) as error:
+  except (OSError, ValueError, FloatingPointError) as error:
     sys.exit(f"error: {error}")
+  except KeyboardInterrupt:
+    sys.exit(128 + signal.SIGINT)
 
 
 def _refuse_flags_of_other_modes() -> None:
@@ -151,17 +156,18 @@ def _train() -> None:
   workdir = pathlib.Path(_needed("workdir"))
   from pcan_jax.training.loop import train
 
-  train(config, workdir)
+  train(config, workdir, FLAGS.allow_changes)
   _eval()
 
 
 def _eval() -> None:
-  source = _source()
+  source = pathlib.Path(_source())
+  from pcan_jax.checkpoints import BEST
   from pcan_jax.evaluation.protocol import evaluate_checkpoint
 
   evaluate_checkpoint(
     source,
-    pathlib.Path(FLAGS.workdir or source),
+    pathlib.Path(FLAGS.workdir or (source.parent if source.name == BEST else source)),
     data_path=FLAGS.data,
     split=FLAGS.split,
     num_clips=FLAGS.num_clips,

@@ -106,8 +106,8 @@ def test_evaluation_needs_the_checkpoint_alone(trained):
   assert "fused" in result.stdout
 
 
-def test_two_hosts_train_and_evaluate_together(tiny_dataset_path, tmp_path):
-  """Each has a device and reads its share; one writes and speaks. As JAX finds them under Slurm."""
+def slurm_job(num_hosts):
+  """Per host the variables of a job on this machine, as JAX finds them under Slurm."""
   with socket.socket() as probe:
     probe.bind(("localhost", 0))
     port = str(probe.getsockname()[1])
@@ -115,8 +115,15 @@ def test_two_hosts_train_and_evaluate_together(tiny_dataset_path, tmp_path):
     "JAX_COORDINATOR_PORT": port,
     "SLURM_JOB_ID": "1",
     "SLURM_STEP_NODELIST": "localhost",
-    "SLURM_NTASKS": "2",
+    "SLURM_NTASKS": str(num_hosts),
   }
+  return [
+    job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(num_hosts)
+  ]
+
+
+def test_two_hosts_train_and_evaluate_together(tiny_dataset_path, tmp_path):
+  """Each has a device and reads its share; one writes and speaks."""
   hosts = [
     start(
       "--multi_host",
@@ -124,9 +131,9 @@ def test_two_hosts_train_and_evaluate_together(tiny_dataset_path, tmp_path):
       f"--workdir={tmp_path}",
       f"--config.data.path={tiny_dataset_path}",
       *TOY,
-      **job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+      **job,
     )
-    for rank in range(2)
+    for job in slurm_job(2)
   ]
   first, second = map(finish, hosts)
   assert first.returncode == 0, first.stderr

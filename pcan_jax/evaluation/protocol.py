@@ -12,15 +12,17 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from pcan_jax.checkpoints import load_model
+from pcan_jax.checkpoints import BEST, load_model, locate
 from pcan_jax.evaluation.metrics import Predictions, measure
-from pcan_jax.evaluation.results import Results, results_folder
+from pcan_jax.evaluation.results import Origin, Results, results_folder
 from pcan_jax.evaluation.submission import write_submission
 from pcan_jax.feed.dataset import Dataset, open_dataset
 from pcan_jax.feed.pipeline import evaluation_batches
 from pcan_jax.labels import LabelTree
 from pcan_jax.mesh import data_mesh, jit_step, send
+from pcan_jax.saved_steps import SavedStep
 from pcan_jax.spec import HostOutputs, ModelSpec
+from pcan_jax.writing import require_writable
 
 PyTree = Any
 
@@ -128,21 +130,33 @@ def evaluate_checkpoint(
 
   Args:
     path: as for `checkpoints.locate`.
-    output: folder for the results.
-    data_path, split, num_clips: override the values of the checkpoint's config.
-    rectify: whether to correct predictions by the prototypes.
+    output: where the results go.
+    data_path, split, num_clips: other values than those of the checkpoint's config.
+    rectify: whether the prototypes correct the predictions.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint or no data set.
+    ValueError: the checkpoint is damaged, or does not fit the data set.
+    OSError: `output` cannot be written to, which is tried first.
   """
-  spec, variables, step = load_model(path)
+  saved = SavedStep(*locate(path))
+  spec, variables, step = load_model(saved.path)
   config = spec.config
   dataset = open_dataset(data_path or config.data.path, config.data.instructions)
   split = split or config.data.eval_split
   num_clips = num_clips or config.eval.num_clips
+  best = pathlib.Path(path).name == BEST
+  folder = results_folder(output, split, num_clips, config.eval.num_clips, best=best)
+  if jax.process_index() == 0:
+    require_writable(folder)
   if not rectify:
     config = config.copy_and_resolve_references()
     config.eval.gamma.update(rgb=0.0, pose=0.0)
     spec = dataclasses.replace(spec, config=config)
-  results = Evaluator(spec, dataset)(variables, split, num_clips)
-  folder = results_folder(output, split, num_clips, config.eval.num_clips)
+  results = dataclasses.replace(
+    Evaluator(spec, dataset)(variables, split, num_clips),
+    origin=Origin(step, saved.digest, dataset.fingerprint),
+  )
   if jax.process_index() == 0:
     results.write(folder, spec.tree)
     if not results.metrics:

@@ -1,6 +1,7 @@
 """A built data set: its shards and their metadata."""
 
 import dataclasses
+import json
 import os
 import pathlib
 
@@ -8,7 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int64
 
-from pcan_jax.feed import records
+from pcan_jax.feed import records, sources
 from pcan_jax.feed.epochs import ClassSampling, EpochOrder, order_by_action, uniform_order
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
@@ -39,6 +40,21 @@ class Dataset:
   def splits(self) -> list[str]:
     """Names of the splits."""
     return sorted(self.builder.info.splits)
+
+  @property
+  def fingerprint(self) -> str:
+    """32 hexadecimal digits that differ from those of any data set with other clips or options.
+
+    A data set that is built again of the same clips has the same, wherever that is done and
+    wherever it lies. It is the digest of the metadata, which hold that of everything the data set
+    was built of; for data sets of earlier versions, whose metadata do not, also of the number of
+    records and bytes.
+    """
+    made_of = [self.builder.info.metadata]
+    if not made_of[0].get("fingerprint"):
+      splits = self.builder.info.splits
+      made_of += [[name, s.shard_lengths, s.num_bytes] for name, s in sorted(splits.items())]
+    return sources.digest(json.dumps(made_of, sort_keys=True).encode())
 
   def num_clips(self, split: str) -> int:
     """Clips in a split.
@@ -73,8 +89,17 @@ class Dataset:
     return np.array(actions, np.int64)
 
   def clip_ids(self, split: str) -> list[str]:
-    """The ids of all clips of a split, in stored order; reads every record."""
+    """The ids of all clips of a split, in their order.
+
+    Reads every record of a data set that was built by an earlier version.
+
+    Raises:
+      ValueError: there is no such split.
+    """
     self.num_clips(split)
+    ids = self.builder.info.metadata["splits"][split].get("ids")
+    if ids is not None:
+      return ids
     only_ids = tfds.decode.PartialDecoding({"id": True})
     stored = tfds.as_numpy(self.builder.as_dataset(split=split, decoders=only_ids))
     return [record["id"].decode() for record in stored]

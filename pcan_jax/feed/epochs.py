@@ -82,6 +82,11 @@ class EpochOrder:
     member = _shuffled(rest, sizes[group], (seed, 1 + group), turn)
     return tf.constant(self.clips)[tf.cumsum(sizes, exclusive=True)[group] + member]
 
+  def clips_between(self, start: int, stop: int, seed: int) -> Int64[np.ndarray, " n"]:
+    """The clips at positions `start` to `stop` (exclusive), on the host."""
+    positions = tf.range(start, stop, dtype=tf.int64)
+    return np.array([self.clip_at(position, seed).numpy() for position in positions], np.int64)
+
 
 def uniform_order(num_clips: int) -> EpochOrder:
   """Every clip once per epoch."""
