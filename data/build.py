@@ -63,7 +63,7 @@ def build(
     jobs=jobs,
   )
   builder = Builder(data_dir=str(out), config=config)
-  with tempfile.TemporaryDirectory() as downloads:  # stays empty, but TFDS insists
+  with tempfile.TemporaryDirectory() as downloads:  # stays empty, but TFDS requires it
     builder.download_and_prepare(
       download_dir=downloads,
       download_config=tfds.download.DownloadConfig(manual_dir=str(source)),
