@@ -6,6 +6,7 @@ ORDER is that of the devices in the mesh: `plain`, host after host, or `mixed`, 
 every host, then the second of every host. The latter is what JAX may choose on slices of TPUs.
 """
 
+import contextlib
 import itertools
 import sys
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from configs import ma52
 from pcan_jax import mesh
+from pcan_jax.hosts import joined
 from pcan_jax.spec import flatten_outputs
 from tests.tiny_config import shrink
 
@@ -21,9 +23,12 @@ NUM_STEPS = 2
 
 
 def main(out: str, data: str, coordinator: str, count: int, index: int, order: str) -> None:
+  with joined(coordinator, count, index) if count > 1 else contextlib.nullcontext():
+    compute(out, data, count, index, order)
+
+
+def compute(out: str, data: str, count: int, index: int, order: str) -> None:
   """Takes some steps and evaluates two splits; the first host writes what came of it."""
-  if count > 1:
-    jax.distributed.initialize(coordinator, count, index)
   if order == "mixed":
     of_hosts = [[d for d in jax.devices() if d.process_index == host] for host in range(count)]
     devices = [device for row in zip(*of_hosts) for device in row]
