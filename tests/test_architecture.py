@@ -18,7 +18,17 @@ DOCUMENT = ROOT / "docs" / "ARCHITECTURE.md"
 
 # From the ground up: each wing may import those before it.
 WINGS = {
-  "names": ("labels", "keypoints", "shipped", "config", "console", "cpu", "devices", "writing"),
+  "names": (
+    "labels",
+    "keypoints",
+    "shipped",
+    "config",
+    "console",
+    "cpu",
+    "devices",
+    "hosts",
+    "writing",
+  ),
   "clips": ("clips",),
   "feed": ("feed",),
   "network": ("network",),

@@ -39,6 +39,7 @@ def make_batch(seed=0):
     "keypoints": rng.uniform(0, 32, (8, 8, 1, 28, 2)).astype(np.float32),
     "keypoint_scores": np.ones((8, 8, 1, 28), np.float32),
     "action": rng.integers(0, 4, 8, np.int32),
+    "position": np.arange(8, dtype=np.uint32),
   }
 
 

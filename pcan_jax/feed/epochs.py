@@ -98,19 +98,9 @@ def order_by_action(actions: Int64[np.ndarray, " n"], sampling: ClassSampling) -
   """The order for clips with the given actions.
 
   Args:
-    actions: of the clips, in stored order.
+    actions: of the clips, in the order in which they are stored; all of them known.
     sampling: "class_balanced" or "repeat".
-
-  Raises:
-    ValueError: there are no clips, or a clip has no action.
   """
-  unlabelled = int((actions < 0).sum())
-  if unlabelled or not len(actions):
-    raise ValueError(
-      f"{unlabelled} of {len(actions)} clips have no label, but "
-      f"data.sampling={sampling.name!r} needs them; choose data.sampling='uniform', or a "
-      "labelled split (data.train_split)"
-    )
   _, sizes = np.unique(actions, return_counts=True)
   if sampling.name == "class_balanced":
     share, remainder = divmod(len(actions), len(sizes))

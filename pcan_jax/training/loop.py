@@ -19,7 +19,7 @@ from pcan_jax.evaluation.protocol import Evaluator
 from pcan_jax.feed.dataset import Dataset, open_dataset
 from pcan_jax.feed.epochs import ClassSampling, EpochOrder
 from pcan_jax.feed.pipeline import training_batches
-from pcan_jax.mesh import data_mesh, send
+from pcan_jax.mesh import data_mesh, local_rows, send
 from pcan_jax.saved_steps import SavedStep
 from pcan_jax.spec import ModelSpec
 from pcan_jax.training import resume, warm_start
@@ -86,8 +86,7 @@ class TrainingRun:
       seed=self.config.seed,
       order=self.order,
       start_step=start_step,
-      num_hosts=jax.process_count(),
-      host=jax.process_index(),
+      rows=local_rows(self.mesh, self.batch_size),
     )
     return _one_ahead(send(batch, self.mesh) for batch in batches)
 
