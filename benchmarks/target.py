@@ -15,7 +15,7 @@ PRECISIONS = ("bfloat16", "float32", "highest")
 
 
 class MissingCompilerError(RuntimeError):
-  """The package that compiles for a target is not installed; the message says which."""
+  """A target cannot be compiled for; the message says why, and which packages do that."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Target:
 
     Raises:
       ValueError: there is no topology of so many devices.
-      MissingCompilerError: no compiler for the platform is installed.
+      MissingCompilerError: no compiler for the platform is installed, or it knows no such device.
     """
     if str(count) not in self.topologies:
       raise ValueError(f"{self.title} is described for {', '.join(self.topologies)} devices only")
@@ -69,13 +69,14 @@ class Target:
       )
     except Exception as error:  # the kind depends on the plugin and on JAX's version
       version = importlib.metadata.version("jax")
-      package = (
-        f"libtpu (pip install 'jax[tpu]=={version}')"
+      packages = (
+        f"'jax[tpu]=={version}'"
         if self.platform == "tpu"
-        else f"pip install --no-deps jax-cuda13-plugin=={version} jax-cuda13-pjrt=={version}"
+        else f"--no-deps jax-cuda13-plugin=={version} jax-cuda13-pjrt=={version}"
       )
       raise MissingCompilerError(
-        f"no compiler for {self.title} ({type(error).__name__}: {error}); it needs {package}"
+        f"no compiler for {self.title} as {topology!r}: {error} (is it installed? "
+        f"pip install {packages})"
       ) from error
 
   def text(self) -> str:
