@@ -41,9 +41,9 @@ def build(
     The folder of the shards.
 
   Raises:
-    FileNotFoundError: something of the source is missing.
-    ValueError: something of the source cannot be read, clips are bad, or the data set that is
-      there was built of something else.
+    FileNotFoundError: a file of the source is missing.
+    ValueError: a file of the source cannot be read, clips are bad, or the existing data set was
+      built from something else.
   """
   # Not at the top: worker processes import this module and do not need TensorFlow.
   import tensorflow_datasets as tfds
@@ -75,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = argparse.ArgumentParser(
     prog="pcan build",
-    description="Builds TFRecord shards from clips in MA-52's layout. Run it again after an "
-    "interruption and it goes on where it was; after a change, and it says what has changed.",
+    description="Builds TFRecord shards from clips in MA-52's layout. Run it again to resume an "
+    "interrupted build, or to see what has changed since a data set was built.",
   )
   parser.add_argument("source", type=pathlib.Path, help="directory in MA-52's layout")
   parser.add_argument("out", type=pathlib.Path, help="where to write the data set")

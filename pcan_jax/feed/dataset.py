@@ -100,7 +100,7 @@ class Dataset:
     return actions
 
   def clip_ids(self, split: str) -> list[str]:
-    """The ids of all clips of a split, in their order.
+    """The ids of all clips of a split, in stored order.
 
     Reads every record of a data set that was built by an earlier version.
 
@@ -154,9 +154,9 @@ def open_dataset(path: str | os.PathLike[str], instructions: str = "") -> Datase
     instructions: how to get the data set, for the error message if there is none.
 
   Raises:
-    FileNotFoundError: there is none.
-    ValueError: it is not one of ours, of another schema version, its labels are wrong, or there are
-      several.
+    FileNotFoundError: there is no data set.
+    ValueError: there are several, another program or schema version built it, or its labels are
+      wrong.
   """
   found = sorted(pathlib.Path(path).rglob("dataset_info.json"))
   if not found:

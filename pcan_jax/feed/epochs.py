@@ -98,7 +98,7 @@ def order_by_action(actions: Int64[np.ndarray, " n"], sampling: ClassSampling) -
   """The order for clips with the given actions.
 
   Args:
-    actions: of the clips, in the order in which they are stored; all of them known.
+    actions: of the clips, in stored order; all of them known.
     sampling: "class_balanced" or "repeat".
   """
   _, sizes = np.unique(actions, return_counts=True)

@@ -3,12 +3,11 @@
     pcan build SOURCE OUT
     tfds build pcan --imports=pcan_jax.feed.pcan_dataset_builder --manual_dir=SOURCE --data_dir=OUT
 
-A shard depends on its clips and on the config alone, whatever the number of processes. Finished
-ones stay in `OUT/pcan/CONFIG/VERSION.work` until the data set is complete, so that a build that was
-killed goes on where it was. A data set that is there already is left alone if it was built of the
-same sources, and refused otherwise. With a Beam runner or options in the `DownloadConfig`
-(`tfds build --beam_pipeline_options`), Beam's workers build the shards; they must see SOURCE and
-OUT.
+A shard depends only on its clips and the config, not on the number of processes. Finished shards
+stay in `OUT/pcan/CONFIG/VERSION.work` until the data set is complete, so that an interrupted build
+can be resumed. An existing data set is kept if it was built from the same sources, and refused
+otherwise. With a Beam runner or options in the `DownloadConfig` (`tfds build
+--beam_pipeline_options`), Beam's workers build the shards; they need access to SOURCE and OUT.
 """
 
 import dataclasses
@@ -172,7 +171,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
   def _scan(
     self, source: pathlib.Path
   ) -> tuple[dict[str, list[ClipSource]], LabelTree, list[Problem]]:
-    """Reads everything of the source but the videos: clips by split, labels, and bad clips."""
+    """Reads the source except for the videos: clips by split, labels, and bad clips."""
     tree = source_layout.read_tree(source, self.builder_config.tree)
     clips, problems = {}, []
     for split in source_layout.find_splits(source):

@@ -1,9 +1,9 @@
 """From TFRecord shards to host batches: choose the frames of a clip, decode only these, batch.
 
-A training stream is a function of (seed, step): which clip comes at a position of the stream, and
-which of its frames are taken, depends on the seed and the position alone, whatever the number of
-threads and hosts. Records are read by their number, so that a stream can start at any step at once
-and a host reads only the rows of a batch that its devices hold.
+A training stream is a function of (seed, step): the clip at a position of the stream and its
+frames depend only on the seed and the position, not on the number of threads and hosts. Records are
+read by index, so that a stream can start at any step immediately and a host reads only the rows of
+a batch that its devices hold.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -48,9 +48,9 @@ def training_batches(
     sampling: what to read; its `num_clips` must be None.
     batch_size: clips per batch on all hosts together.
     seed: of the order of clips and the choice of frames.
-    order: as `dataset.epoch_order` returns it; None is every clip once per epoch.
-    start_step: number of batches that an interrupted run has already used.
-    rows: those of every batch that this host reads, see `pcan_jax.mesh.local_rows`; None is all.
+    order: from `dataset.epoch_order`; None is every clip once per epoch.
+    start_step: number of batches to skip, those that an interrupted run has already used.
+    rows: the rows of every batch that this host reads, from `mesh.local_rows`; None is all.
 
   Yields:
     `rgb` uint8 [b, T, S, S, 3], `keypoints` float32 [b, T', M, V, 2], `keypoint_scores`
@@ -97,8 +97,8 @@ def evaluation_batches(
 ) -> Iterator[HostBatch]:
   """Every clip of a split once, in the order of the shards.
 
-  The last batch is filled up with clips that were there before and of which `mask` is 0, so that
-  all batches have one shape and all hosts equally many.
+  The last batch is padded with earlier clips whose `mask` is 0, so that all batches have the same
+  shape and all hosts have the same number of batches.
 
   Args:
     dataset, split, sampling: what to read.
@@ -211,7 +211,7 @@ class _StillEncoded(tfds.decode.SkipDecoding):
 
 
 def _parser(dataset: Dataset, sampling: FrameSampling) -> Stage:
-  """Turns a record into the fields that are needed, its frames still encoded."""
+  """Parses the needed fields of a record; frames stay encoded."""
   wanted = {"action", "num_frames"}
   if sampling.rgb_frames:
     wanted |= {"frames"}
@@ -229,7 +229,7 @@ def _parser(dataset: Dataset, sampling: FrameSampling) -> Stage:
 def _choose_frames(
   clip: dict[str, tf.Tensor], sampling: FrameSampling, indices: dict[str, tf.Tensor]
 ) -> dict[str, tf.Tensor]:
-  """Keeps the frames that either stream was given, [length] or [clips, length], and no others."""
+  """Keeps only the frames at the indices of each stream, [length] or [clips, length]."""
   chosen = {"action": tf.cast(clip["action"], tf.int32)}
   if "rgb" in indices:
     # Test clips share frames; decode each only once.

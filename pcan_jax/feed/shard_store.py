@@ -28,11 +28,11 @@ class ShardSummary:
   """The contents of a finished shard.
 
   Attributes:
-    ids: of its records, in their order.
-    actions: of its records; -1 where the label is not known.
-    problems: clips that should have been in it.
-    trimmed: clips whose video and poses differed in length and were cut to the shorter one.
-    without_person: clips in which no keypoint was detected.
+    ids: of its records, in stored order.
+    actions: of its records; -1 for unknown labels.
+    problems: clips that could not be included.
+    trimmed: number of clips whose video and poses differed in length and were cut to the shorter.
+    without_person: number of clips in which no keypoint was detected.
     max_frames: number of frames of the longest clip.
   """
 
@@ -55,7 +55,7 @@ def plan_shards(clips: Sequence[ClipSource], clips_per_shard: int) -> list[list[
 
 
 def shard_key(clips: Sequence[ClipSource], digests: ClipDigests, encoding: Encoding) -> str:
-  """Identifies what a shard is made of; it changes with anything that changes its files."""
+  """Hashes all inputs of a shard."""
   summary = tuple(field.name for field in dataclasses.fields(ShardSummary))
   versions = (SCHEMA_VERSION, summary, cv2.__version__, av.__version__)
   made_of = [(clip.split, clip.id, dataclasses.astuple(digests[clip.id])) for clip in clips]
