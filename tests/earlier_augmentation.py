@@ -1,4 +1,4 @@
-"""The augmentation as versions before 0.3 drew it: with one key for the whole batch.
+"""The augmentation as version 0.1 drew it: with one key for the whole batch.
 
 With it, a run of such a version goes on to its own numbers, and everything else is compared.
 """
