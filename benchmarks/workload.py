@@ -30,6 +30,7 @@ class Program:
   """A traced step, and how to make what it takes.
 
   Attributes:
+    config: what the step is of.
     kind: "training" or "evaluation".
     batch_size: clips of a call, over all devices.
     traced: the program before it is made for a platform.
@@ -37,6 +38,7 @@ class Program:
     make_batch: makes its second argument, the clips.
   """
 
+  config: ConfigDict
   kind: str
   batch_size: int
   traced: jax.stages.Traced
@@ -59,9 +61,12 @@ class Program:
   def operations(self) -> float:
     """Floating point operations of a call, counted by XLA before any optimisation.
 
-    Of the program for GPUs, whatever the backend: a CPU's has loops, whose body would count once.
+    Of the forms that do the least of them, whatever the device, and of the program for GPUs, as
+    that for CPUs has loops, whose body would count once. Only XLA's CPU backend counts.
     """
-    return self.traced.lower(lowering_platforms=("cuda",)).cost_analysis()["flops"]
+    mesh = data_mesh(jax.devices("cpu")[:1])
+    traced = trace(self.config, self.kind, self.batch_size, mesh).traced
+    return traced.lower(lowering_platforms=("cuda",)).cost_analysis()["flops"]
 
   def compile(self) -> "Step":
     start = time.perf_counter()
@@ -113,13 +118,20 @@ def without_prototypes(config: ConfigDict) -> ConfigDict:
   return config
 
 
-def model_spec(config: ConfigDict, kind: str) -> ModelSpec:
+def model_spec(config: ConfigDict, kind: str, platform: str | None = None) -> ModelSpec:
   """MA-52's labels and keypoints, and stored frames that fit what a kind of step makes of them."""
   size = config.input.train_size if kind == "training" else config.input.test_size
-  return ModelSpec(config, TREE, LAYOUT, stored_size=256 if size > 128 else 64)
+  stored_size = 256 if size > 128 else 64
+  return ModelSpec(config, TREE, LAYOUT, stored_size, platform)
 
 
-def trace(config: ConfigDict, kind: str, batch_size: int, mesh: Mesh | None = None) -> Program:
+def trace(
+  config: ConfigDict,
+  kind: str,
+  batch_size: int,
+  mesh: Mesh | None = None,
+  platform: str | None = None,
+) -> Program:
   """Traces a step as training or evaluation does.
 
   Args:
@@ -127,11 +139,12 @@ def trace(config: ConfigDict, kind: str, batch_size: int, mesh: Mesh | None = No
     kind: one of `KINDS`; an evaluation step sees one clip per video.
     batch_size: clips of a step, over all devices.
     mesh: the devices; without one, the first device.
+    platform: whose forms of operations are used; without one, the mesh's.
   """
   mesh = mesh or data_mesh(jax.devices()[:1])
   config = config.copy_and_resolve_references()
   config.optimizer.batch_size = batch_size
-  spec = model_spec(config, kind)
+  spec = model_spec(config, kind, platform or mesh.devices.flat[0].platform)
   if kind == "training":
     schedule = learning_rate(config.optimizer, STEPS_PER_EPOCH)
     make_state, step = compile_step(spec, schedule, mesh)
@@ -147,7 +160,7 @@ def trace(config: ConfigDict, kind: str, batch_size: int, mesh: Mesh | None = No
     return jax.device_put(made_up_batch(shapes, spec.stored_size), sharded(mesh))
 
   traced = cast(jax.stages.Wrapped, step).trace(jax.eval_shape(make_state), shapes)
-  return Program(kind, batch_size, traced, make_state, make_batch)
+  return Program(config, kind, batch_size, traced, make_state, make_batch)
 
 
 def made_up_batch(shapes: dict[str, Shape], side: int) -> dict[str, np.ndarray]:

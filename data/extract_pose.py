@@ -2,19 +2,19 @@
 # requires-python = ">=3.11,<3.13"
 # dependencies = ["mediapipe==0.10.21", "av>=16,<19", "jaxtyping>=0.3.11,<0.4", "tqdm>=4.66"]
 # ///
-"""Estimates the pose of one person in videos: body and hands, as MA-52 has them.
+"""Estimates the pose of one person in videos: body and hands, with the keypoints of MA-52.
 
     uv run data/extract_pose.py VIDEOS --out poses.pkl
 
-VIDEOS is a video or a folder of them. The models are part of the package `mediapipe`, nothing else
-is downloaded. That package needs an older NumPy than the rest of this project, hence an environment
-of its own, which `uv run` sets up from the lines above. Without uv:
+VIDEOS is a video or a folder of videos. The models are part of the package `mediapipe`; nothing
+else is downloaded. It needs an older NumPy than the rest of this project and therefore a separate
+environment, which `uv run` creates from the lines above. Without uv:
 
     python3.12 -m venv poses && poses/bin/pip install mediapipe==0.10.21 av jaxtyping tqdm
     poses/bin/python data/extract_pose.py VIDEOS --out poses.pkl
 
-The result is a pickle as pyskl has it. Where nobody is found, or a joint is not seen, keypoints and
-scores are 0, as with OpenPose.
+The result is a pickle in the format of pyskl. Keypoints and scores are 0 if nobody is detected or a
+joint is not visible, as in OpenPose.
 """
 
 import argparse
@@ -32,7 +32,7 @@ import tqdm
 from jaxtyping import Float, Float32
 
 if not __package__:  # run as a script, which finds only what lies next to it
-  # Last, for this environment's own packages: that of an installed pcan_jax has another NumPy.
+  # Last, so that this environment's NumPy takes precedence.
   folders = pathlib.Path(__file__).resolve().parents
   sys.path[:1] = []
   sys.path.append(str(next(folder for folder in folders if (folder / "pcan_jax").is_dir())))
@@ -42,10 +42,10 @@ from pcan_jax.clips.video_files import find_videos  # noqa: E402
 from pcan_jax.keypoints import LAYOUTS  # noqa: E402
 
 JOINTS = LAYOUTS["openpose-28"].joints
-"""Left and right are those of the person."""
+"""Left and right are the person's."""
 
 MIN_VISIBILITY = 0.3
-"""MediaPipe guesses joints that it does not see, such as legs under a table; those are left out."""
+"""MediaPipe guesses invisible joints, such as legs under a table; below this they are dropped."""
 
 BODY = {
   "nose": (0,),
@@ -67,10 +67,10 @@ BODY = {
   "right_ear": (8,),
   "left_ear": (7,),
 }
-"""For each joint of OpenPose's body the landmarks of MediaPipe's pose of which it is the mean."""
+"""For each body joint of OpenPose, the MediaPipe landmarks whose mean it is."""
 
 FINGERTIPS = {"thumb_tip": 4, "index_tip": 8, "middle_tip": 12, "ring_tip": 16, "little_tip": 20}
-"""The landmark of MediaPipe's hand for each fingertip."""
+"""For each fingertip, the landmark of MediaPipe's hand."""
 
 Body = Float[np.ndarray, "33 3"]
 """MediaPipe's pose: (x, y), 0 to 1 within the frame, and visibility."""
@@ -79,7 +79,7 @@ Hand = Float[np.ndarray, "21 2"]
 """MediaPipe's hand: (x, y), 0 to 1 within the frame."""
 
 Landmarks = tuple[Body | None, Hand | None, Hand | None]
-"""Body, left hand and right hand; None for what was not found."""
+"""Body, left hand and right hand; None if not detected."""
 
 Tracker = Callable[[Frame], Landmarks]
 
@@ -87,18 +87,18 @@ Tracker = Callable[[Frame], Landmarks]
 def to_openpose(
   landmarks: Landmarks, size: tuple[int, int]
 ) -> tuple[Float32[np.ndarray, "28 2"], Float32[np.ndarray, "28"]]:
-  """Chooses OpenPose's joints from the landmarks of one frame.
+  """Converts the landmarks of one frame to OpenPose's joints.
 
-  The visibility of a landmark is the score of its joint. MediaPipe gives none to hands; a fingertip
-  has that of its wrist. Joints that are hardly visible or outside the frame count as not found.
+  The visibility of a landmark becomes the score of its joint. MediaPipe provides none for hands;
+  fingertips get that of the wrist. Joints hardly visible or outside the frame count as undetected.
 
   Args:
     landmarks: of the frame.
     size: (h, w) of the frame in pixels.
 
   Returns:
-    Keypoints in pixels, (0, 0) the centre of the first, and their scores, 0 to 1; both are 0 for
-    what was not found.
+    Keypoints in pixels, (0, 0) being the centre of the first, and their scores, 0 to 1; both are 0
+    for undetected joints.
   """
   body, *hands = landmarks
   points = np.zeros((len(JOINTS), 2))
@@ -122,12 +122,12 @@ def to_openpose(
 
 
 def estimate(video: pathlib.Path, name: str, track: Tracker) -> dict[str, Any]:
-  """The pose in every frame of a video, as one entry of a pyskl pickle.
+  """Estimates the pose in every frame of a video, as one entry of a pyskl pickle.
 
   Args:
     video: path of the video.
     name: of the clip.
-    track: finds the landmarks of a frame, called for one after the other.
+    track: finds the landmarks of a frame; called for all frames in order.
 
   Raises:
     VideoError: the video cannot be decoded to its end.
@@ -148,11 +148,11 @@ def estimate(video: pathlib.Path, name: str, track: Tracker) -> dict[str, Any]:
 
 
 def name_videos(path: pathlib.Path) -> dict[str, pathlib.Path]:
-  """The videos at a path by the names of their clips: paths within the folder, without suffixes.
+  """The videos at a path, by clip name: their paths within the folder, without suffixes.
 
   Raises:
     FileNotFoundError: there is no video.
-    ValueError: two videos differ only in their folder or suffix; poses are found by the rest.
+    ValueError: two videos differ only in folder or suffix, which do not identify poses.
   """
   videos = find_videos(path)
   by_stem: dict[str, pathlib.Path] = {}
@@ -169,10 +169,10 @@ def name_videos(path: pathlib.Path) -> dict[str, pathlib.Path]:
 
 @contextlib.contextmanager
 def open_tracker() -> Iterator[Tracker]:
-  """Opens MediaPipe's Holistic, which follows one person from frame to frame of one video."""
-  import mediapipe  # not at the top: tests do without it
+  """Opens MediaPipe's Holistic, which tracks one person across the frames of one video."""
+  import mediapipe  # not at the top: tests run without it
 
-  # Smoothing over time would wear down the small movements that all this is about.
+  # Temporal smoothing would attenuate micro-actions.
   with mediapipe.solutions.holistic.Holistic(smooth_landmarks=False) as holistic:
 
     def track(frame: Frame) -> Landmarks:
@@ -194,7 +194,7 @@ def _to_array(found: Any, *fields: str) -> np.ndarray | None:
 
 @contextlib.contextmanager
 def _mute_native_code() -> Iterator[None]:
-  """MediaPipe logs several lines per video from C++, at no level that could be turned off."""
+  """MediaPipe logs several lines per video from C++, which cannot be turned off."""
   descriptor, python_stderr = sys.__stderr__.fileno(), sys.stderr
   own = os.dup(descriptor)
   with open(own, "w", buffering=1) as sys.stderr, open(os.devnull, "wb") as nowhere:
@@ -210,14 +210,14 @@ def extract(
   videos: dict[str, pathlib.Path],
   new_tracker: Callable[[], contextlib.AbstractContextManager[Tracker]],
 ) -> tuple[list[dict[str, Any]], list[str]]:
-  """Estimates the poses in many videos, and says on standard error where there were none.
+  """Estimates the poses in many videos, and reports frames without a person on standard error.
 
   Args:
-    videos: by the names of their clips.
-    new_tracker: opens what finds the landmarks, as `open_tracker` does; one for each video.
+    videos: by clip name.
+    new_tracker: opens a tracker, like `open_tracker`; called for each video.
 
   Returns:
-    The entries of the readable videos, and what is wrong with the others.
+    The entries of the readable videos, and the errors of the others.
   """
   entries, unreadable = [], []
   for name, video in tqdm.tqdm(videos.items(), unit="video", disable=None):
@@ -242,7 +242,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     prog="pcan extract_pose",
     description="Estimates body and hands of one person in every frame of a video, or of all "
     "videos in a folder, with MediaPipe, and writes them as OpenPose's 28 keypoints. Exits with 1 "
-    "if a video is unreadable; the others are written nevertheless.",
+    "if a video is unreadable; the poses of the others are still written.",
   )
   parser.add_argument("videos", type=pathlib.Path, help="a video or a folder of videos")
   parser.add_argument("--out", type=pathlib.Path, required=True, help="pickle to write, *.pkl")

@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import app, flags
 
-from pcan_jax import cpu, hosts
+from pcan_jax import cpu, devices, hosts
 from pcan_jax.console import define_config_flag, quiet_libraries, run_with_flags
 
 COMMANDS = {
@@ -260,15 +260,17 @@ def _keep_compiled_programs() -> None:
 
 def _suit_cpu() -> None:
   """Starts the program again with `pcan_jax.cpu.settings`, unless there is an accelerator."""
-  settings = cpu.settings(os.environ)
-  if not settings:
-    return
   if FLAGS.multi_host:
-    only_cpu = cpu.is_certain(os.environ)  # JAX must not look for devices before it knows all hosts
+    # JAX must not look for devices before it knows all hosts.
+    backend, missing = "cpu" if cpu.is_certain(os.environ) else "", ""
   else:
-    import jax
-
-    only_cpu = jax.default_backend() == "cpu"
-  if only_cpu:
+    try:
+      backend, missing = devices.start_jax()
+    except ValueError as error:
+      sys.exit(f"error: {error}")
+  settings = cpu.settings(os.environ)
+  if backend == "cpu" and settings:
     os.environ.update(settings)
     os.execv(sys.executable, sys.orig_argv)
+  if missing:
+    logging.getLogger("pcan_jax").warning(missing)

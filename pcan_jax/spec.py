@@ -4,6 +4,7 @@ Training, evaluation, prediction, export and the benchmarks all take the network
 predict function from here, so that they cannot differ.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -20,6 +21,7 @@ from pcan_jax.inputs import Augmentation, Preprocessing, preprocess
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
 from pcan_jax.method.rectification import rectify
+from pcan_jax.network import forms
 from pcan_jax.network.pcan import PCAN, Outputs, build_model
 
 PyTree = Any
@@ -39,6 +41,7 @@ class ModelSpec:
     tree: the labels.
     layout: the keypoints.
     stored_size: side in pixels of the stored frames.
+    platform: what programs are compiled for, as JAX names it; None is the backend in use.
 
   Raises:
     ValueError: a value of the config is invalid; the message names the field.
@@ -48,11 +51,13 @@ class ModelSpec:
   tree: LabelTree
   layout: KeypointLayout
   stored_size: int
+  platform: str | None = None
 
   @functools.cached_property
   def model(self) -> PCAN:
     """The network."""
-    return build_model(self.config.model, self.tree)
+    platform = self.platform or jax.default_backend()
+    return build_model(self.config.model, self.tree, forms.for_platform(platform))
 
   @functools.cached_property
   def train_preprocessing(self) -> Preprocessing:
@@ -64,6 +69,19 @@ class ModelSpec:
   def test_preprocessing(self) -> Preprocessing:
     """Of evaluation and prediction."""
     return self._preprocessing(self.config.input.test_size, None)
+
+  def matmul_precision(self) -> contextlib.AbstractContextManager[Any]:
+    """In which products are computed with the config's precision; for tracing.
+
+    Without it, a GPU rounds the factors of float32 products to TF32 (10 bits), a TPU to bfloat16
+    (7 bits). Losses, statistics and keypoints ask for more where they need it.
+    """
+    precision = self.config.model.get("matmul_precision", "default")  # missing in older checkpoints
+    if precision not in ("default", "high", "highest"):
+      raise ValueError(
+        f"model.matmul_precision must be default, high or highest, not {precision!r}"
+      )
+    return jax.default_matmul_precision(precision)
 
   def _preprocessing(self, size: int, augmentation: Augmentation | None) -> Preprocessing:
     config = self.config.input
@@ -79,6 +97,7 @@ class ModelSpec:
       sigma=config.sigma,
       heatmaps=config.get("heatmaps", "joints"),  # missing in older checkpoints
       augmentation=augmentation,
+      dtype=self.config.model.dtype,
     )
 
   def frame_sampling(self, num_clips: int | None) -> FrameSampling:
@@ -142,7 +161,8 @@ class ModelSpec:
     num_clips = next(iter(batch.values())).shape[1]
     flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in batch.items()}
     inputs = preprocess(flat, self.test_preprocessing)
-    outputs = self.model.apply(variables, inputs, train=False)
+    with self.matmul_precision():
+      outputs = self.model.apply(variables, inputs, train=False)
     gamma = self.config.eval.gamma
     for stream, levels in outputs.items():
       if self.model.has_prototypes:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pcan_jax.network import conv, cpu_gradients
+from pcan_jax.network.pool import max_pool_spatial
 
 # Kernels of a SlowOnly network, with their strides; the last stays a 3D convolution.
 KERNELS = [
@@ -139,7 +140,7 @@ def test_max_pool_and_its_gradient_with_ties(stride):
     return y, vjp(normal(*y.shape, seed=1))[0]
 
   wanted, wanted_gradient = value_and_gradient(windowed)
-  found, gradient = value_and_gradient(lambda x: conv.max_pool_spatial(x, stride))
+  found, gradient = value_and_gradient(lambda x: max_pool_spatial(x, stride))
   np.testing.assert_array_equal(found, wanted)
   np.testing.assert_allclose(gradient, wanted_gradient, atol=1e-5)
 

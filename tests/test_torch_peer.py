@@ -14,7 +14,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="measuring against PyTorch needs pcan_jax[bench]")
 
 from benchmarks import torch_peer, workload  # noqa: E402
-from benchmarks.torch_pcan import losses, network, preprocess, steps  # noqa: E402
+from benchmarks.torch_pcan import (  # noqa: E402
+  losses,
+  network,
+  preprocess,
+  steps,
+)
+from benchmarks.torch_pcan import peer as timed_peer  # noqa: E402
 from benchmarks.torch_pcan.steps import Form  # noqa: E402
 from pcan_jax import heatmaps  # noqa: E402
 from pcan_jax import inputs as our_preprocess  # noqa: E402
@@ -45,7 +51,14 @@ SIZES = Preprocessing(
   augmentation=None,
 )
 FORMS = pytest.mark.parametrize(
-  "form", [Form(channels_last=False), Form()], ids=["plain", "channels_last"]
+  "form",
+  [
+    Form(),
+    Form(layout="channels-last volumes"),
+    Form(layout="frames"),
+    Form(layout="frames", products=True, channels=8),
+  ],
+  ids=["volumes", "channels_last", "frames", "products"],
 )
 FAST_COMPILATION = {"xla_backend_optimization_level": 0}
 
@@ -113,7 +126,7 @@ def toy(toy_file):
 @pytest.fixture(scope="module")
 def peer(toy):
   spec = ModelSpec(toy, workload.TREE, workload.LAYOUT, SIZES.stored_size)
-  return torch_peer.Peer(spec, CPU)
+  return timed_peer.Peer(spec, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +221,7 @@ def test_pathways_match_reference(stream, config):
   inputs = parity_forward.draw_inputs(7, 2, 224, keypoints=17)
   inputs = np.array(inputs[{"rgb": "rgb", "pose": "heatmaps"}[stream]])
   with torch.inference_mode():
-    features = pathway(torch.from_numpy(inputs).permute(0, 4, 1, 2, 3)).mean((2, 3, 4))
+    features = pathway(torch.from_numpy(inputs).permute(0, 4, 1, 2, 3), 2).mean((2, 3, 4))
   wanted = load("slowonly_forward.npz")[f"{stream}_only"]
   np.testing.assert_allclose(features, wanted, rtol=0, atol=1e-4)
 
@@ -235,15 +248,14 @@ def test_preprocessing_is_ours(flipped):
   batch = draw_batch(num_clips=2, side=SIZES.stored_size, persons=2)
   # The first crop is enlarged along x and shrunk along y, the second enlarged.
   box = np.array([[0.1, 0, 0.7, 1], [0.25, 0.5, 0.75, 1]], np.float32)
-  found = preprocess.preprocess(
+  found = preprocess.Preprocess(SIZES)(
     {name: torch.from_numpy(x) for name, x in batch.items()},
-    SIZES,
     torch.from_numpy(box),
     torch.full((2,), flipped),
   )
   wanted = our_inputs(batch, box * SIZES.stored_size, flipped)
   for theirs, ours in zip(found, wanted):
-    np.testing.assert_allclose(theirs.permute(0, 2, 3, 4, 1), ours, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-4)
 
 
 def test_crops_and_flips_are_drawn_as_configured():
@@ -339,7 +351,7 @@ def test_command_prints_figures(toy_file):
   )
   assert process.returncode == 0, process.stderr
   *table, last = process.stdout.splitlines()
-  assert len(table) == 2 + 2 * 3
+  assert len(table) == 2 + 2 * 4
   found = json.loads(last)
   for kind in ("training", "evaluation"):
     for name, figures in found[kind].items():
@@ -362,3 +374,60 @@ def test_command_refuses_numbers_that_cannot_be(flag, capsys):
   with pytest.raises(SystemExit):
     torch_peer.main([flag, "0"])
   assert f"{flag} must be 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", workload.KINDS)
+def test_pytorch_is_timed_alone(kind, toy):
+  found = timed_peer.time_peer(toy, kind, BATCH, "frames", seconds=0.05)
+  assert found["form"] == "frames"
+  assert 0 < found["least_ms"] <= found["ms"]
+  assert found["clips_per_second"] == pytest.approx(1000 * BATCH / found["ms"])
+  assert found["first_call_seconds"] > 0 and found["steps"] >= 1
+  assert found["peak_bytes"] is None, "there is no GPU"
+
+
+def test_forms_follow_type_and_device():
+  on_gpu = timed_peer.find_form("frames-compiled", "bfloat16", torch.device("cuda"))
+  assert on_gpu == Form(torch.bfloat16, "frames", channels=8, compiled="default")
+  assert timed_peer.find_form("frames", "float32", CPU) == Form(layout="frames")
+  with pytest.raises(ValueError, match="no form 'jit' of PyTorch; there are eager, channels-last"):
+    timed_peer.find_form("jit", "float32", CPU)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # of its own
+def test_compilation_has_one_graph(peer, trained):
+  """What breaks a graph would cost compiled forms launches and copies."""
+  before, _, _, batch = trained
+  graphs = []
+
+  def keep(graph, inputs):
+    graphs.append(graph)
+    return graph
+
+  torch._dynamo.reset()
+  form = Form(layout="frames", compiled="default")
+  net = peer.torch_network(before)
+  with pytest.MonkeyPatch.context() as patch:
+    compile_with = functools.partial(torch.compile, backend=keep, fullgraph=True)
+    patch.setattr(Form, "compile", lambda self, function: compile_with(function))
+    step = steps.train_step(
+      net,
+      steps.sgd(net, peer.spec.config.optimizer, BATCH),
+      peer.parents,
+      peer.loss_config,
+      peer.spec.train_preprocessing,
+      form,
+    )
+    for _ in range(2):
+      step(peer.batch(batch))
+  assert len(graphs) == 1
+
+
+def test_processes_are_started_with_settings(monkeypatch):
+  monkeypatch.setenv("KEPT", "before")
+  monkeypatch.delenv("NEW", raising=False)
+  with torch_peer.starting_with({"KEPT": "during", "NEW": "during"}):
+    command = [sys.executable, "-c", "import os; print(os.environ['KEPT'], os.environ['NEW'])"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+  assert printed.split() == ["during", "during"]
+  assert os.environ["KEPT"] == "before" and "NEW" not in os.environ

@@ -1,4 +1,4 @@
-"""Turns one clip of a source directory into the record that is stored."""
+"""Converts one clip of a source directory to the record that is stored."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ MAX_RECORD_BYTES = 1 << 30
 
 
 def encode_clip(clip: ClipSource, encoding: Encoding) -> dict[str, Any]:
-  """Crops the frames of a clip to the persons in it, resizes them, and moves the keypoints along.
+  """Crops the frames of a clip to its persons, resizes them and transforms the keypoints to match.
 
   Args:
     clip: the clip.
@@ -23,10 +23,10 @@ def encode_clip(clip: ClipSource, encoding: Encoding) -> dict[str, Any]:
 
   Returns:
     The fields of `pcan_jax.feed.records.features`, with `frames` a list of JPEG files as bytes, and
-    `trimmed`, whether the video or the poses lost a frame at the end.
+    `trimmed`: whether the last frame of the video or of the poses was dropped.
 
   Raises:
-    FileNotFoundError: the video is gone.
+    FileNotFoundError: the video no longer exists.
     ValueError: the video is damaged or does not fit the poses; the message names the file.
   """
   frames, fps = decode_video(clip.video)
@@ -44,7 +44,7 @@ def encode_clip(clip: ClipSource, encoding: Encoding) -> dict[str, Any]:
     images.append(encode_frame(frame, box, encoding))
     stored_bytes += len(images[-1])
     if stored_bytes > MAX_RECORD_BYTES:
-      raise ValueError(f"{clip.video}: too long to be one record; cut it into shorter clips")
+      raise ValueError(f"{clip.video}: too long for one record; cut it into shorter clips")
   if abs(count - clip.num_frames) > FRAME_COUNT_TOLERANCE:
     more = "or more " if count > clip.num_frames else ""
     raise ValueError(

@@ -1,4 +1,4 @@
-"""The pose of one clip as a file has it, and what must be true of its arrays."""
+"""The pose of one clip as stored in a file, and the validation of its arrays."""
 
 import dataclasses
 from typing import Any
@@ -8,19 +8,19 @@ import numpy as np
 from pcan_jax.keypoints import KeypointLayout
 
 FRAME_COUNT_TOLERANCE = 1
-"""Frames by which video and poses may differ; the longer one is cut at its end."""
+"""Number of frames by which video and poses may differ; the longer one is cut at its end."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-  """The pose of one clip as a file has it.
+  """The pose of one clip as stored in a file.
 
   Attributes:
-    keypoints: [M, T, V, 2], (x, y) in pixels, if all is well with the file.
-    scores: [M, T, V].
-    img_shape: (h, w) in pixels for which the pose was made, if the file says so.
-    where: names the file and the clip in errors.
-    names: what the file calls keypoints and scores.
+    keypoints: [M, T, V, 2], (x, y) in pixels; `check` confirms it.
+    scores: [M, T, V]; `check` confirms it.
+    img_shape: (h, w) in pixels of the frames used for pose estimation, if the file says so.
+    where: file and clip, for error messages.
+    names: names of keypoints and scores in the file.
   """
 
   keypoints: Any
@@ -30,10 +30,10 @@ class Pose:
   names: tuple[str, str] = ("keypoints", "scores")
 
   def check(self, layout: KeypointLayout) -> None:
-    """Checks that both are arrays as described, of finite numbers.
+    """Checks that both are arrays of finite numbers with the documented shapes.
 
     Raises:
-      ValueError: they are not, or have not the keypoints of the layout.
+      ValueError: they are not, or do not have the keypoints of the layout.
     """
     arrays = dict(zip(self.names, (self.keypoints, self.scores)))
     for name, array in arrays.items():
@@ -58,5 +58,5 @@ class Pose:
         frame = np.argwhere(~finite)[0][1]
         raise ValueError(
           f"{self.where}: {name!r} holds NaN or infinity in frame {frame}; write 0 with score 0 "
-          "for what was not found"
+          "for keypoints that were not detected"
         )

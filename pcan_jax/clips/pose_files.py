@@ -1,18 +1,18 @@
-"""Reads the poses of clips from whatever a pose estimator has written.
+"""Reads the poses of clips from the files of common pose estimators.
 
     open_poses("poses.pkl", layout).read("clip1", num_frames=60, size=(480, 640))
 
 Accepted are
 
-    FILE.pkl    a pickle as pyskl has it (`pcan_jax.clips.pyskl`)
+    FILE.pkl    a pickle in the format of pyskl (`pcan_jax.clips.pyskl`)
     FILE.npz    arrays `CLIP/keypoints` [M, T, V, 2] and `CLIP/scores` [M, T, V] for every clip, or
-                `keypoints` and `scores` of the one clip that has the name of the file
+                `keypoints` and `scores` of a single clip, whose id is the name of the file
     FILE.json   COCO annotations or results, one per person and frame (`pcan_jax.clips.pose_json`)
-    FOLDER      OpenPose's output, one JSON file per frame (`pcan_jax.clips.pose_json`), in a folder
-                per clip, or in one folder for all
+    FOLDER      OpenPose's output, one JSON file per frame (`pcan_jax.clips.pose_json`), in one
+                folder per clip or in one folder for all
 
-M persons, T frames, V keypoints, (x, y) in pixels of the video. The keypoints of pickles and arrays
-are in the order of the layout; those of JSON files are chosen by the names of the joints.
+M persons, T frames, V keypoints, (x, y) in pixels of the video. Keypoints in pickles and arrays are
+in the order of the layout; those in JSON files are selected by joint name.
 """
 
 import collections
@@ -37,7 +37,7 @@ from pcan_jax.clips.pyskl import PysklFile
 from pcan_jax.keypoints import KeypointLayout
 
 MAX_ARRAY_BYTES = 1 << 29
-"""Of one array in an .npz file, unpacked: hours of video."""
+"""Limit for one unpacked array of an .npz file; enough for hours of video."""
 
 _SHOWN_CLIPS = 5
 
@@ -48,21 +48,21 @@ class _Source(Protocol):
 
   @property
   def clip_ids(self) -> Collection[str]:
-    """Clips that it has poses of."""
+    """Ids of its clips."""
 
   def pose(self, clip_id: str, num_frames: int) -> Pose:
-    """The pose of one of them; its arrays may still be wrong."""
+    """The pose of one clip; its arrays are not checked."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PoseFiles:
-  """The poses of some clips, read one clip at a time.
+  """Poses of clips, read one clip at a time.
 
   Attributes:
     path: of the file or folder.
     layout: of the keypoints that `read` returns.
-    frames_without_person: for every clip read so far, the frames in which nobody was found, those
-      that the files do not mention among them.
+    frames_without_person: for every clip read so far, the number of frames without a detected
+      person, including frames missing from the files.
   """
 
   path: pathlib.Path
@@ -72,7 +72,7 @@ class PoseFiles:
 
   @property
   def clip_ids(self) -> list[str]:
-    """The clips that there are poses of, in alphabetical order."""
+    """Ids of the clips that have poses, sorted."""
     return sorted(self._source.clip_ids)
 
   def read(
@@ -86,8 +86,8 @@ class PoseFiles:
       size: (h, w) of the video in pixels.
 
     Returns:
-      Keypoints, (x, y) in pixels of the video, and their scores. At least one person; frames in
-      which nobody was found have only zeros. One frame too many is cut, one too few added empty.
+      Keypoints, (x, y) in pixels of the video, and their scores, of at least one person. Frames in
+      which nobody was detected are all zeros. A surplus frame is cut, a missing one is added empty.
 
     Raises:
       FileNotFoundError: there is no pose of this clip.
@@ -114,15 +114,15 @@ class PoseFiles:
 
 
 def open_poses(path: str | os.PathLike[str], layout: KeypointLayout) -> PoseFiles:
-  """Opens poses of any accepted kind; which one it is shows by the suffix.
+  """Opens poses of any accepted format, which is determined by the suffix.
 
   Args:
-    path: a file `.pkl`, `.npz` or `.json`, or a folder that OpenPose wrote.
-    layout: what the keypoints shall be.
+    path: a file `.pkl`, `.npz` or `.json`, or a folder written by OpenPose.
+    layout: of the keypoints to return.
 
   Raises:
     FileNotFoundError: there is nothing at `path`.
-    ValueError: it is of no accepted kind, damaged, or lacks joints of the layout.
+    ValueError: the format is not accepted, or a file is damaged or lacks joints of the layout.
   """
   path = pathlib.Path(path)
   if not path.exists():
@@ -147,7 +147,7 @@ def open_poses(path: str | os.PathLike[str], layout: KeypointLayout) -> PoseFile
 
 
 class _Arrays:
-  """An .npz file: a zip archive of arrays, which could unpack to any size."""
+  """An .npz file: a zip archive of arrays, whose unpacked size is limited here."""
 
   def __init__(self, path: pathlib.Path) -> None:
     self._path = path
@@ -186,7 +186,7 @@ class _Arrays:
         info = archive.getinfo(name)
         if info.file_size > MAX_ARRAY_BYTES:
           raise ValueError(f"it unpacks to {info.file_size >> 20} MiB")
-        # Others are not NumPy's, and some need gigabytes to unpack a few bytes.
+        # NumPy writes no others, and some need gigabytes to unpack a few bytes.
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
           raise ValueError("it is compressed in another way than NumPy's")
         content = io.BytesIO(archive.read(info))
@@ -200,7 +200,7 @@ class _Arrays:
     return array
 
 
-# What `zipfile` and NumPy's reader of headers raise, as fuzzing shows.
+# Exceptions of `zipfile` and NumPy's header reader, found by fuzzing.
 _ZIP_ERRORS = (
   ValueError, OSError, EOFError, RuntimeError, KeyError, IndexError, TypeError, OverflowError,
   MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
@@ -212,7 +212,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _check_fit(pose: Pose, num_frames: int, size: tuple[int, int]) -> None:
-  """Poses of another video, or of another size of it, show by their numbers."""
+  """Rejects poses of another video or of another frame size."""
   keypoints, where = pose.keypoints.astype(np.float32), pose.where
   if abs(keypoints.shape[1] - num_frames) > FRAME_COUNT_TOLERANCE:
     raise ValueError(
@@ -229,7 +229,7 @@ def _check_fit(pose: Pose, num_frames: int, size: tuple[int, int]) -> None:
       f"{where}: all coordinates lie between -1 and 1; they must be pixels of the video"
     )
   limit = MAX_BOX_TO_FRAME * max(size)
-  # The first keeps the numbers of the second finite.
+  # The first test keeps the arithmetic of the second one finite.
   is_far = np.abs(keypoints).max(initial=0) > 2 * limit
   x0, y0, x1, y1 = (0, 0, 0, 0) if is_far else person_box(keypoints, size)
   if is_far or max(x1 - x0, y1 - y0) > limit:
@@ -240,7 +240,7 @@ def _check_fit(pose: Pose, num_frames: int, size: tuple[int, int]) -> None:
 
 
 def _with_frames(array: np.ndarray, num_frames: int) -> Float32[np.ndarray, "..."]:
-  """At least one person, and exactly so many frames: cut, or added with zeros at their end."""
+  """Cuts or zero-pads the end to `num_frames`, and adds a person if there is none."""
   padding = [(0, 0)] * array.ndim
   padding[:2] = (0, not len(array)), (0, max(num_frames - array.shape[1], 0))
   return np.pad(array[:, :num_frames].astype(np.float32), padding)

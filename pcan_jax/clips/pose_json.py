@@ -1,8 +1,8 @@
 """Poses in JSON files, one record per person and frame: OpenPose's folders and COCO's files.
 
-Joints are chosen by name. Where the estimator has no neck it is the middle of the shoulders, as
-OpenPose itself defines it. Any other joint of the layout that the estimator does not have is an
-error, for a network would be shown a skeleton that it was not trained on.
+Joints are selected by name. If the estimator has no neck, it is computed as the midpoint of the
+shoulders, which is OpenPose's definition. Any other joint of the layout that the estimator lacks is
+an error, because the network was not trained on such a skeleton.
 """
 
 import collections
@@ -20,10 +20,10 @@ from pcan_jax.clips.pose import FRAME_COUNT_TOLERANCE, Pose
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout
 
 MAX_PERSONS = 64
-"""In one frame."""
+"""Limit for one frame."""
 
 MAX_FILE_BYTES = 1 << 28
-"""JSON takes up to twenty times its size in memory."""
+"""Parsed JSON takes up to twenty times this size in memory."""
 
 _MAX_NUMBER = 1e9
 
@@ -43,7 +43,7 @@ _COCO_17 = list(LAYOUTS["coco-17"].joints)
 
 
 def _hand(side: str) -> list[str]:
-  """OpenPose's and COCO's 21 joints of a hand: its root, then four per finger up to the tip."""
+  """OpenPose's and COCO's 21 hand joints: the root, then four per finger up to the tip."""
   names = [f"{side}_hand_{index}" for index in range(_HAND_JOINTS)]
   for finger, name in enumerate(_FINGERS, start=1):
     names[4 * finger] = f"{side}_{name}_tip"
@@ -61,17 +61,17 @@ _COCO_133 = [
 
 
 class OpenPoseFolder:
-  """What OpenPose writes with `--write_json`: `NAME_000000000012_keypoints.json` for frame 12.
+  """Output of OpenPose's `--write_json`: `NAME_000000000012_keypoints.json` for frame 12.
 
-  The files of a clip lie in a folder that has the clip's id as its name, or those of all clips in
-  one folder, and then NAME is the clip's id.
+  The files of a clip are in a folder named after the clip's id, or the files of all clips are in
+  one folder and NAME is the clip's id.
 
   Args:
     path: of the folder.
-    layout: what the keypoints shall be.
+    layout: of the keypoints to return.
 
   Raises:
-    ValueError: there is no such file in the folder, or the layout has joints that OpenPose lacks.
+    ValueError: the folder has no such file, or the layout has joints that OpenPose lacks.
   """
 
   def __init__(self, path: pathlib.Path, layout: KeypointLayout) -> None:
@@ -144,23 +144,23 @@ def _read_openpose_frame(path: pathlib.Path, layout: KeypointLayout) -> Persons:
 
 
 class CocoFile:
-  """COCO annotations, or the list of results that detectors write for COCO, of video frames.
+  """COCO annotations of video frames, or the list of results that detectors write for COCO.
 
   An annotation has `keypoints` (x, y, v for every joint) and `image_id`: the id of one of `images`,
-  or the name of a file by itself, as AlphaPose writes it. The name of the file says which frame it
-  is: `CLIP/12.jpg`, `CLIP/anything_12.jpg`, `CLIP_12.jpg`, or `12.jpg` where the JSON file has the
-  name of the only clip. v is a score, 1 at most, or one of COCO's flags 0, 1, 2, where 0 is
-  not labelled and the others count as 1.
+  or a file name, as AlphaPose writes it. The file name identifies the frame: `CLIP/12.jpg`,
+  `CLIP/anything_12.jpg`, `CLIP_12.jpg`, or `12.jpg` if the JSON file is named after its only clip.
+  v is a score of at most 1, or one of COCO's flags 0, 1, 2, where 0 is not labelled and the others
+  count as 1.
 
-  The joints are those that `categories` names, else the layout's if their number is the same, else
-  COCO's 17 or COCO-WholeBody's 133.
+  The joints are those listed in `categories`, or else the layout's if their number is the same, or
+  else COCO's 17 or COCO-WholeBody's 133.
 
   Args:
     path: of the file.
-    layout: what the keypoints shall be.
+    layout: of the keypoints to return.
 
   Raises:
-    ValueError: the file is damaged or of another kind, or lacks joints of the layout.
+    ValueError: the file is damaged or of another format, or lacks joints of the layout.
   """
 
   def __init__(self, path: pathlib.Path, layout: KeypointLayout) -> None:
@@ -175,7 +175,7 @@ class CocoFile:
         "or an object with one under 'annotations'"
       )
     self._named_joints = _category_joints(content, path) if is_table else None
-    # An annotation before the persons of its frame are counted: (index, annotation).
+    # Annotations with their indices, by clip and frame.
     self._frames: dict[str, dict[int, list[tuple[int, Mapping[str, Any]]]]] = {}
     self._sizes: dict[str, set[tuple[int, int]]] = collections.defaultdict(set)
     self._places: dict[Any, tuple[str, int]] = {}
@@ -223,7 +223,7 @@ class CocoFile:
     clip_id, number = self._place(name, where)
     frames = self._frames.setdefault(clip_id, {})
     if image_id in self._places or number in frames:
-      raise ValueError(f"{where}, {name[:80]!r}: its id, or this frame of its clip, came before")
+      raise ValueError(f"{where}, {name[:80]!r}: its id, or this frame of its clip, occurs twice")
     frames[number] = []
     self._places[image_id] = clip_id, number
     height, width = image.get("height"), image.get("width")
@@ -231,7 +231,7 @@ class CocoFile:
       self._sizes[clip_id].add((height, width))
 
   def _place(self, name: str, where: str) -> tuple[str, int]:
-    """The clip and the frame number that the name of a file stands for."""
+    """The clip and the frame number encoded in a file name."""
     *folders, file = name.replace("\\", "/").split("/")
     prefix, number = _split_number(file.rpartition(".")[0] or file)
     if number is None:
@@ -271,7 +271,7 @@ def _images(content: Mapping[str, Any], path: pathlib.Path) -> list[Mapping[str,
 
 
 def _category_joints(content: Mapping[str, Any], path: pathlib.Path) -> list[str] | None:
-  """The joints that the first category with keypoints names, if there is one."""
+  """The joints listed in the first category with keypoints, if there is one."""
   categories = content.get("categories", [])
   if not isinstance(categories, list) or not all(isinstance(c, dict) for c in categories):
     raise ValueError(f"{path}: 'categories' is not a list of objects")
@@ -291,15 +291,15 @@ def _split_number(name: str) -> tuple[str, int | None]:
 
 
 def _first_frame(numbers: Collection[int], num_frames: int, where: str) -> int:
-  """The number, 0 or 1, with which the frames of a clip begin."""
+  """The number of the first frame of a clip, 0 or 1."""
   if not numbers or min(numbers) == 0:
     return 0
   if max(numbers) == num_frames:
     return 1
   raise ValueError(
     f"{where}: the frame numbers run from {min(numbers)} to {max(numbers)}, and its video has "
-    f"{num_frames} frames: neither 0 nor {num_frames} is there, so that it cannot be told "
-    "whether they count from 0 or 1. Estimate the poses of this video again, or list every frame"
+    f"{num_frames} frames: neither 0 nor {num_frames} occurs, so it is not clear whether "
+    "they count from 0 or 1. Estimate the poses of this video again, or list every frame"
   )
 
 
@@ -310,7 +310,7 @@ def _link(
   img_shape: tuple[int, int] | None,
   where: str,
 ) -> Pose:
-  """Persons by frame as one array."""
+  """Links the persons of all frames into one array."""
   if max(frames, default=0) >= num_frames + FRAME_COUNT_TOLERANCE:
     raise ValueError(
       f"{where} has a pose for frame {max(frames)}, but its video has {num_frames} frames, "
@@ -324,7 +324,7 @@ def _link(
 def _choose(
   points: Persons, joints: Sequence[str], layout: KeypointLayout, where: str, hint: str = ""
 ) -> Persons:
-  """The joints of the layout, in its order."""
+  """Selects the joints of the layout, in its order."""
   if "neck" in layout.joints and "neck" not in joints:
     points, joints = _with_neck(points, joints)
   return points[:, _indices(joints, layout, where, hint)]
@@ -362,12 +362,12 @@ def _read_json(path: pathlib.Path) -> Any:
 
 
 def _triples(values: Any, where: str) -> Float[np.ndarray, "n 3"]:
-  """A flat list x, y, score, x, y, score and so on."""
+  """Parses a flat list x, y, score, x, y, score and so on."""
   if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
     raise ValueError(f"{where} is missing, or not a list of numbers")
   if len(values) % 3:
     raise ValueError(f"{where} has {len(values)} numbers, not x, y, score for every keypoint")
-  # Integers of JSON have no bounds.
+  # JSON integers are unbounded.
   if not all(-_MAX_NUMBER < value < _MAX_NUMBER for value in values):
-    raise ValueError(f"{where} holds NaN, infinity, or a number that is no pixel")
+    raise ValueError(f"{where} holds NaN, infinity, or a number too large for a pixel")
   return np.array(values, np.float64).reshape(-1, 3)

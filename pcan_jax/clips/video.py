@@ -8,7 +8,7 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
-# Some formats, playlists above all, make the decoder open other files and network addresses.
+# Some formats, such as playlists, make the decoder open other files and network addresses.
 _CONTAINERS = {
   "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
   "protocol_whitelist": "file",
@@ -24,18 +24,18 @@ class VideoError(ValueError):
 def decode_video(path: str | os.PathLike[str]) -> tuple[Iterator[Frame], float]:
   """Decodes the first video stream of a file, one frame at a time.
 
-  Frames stand upright: a rotation that the file asks of its player is applied.
+  Frames are upright: the rotation in the file's metadata is applied.
 
   Args:
     path: of the video.
 
   Returns:
     The frames, RGB [h, w, 3] of one size, and the average number of frames per second. The
-    iterator raises `VideoError` where the video turns out to be damaged or to have no frame.
+    iterator raises `VideoError` if the video is damaged or has no frames.
 
   Raises:
     FileNotFoundError: there is no such file.
-    VideoError: it is not a video, or has no video stream.
+    VideoError: the file is not a video, or has no video stream.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -66,7 +66,7 @@ def _frames(path: pathlib.Path) -> Iterator[Frame]:
   size = None
   with _open(path) as container:
     stream = container.streams.video[0]
-    # Clips are decoded in parallel, one process each.
+    # One thread: clips are decoded in parallel processes.
     stream.codec_context.thread_count = 1
     try:
       for index, frame in enumerate(container.decode(stream)):

@@ -1,4 +1,4 @@
-"""Files that are taken for videos, and the names of the clips in them."""
+"""Finds video files, and derives clip ids from their names."""
 
 import os
 import pathlib
@@ -7,12 +7,12 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
 
 
 def clip_id(path: pathlib.PurePath) -> str:
-  """The name under which poses of a video are kept: that of the file without its suffix."""
+  """The id of the clip in a video: the name of the file without its suffix."""
   return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
 
 
 def find_videos(path: str | os.PathLike[str]) -> list[pathlib.Path]:
-  """A video, or all videos in a folder and the folders below it, in the order of their paths.
+  """The video at a path, or all videos in a folder and its subfolders, sorted by path.
 
   Raises:
     FileNotFoundError: there is nothing at `path`, or no video in the folder.

@@ -1,4 +1,4 @@
-"""A video with the poses of the persons in it, and the windows of time that it is cut into."""
+"""Videos with the poses of their persons, and the time windows they are cut into."""
 
 import dataclasses
 import os
@@ -14,11 +14,11 @@ from pcan_jax.clips.video_files import clip_id
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-  """A stretch of a video.
+  """A time window of a video.
 
   Attributes:
     first: index of its first frame.
-    stop: index of the frame behind its last one.
+    stop: index of the frame after its last one.
     fps: frames per second of the video.
   """
 
@@ -37,7 +37,7 @@ class Window:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Video:
-  """A video that can be read to its end.
+  """A readable video.
 
   Attributes:
     path: of the file.
@@ -57,17 +57,16 @@ class Video:
 
   @classmethod
   def open(cls, path: str | os.PathLike[str], poses: PoseFiles | None = None) -> "Video":
-    """Reads a video once, to count its frames, and its poses.
+    """Reads a video once to count its frames, and its poses.
 
-    Containers may be wrong about the number of frames; and a damaged video shows before anything
-    has been said about it.
+    Containers may state a wrong number of frames, and damage is found before any prediction.
 
     Args:
       path: of the video.
-      poses: where its poses are found, under its name without the suffix.
+      poses: its poses, under its name without the suffix.
 
     Raises:
-      FileNotFoundError: the video is gone, or there are no poses of it.
+      FileNotFoundError: the video no longer exists, or it has no poses.
       ValueError: it cannot be decoded, or its poses cannot be read or do not fit; the message names
         the file.
     """
@@ -82,16 +81,16 @@ class Video:
     return cls(path, num_frames, fps, size, keypoints, scores)
 
   def frames(self) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """Decodes it again, one RGB frame at a time."""
+    """Decodes the video again, one RGB frame at a time."""
     return _decode(self.path)[0]
 
   def windows(self, seconds: float | None = None, stride: float | None = None) -> list[Window]:
-    """Cuts the video into windows of equal length, the last one of which ends with the video.
+    """Cuts the video into windows of equal length; the last one ends with the video.
 
     Args:
-      seconds: length of a window; None, or more than the video has, is the whole video.
+      seconds: length of a window; None or longer than the video is the whole video.
       stride: seconds from the start of a window to that of the next; None is half a window, so that
-        what one window cuts in two is whole in another.
+        an action cut by one window is complete in another.
 
     Raises:
       ValueError: a length is not positive.
@@ -107,7 +106,7 @@ class Video:
     return [Window(start, start + length, self.fps) for start in starts]
 
   def has_person(self, window: Window) -> bool:
-    """Whether the poses show somebody in a window."""
+    """Whether a person was detected in a window."""
     return self.scores is not None and bool((self.scores[:, window.first : window.stop] > 0).any())
 
 
@@ -118,7 +117,7 @@ def _decode(path: pathlib.Path) -> tuple[Iterator[UInt8[np.ndarray, "h w 3"]], f
 
 
 def check_window(seconds: float | None, stride: float | None) -> None:
-  """Makes sure that a length and a stride can be used.
+  """Checks a window length and a stride.
 
   Raises:
     ValueError: one of them is not positive, or there is a stride but no length.
