@@ -1,5 +1,6 @@
-"""Decoding videos into RGB frames."""
+"""Decoding videos into RGB frames, with their times and what is wrong with them."""
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
@@ -8,11 +9,17 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
+from pcan_jax.clips.timing import Clock, Times, frame_times
+from pcan_jax.clips.video_files import CONTAINERS, HOW_TO_CONVERT, HOW_TO_JOIN_IMAGES
+
 # Some formats, playlists above all, make the decoder open other files and network addresses.
 _CONTAINERS = {
-  "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
+  "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,asf,mpeg,mpegts,flv,gif",
   "protocol_whitelist": "file",
 }
+
+# Their headers say nothing about the length, and FFmpeg guesses.
+_WITHOUT_LENGTH = ("mpeg", "mpegts")
 
 Frame = UInt8[np.ndarray, "h w 3"]
 
@@ -21,38 +28,106 @@ class VideoError(ValueError):
   """A video cannot be decoded; the message names the file and what is wrong."""
 
 
-def decode_video(path: str | os.PathLike[str]) -> tuple[Iterator[Frame], float]:
-  """Decodes the first video stream of a file, one frame at a time.
+class VideoFrames(Iterator[Frame]):
+  """The frames of one video, one after the other.
 
-  Frames stand upright: a rotation that the file asks of its player is applied.
+  Frames stand upright: a rotation or reflection that the file asks of its player is applied. The
+  iterator raises `VideoError` where the video turns out to be damaged or to have no frame.
+
+  Attributes:
+    path: of the video.
+    damage: once the last frame has been read, what is wrong with the file although it could be
+      decoded: it is shorter than its header says, or the decoder complained.
+  """
+
+  def __init__(self, path: pathlib.Path) -> None:
+    self.path = path
+    self.damage: list[str] = []
+    self._times: Times | None = None
+    self._frames = self._decode()
+
+  def __next__(self) -> Frame:
+    return next(self._frames)
+
+  @property
+  def times(self) -> Times:
+    """When the frames are to be seen, in seconds, see `Times`; after the last has been read."""
+    if self._times is None:
+      raise RuntimeError(f"{self.path}: its frames have not been read to the end")
+    return self._times
+
+  def _decode(self) -> Iterator[Frame]:
+    said: list[str] = []
+    stamps: list[float | None] = []
+    size = None
+    end = 0.0
+    with _open(self.path) as container:
+      stream = container.streams.video[0]
+      # Clips are decoded in parallel, one process each.
+      stream.codec_context.thread_count = 1
+      packets = container.demux()
+      try:
+        while True:
+          with _complaints(said):
+            packet = next(packets, None)
+            decoded = packet.decode() if packet is not None and packet.stream is stream else []
+          if packet is None:
+            break
+          if packet.pts is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+          for frame in decoded:
+            if frame.is_corrupt:
+              raise VideoError(f"{self.path}: the video is damaged at frame {len(stamps)}")
+            image = _upright(frame)
+            if size not in (None, image.shape):
+              raise VideoError(
+                f"{self.path}: the frame size changes from {size[:2]} to {image.shape[:2]}"
+              )
+            size = image.shape
+            stamps.append(frame.time)
+            yield image
+      except (av.FFmpegError, MemoryError) as error:
+        raise VideoError(f"{self.path}: the video is damaged ({_reason(error)})") from error
+      if size is None:
+        raise VideoError(f"{self.path}: the video has no frames")
+      self._times, wrong_times = frame_times(stamps, _clock(stream))
+      missing = _what_is_missing(container, len(stamps), end, self._times)
+    complaints = f"the decoder says {said[0]!r}, {len(said)} times in all" if said else ""
+    self.damage += filter(None, (missing, complaints, wrong_times))
+
+
+def decode_video(path: str | os.PathLike[str]) -> VideoFrames:
+  """Decodes the first video stream of a file, one frame at a time.
 
   Args:
     path: of the video.
 
   Returns:
-    The frames, RGB [h, w, 3] of one size, and the average number of frames per second. The
-    iterator raises `VideoError` where the video turns out to be damaged or to have no frame.
+    The frames, RGB [h, w, 3] of one size.
 
   Raises:
     FileNotFoundError: there is no such file.
     VideoError: it is not a video, or has no video stream.
   """
   path = pathlib.Path(path)
+  if path.is_dir():
+    raise VideoError(
+      f"{path} is a folder, not a video; images are joined by `{HOW_TO_JOIN_IMAGES}`"
+    )
   if not path.is_file():
     raise FileNotFoundError(f"no such video: {path}")
-  with _open(path) as container:
-    stream = container.streams.video[0]
-    rate = stream.average_rate or stream.guessed_rate
-  if not rate:
-    raise VideoError(f"{path}: the video does not say how many frames per second it has")
-  return _frames(path), float(rate)
+  _open(path).close()
+  return VideoFrames(path)
 
 
 def _open(path: pathlib.Path) -> av.container.InputContainer:
   try:
     container = av.open(str(path), options=_CONTAINERS)
   except (av.FFmpegError, ValueError) as error:
-    raise VideoError(f"{path}: not a readable video ({_reason(error)})") from error
+    raise VideoError(
+      f"{path}: not a readable video ({_reason(error)}); damaged, or none of {CONTAINERS}. Others "
+      f"are converted by `{HOW_TO_CONVERT}`"
+    ) from error
   if not container.streams.video:
     container.close()
     raise VideoError(f"{path}: the file has no video stream")
@@ -62,27 +137,50 @@ def _open(path: pathlib.Path) -> av.container.InputContainer:
   return container
 
 
-def _frames(path: pathlib.Path) -> Iterator[Frame]:
-  size = None
-  with _open(path) as container:
-    stream = container.streams.video[0]
-    # Clips are decoded in parallel, one process each.
-    stream.codec_context.thread_count = 1
-    try:
-      for index, frame in enumerate(container.decode(stream)):
-        if frame.is_corrupt:
-          raise VideoError(f"{path}: the video is damaged at frame {index}")
-        image = frame.to_ndarray(format="rgb24")
-        if frame.rotation:
-          image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
-        if size not in (None, image.shape):
-          raise VideoError(f"{path}: the frame size changes from {size[:2]} to {image.shape[:2]}")
-        size = image.shape
-        yield image
-    except (av.FFmpegError, MemoryError) as error:
-      raise VideoError(f"{path}: the video is damaged ({_reason(error)})") from error
-  if size is None:
-    raise VideoError(f"{path}: the video has no frames")
+@contextlib.contextmanager
+def _complaints(said: list[str]) -> Iterator[None]:
+  """Notes the errors that FFmpeg logs and goes on after."""
+  before = av.logging.get_level()
+  av.logging.set_level(av.logging.ERROR)
+  try:
+    with av.logging.Capture() as messages:
+      yield
+  finally:
+    av.logging.set_level(before)
+  said += [text.strip() for _, _, text in messages]
+
+
+def _upright(frame: av.VideoFrame) -> Frame:
+  """The frame as its display matrix asks: (x, y) goes to (a x + c y, b x + d y), signs alone."""
+  image = frame.to_ndarray(format="rgb24")
+  matrix = frame.side_data.get("DISPLAYMATRIX")
+  if matrix is None:
+    return image
+  a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+  if abs(b) > abs(a):
+    image, a, d = image.swapaxes(0, 1), c, b
+  return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _clock(stream: av.VideoStream) -> Clock:
+  rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+  return Clock(rates, float(stream.time_base))
+
+
+def _what_is_missing(
+  container: av.container.InputContainer, num_frames: int, end: float, times: Times
+) -> str:
+  """How much more the header promises than the file holds, if it does."""
+  stream = container.streams.video[0]
+  if container.format.name == "avi" and stream.frames > num_frames + 1:
+    return f"its header promises {stream.frames} frames, but it holds {num_frames}"
+  if container.duration is None or container.format.name in _WITHOUT_LENGTH:
+    return ""
+  promised = container.duration / av.time_base
+  # Sound may end a little earlier or later.
+  if promised - end > max(1.5 * np.median(np.diff(times)), 0.05):
+    return f"its header promises {promised:.2f} s, but it ends after {end:.2f} s"
+  return ""
 
 
 def _reason(error: BaseException) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from pcan_jax.clips.encode_clip import UNSTORED_FIELDS
 from pcan_jax.clips.problems import Problem
 from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import Encoding
@@ -72,7 +73,7 @@ def shard_key(clips: Sequence[ClipSource], encoding: Encoding) -> str:
 
 def _as_example(record: dict[str, Any]) -> dict[str, Any]:
   """A record in the form that TFDS encodes; images given as files are stored as they are."""
-  example = {name: value for name, value in record.items() if name != "trimmed"}
+  example = {name: value for name, value in record.items() if name not in UNSTORED_FIELDS}
   return example | {"frames": [io.BytesIO(jpeg) for jpeg in record["frames"]]}
 
 
