@@ -1,23 +1,26 @@
-"""Our steps against the same network, losses and preprocessing in plain PyTorch, in one run.
+"""Our steps against the same network, losses and preprocessing in PyTorch, in one run.
 
   python -m benchmarks.torch_peer
   python -m benchmarks.torch_peer --config=demo --batch=16
   python -m benchmarks.torch_peer --batch=64 --dtype=bfloat16       on a GPU
+  python -m benchmarks.torch_peer --forms frames frames-compiled    what PyTorch is run as
 
 Both sides get the same stored clips (uint8 frames and keypoints, on the device already) and all
 cores. First it is checked that both make the same of the same weights; then they are timed in
-turns, each in a process of its own. Ours also reports accuracies, sizes of sets and the norm of the
-gradient.
+turns, each in a process of its own. On a CPU every process is started with the settings of
+`pcan_jax.cpu`. Ours also reports accuracies, sizes of sets and the norm of the gradient.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
 import os
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -34,6 +37,7 @@ from benchmarks.torch_pcan import losses as torch_losses  # noqa: E402
 from benchmarks.torch_pcan import network, steps  # noqa: E402
 from benchmarks.torch_pcan import preprocess as torch_preprocess  # noqa: E402
 from benchmarks.torch_pcan.steps import Form  # noqa: E402
+from pcan_jax import cpu  # noqa: E402
 from pcan_jax.config import load_config  # noqa: E402
 from pcan_jax.inputs import preprocess  # noqa: E402
 from pcan_jax.method import losses  # noqa: E402
@@ -42,6 +46,25 @@ from pcan_jax.torch.weights import to_state_dict  # noqa: E402
 
 # How far outputs may differ, relative to the largest, and the loss, relative to itself.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+
+# What PyTorch can be run as: as its users have it at once, and as they can have it with some care.
+_FRAMES = Form(layout="frames", channels=8)
+FORMS = {
+  "eager": Form(),
+  "channels-last": Form(layout="channels-last volumes"),
+  "frames": _FRAMES,
+  "compiled": Form(compiled="default"),
+  "frames-compiled": dataclasses.replace(_FRAMES, compiled="default"),
+  "products-compiled": dataclasses.replace(_FRAMES, compiled="default", products=True),
+  "frames-graphs": dataclasses.replace(_FRAMES, compiled="reduce-overhead"),
+  "frames-autotuned": dataclasses.replace(_FRAMES, compiled="max-autotune-no-cudagraphs"),
+}
+# What is timed unless other forms are asked for. On a CPU, compiling takes minutes and a compiler
+# of C++.
+CHOSEN_FORMS = {
+  "cpu": ("eager", "channels-last", "frames"),
+  "cuda": ("eager", "frames-compiled", "products-compiled"),
+}
 
 Batch = dict[str, np.ndarray]
 Outputs = dict[str, dict[str, dict[str, Any]]]
@@ -85,16 +108,17 @@ class Peer:
     net = form.apply(self.torch_network(variables)).train()
     net.dropout = 0.0
     tensors = self.batch(batch)
+    prepare = torch_preprocess.Preprocess(self.spec.train_preprocessing, form.dtype)
     whole = torch_preprocess.draw(len(tensors["action"]), None, self.device)
-    inputs = torch_preprocess.preprocess(tensors, self.spec.train_preprocessing, *whole)
+    inputs = tuple(map(form.inputs, prepare.to(self.device)(tensors, *whole)))
     with torch.no_grad():
       loss, _, _ = steps.training_loss(
-        net, *inputs, tensors["action"], self.parents, self.loss_config, form.dtype
+        net, inputs, tensors["action"], self.parents, self.loss_config, form.dtype
       )
     return loss.item()
 
   def training(self, variables: PyTree, batch: Batch, form: Form) -> Callable[[], Any]:
-    """A call takes a step of training and waits for it."""
+    """A call takes a step of training; on a GPU it does not wait for it."""
     net, optimizer = self.torch_network(variables), self.spec.config.optimizer
     step = steps.train_step(
       net,
@@ -105,64 +129,69 @@ class Peer:
       form,
       optimizer.clip_norm,
     )
-    return functools.partial(self._finished, step, self.batch(batch))
+    return functools.partial(step, self.batch(batch))
 
   def evaluation(self, variables: PyTree, videos: Batch, form: Form) -> Callable[[], Any]:
-    """A call predicts and waits for it."""
+    """A call predicts; on a GPU it does not wait for it."""
     gamma = self.spec.config.eval.gamma.to_dict()
     net = self.torch_network(variables)
     step = steps.predict_step(net, self.spec.test_preprocessing, gamma, form)
-    return functools.partial(self._finished, step, self.batch(videos))
-
-  def _finished(self, step: Callable, batch: dict[str, torch.Tensor]) -> Any:
-    outputs = step(batch)
-    if self.device.type == "cuda":
-      torch.cuda.synchronize()
-    return outputs
+    return functools.partial(step, self.batch(videos))
 
 
-def forms(device: torch.device, dtype: str, compiled: bool) -> dict[str, Form]:
-  """How PyTorch is run: as its users have it at once, and as they can have it with some care."""
-  precision = getattr(torch, dtype)
-  if device.type == "cpu":
-    found = {
-      f"PyTorch {dtype}": Form(precision, channels_last=False),
-      f"PyTorch {dtype}, channels last": Form(precision),
-    }
-  else:
-    found = {"PyTorch float32": Form(torch.float32, channels_last=False)}
-  if compiled or device.type != "cpu":
-    found[f"PyTorch {dtype}, channels last, compiled"] = Form(precision, compiled=True)
-  return found
+def find_form(name: str, dtype: str, device: torch.device) -> Form:
+  """One of `FORMS`, to compute in a type on a device.
+
+  Raises:
+    ValueError: there is no such form.
+  """
+  if name not in FORMS:
+    raise ValueError(f"no form {name!r} of PyTorch; there are {', '.join(FORMS)}")
+  form = dataclasses.replace(FORMS[name], dtype=getattr(torch, dtype))
+  return form if device.type == "cuda" else dataclasses.replace(form, channels=1)
 
 
 def torch_device() -> torch.device:
-  """PyTorch's device; it must be of JAX's kind.
+  """PyTorch's device."""
+  return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-  Raises:
-    ValueError: it is not.
-  """
-  ours = jax.devices()[0].platform
-  theirs = "cuda" if torch.cuda.is_available() else "cpu"
+
+def check_devices() -> None:
+  """Raises ValueError unless JAX and PyTorch run on the same kind of device."""
+  ours, theirs = jax.devices()[0].platform, torch_device().type
   if (ours == "cpu") != (theirs == "cpu"):
     raise ValueError(
       f"JAX runs on {ours}, PyTorch on {theirs}; to compare them on the CPU, set "
       "JAX_PLATFORMS=cpu and CUDA_VISIBLE_DEVICES="
     )
-  return torch.device(theirs)
 
 
-def awake(variables: PyTree) -> PyTree:
-  """The variables of a fresh network, scales of BatchNorm that start at zero set to 0.5.
+def draw_variables(spec: ModelSpec) -> PyTree:
+  """Random weights with which every layer counts, made without compiling anything.
 
-  Otherwise most of the network would not count in the comparison.
+  Residual branches are scaled by a half, so that their sums stay moderate without BatchNorm's
+  statistics of a batch.
   """
+  random = np.random.default_rng(0)
 
-  def wake(path: tuple, values: np.ndarray) -> np.ndarray:
-    asleep = path[-1].key == "scale" and not values.any()
-    return np.full_like(values, 0.5) if asleep else values
+  def draw(path: tuple, shape: jax.ShapeDtypeStruct) -> np.ndarray:
+    name = path[-1].key
+    if name == "scale":
+      return np.full(shape.shape, 0.5 if "conv3" in [part.key for part in path] else 1, np.float32)
+    if name in ("var", "mean", "bias"):
+      return np.full(shape.shape, name == "var", np.float32)
+    fan_in = np.prod(shape.shape[:-1])
+    return random.standard_normal(shape.shape, np.float32) * np.float32(np.sqrt(2 / fan_in))
 
-  return jax.tree_util.tree_map_with_path(wake, jax.device_get(variables))
+  return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(spec.init))
+
+
+def draw_batch(spec: ModelSpec, kind: str, batch_size: int) -> Batch:
+  """The clips of `workload.made_up_batch`: to train on, or as videos of one clip to predict."""
+  shapes = spec.batch_shapes(*((batch_size,) if kind == "training" else (batch_size, 1)))
+  if kind == "training":
+    shapes["action"] = jax.ShapeDtypeStruct((batch_size,), np.int32)
+  return workload.made_up_batch(shapes, spec.stored_size)
 
 
 @functools.partial(jax.jit, static_argnames="spec")
@@ -197,7 +226,7 @@ def difference(ours: Outputs, theirs: Outputs) -> float:
 
 
 def compare(
-  config: ConfigDict, batch_size: int, repeats: int, compiled: bool = False
+  config: ConfigDict, batch_size: int, repeats: int, forms: Sequence[str] = ()
 ) -> dict[str, Any]:
   """Checks that both sides agree, then times them.
 
@@ -205,7 +234,7 @@ def compare(
     config: of a network with both streams.
     batch_size: clips.
     repeats: timed calls of each step.
-    compiled: whether PyTorch is compiled on a CPU too.
+    forms: names of `FORMS`; without any, `CHOSEN_FORMS` of the device.
 
   Returns:
     `agreement`: by form of PyTorch the differences of `outputs` and `loss`. For "training" and
@@ -214,62 +243,94 @@ def compare(
     long as ours it takes, the median over the turns.
 
   Raises:
-    ValueError: PyTorch's side has no counterpart to the config, or runs on another device.
+    ValueError: PyTorch's side has no counterpart to the config or no such form, or runs on another
+      device.
     RuntimeError: the two sides differ in what they compute.
   """
   network.check(workload.model_spec(config, "training").model)
   torch_losses.check(losses.LossConfig(**config.loss))
-  found = forms(torch_device(), config.model.dtype, compiled)
-  with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
-    results = {"agreement": apart.submit(agreement, config, batch_size, found).result()}
-  for kind in workload.KINDS:
-    sides = {"ours": timing.OwnProcess(our_step, config, kind, batch_size)}
-    for name, form in found.items():
-      sides[name] = timing.OwnProcess(peer_step, config, kind, batch_size, form)
-    first_calls = {name: side() for name, side in sides.items()}
-    timings = timing.take_turns(sides, repeats=repeats)
-    for side in sides.values():
-      side.close()
-    results[kind] = {
-      name: {
-        "seconds": {
-          "median": measured.median,
-          "minimum": measured.minimum,
-          "maximum": measured.maximum,
-        },
-        "clips_per_second": batch_size / measured.median,
-        "first_call_seconds": first_calls[name],
-        "ratio": statistics.median(measured.ratios(timings["ours"])),
-      }
-      for name, measured in timings.items()
-    }
+  check_devices()
+  device = torch_device()
+  forms = tuple(forms) or CHOSEN_FORMS[device.type]
+  found = {name: find_form(name, config.model.dtype, device) for name in forms}
+  with starting_with(cpu.settings(os.environ) if device.type == "cpu" else {}):
+    with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+      results = {"agreement": apart.submit(agreement, config, batch_size, found).result()}
+    for kind in workload.KINDS:
+      results[kind] = _take_turns(config, kind, batch_size, repeats, found)
   return results
+
+
+def _take_turns(
+  config: ConfigDict, kind: str, batch_size: int, repeats: int, forms: dict[str, Form]
+) -> dict[str, dict[str, Any]]:
+  sides = {"ours": timing.OwnProcess(our_step, config, kind, batch_size)}
+  for name, form in forms.items():
+    sides[f"PyTorch {name}"] = timing.OwnProcess(peer_step, config, kind, batch_size, form)
+  first_calls = {name: side() for name, side in sides.items()}
+  timings = timing.take_turns(sides, repeats=repeats)
+  for side in sides.values():
+    side.close()
+  return {
+    name: {
+      "seconds": {
+        "median": measured.median,
+        "minimum": measured.minimum,
+        "maximum": measured.maximum,
+      },
+      "clips_per_second": batch_size / measured.median,
+      "first_call_seconds": first_calls[name],
+      "ratio": statistics.median(measured.ratios(timings["ours"])),
+    }
+    for name, measured in timings.items()
+  }
+
+
+@contextlib.contextmanager
+def starting_with(variables: dict[str, str]) -> Iterator[None]:
+  """Processes that are started meanwhile have these variables in their environment."""
+  before = dict(os.environ)
+  os.environ.update(variables)
+  try:
+    yield
+  finally:
+    for name in variables:
+      if name in before:
+        os.environ[name] = before[name]
+      else:
+        del os.environ[name]
 
 
 def agreement(
   config: ConfigDict, batch_size: int, forms: dict[str, Form]
 ) -> dict[str, dict[str, float]]:
-  """How far ours and each form of PyTorch differ, in `outputs` and `loss`; see `compare`."""
-  variables, batch, videos = clips_and_weights(config, batch_size)
-  peer = Peer(workload.model_spec(config, "evaluation"), torch_device())
-  outputs = workload.trace(config, "evaluation", batch_size).compile().compiled(variables, videos)
-  loss = float(our_loss(variables, batch, peer.spec))
+  """How far ours and each form of PyTorch differ, in `outputs` and `loss`.
+
+  Products of float32 are computed as such here, also where a GPU's steps round their factors.
+
+  Raises:
+    RuntimeError: by more than `TOLERANCE`.
+  """
+  torch.backends.cudnn.allow_tf32 = False
+  spec = workload.model_spec(config, "evaluation")
+  variables = draw_variables(spec)
+  batch = draw_batch(workload.model_spec(config, "training"), "training", batch_size)
+  videos = draw_batch(spec, "evaluation", batch_size)
+  with jax.default_matmul_precision("highest"):
+    outputs = jax.jit(spec.predict)(variables, videos)
+    loss = float(our_loss(variables, batch, workload.model_spec(config, "training")))
   tolerance = TOLERANCE[config.model.dtype]
   differences = {}
   for name, form in forms.items():
+    predicted = Peer(spec, torch_device()).evaluation(variables, videos, form)()
+    trained = Peer(workload.model_spec(config, "training"), torch_device())
     found = differences[name] = {
-      "outputs": difference(outputs, peer.evaluation(variables, videos, form)()),
-      "loss": abs(peer.loss(variables, batch, form) / loss - 1),
+      "outputs": difference(outputs, predicted),
+      "loss": abs(trained.loss(variables, batch, form) / loss - 1),
     }
     if not max(found.values()) <= tolerance:
-      raise RuntimeError(f"ours and {name} differ by more than {tolerance}: {found}")
+      raise RuntimeError(f"ours and PyTorch {name} differ by more than {tolerance}: {found}")
   return differences
-
-
-def clips_and_weights(config: ConfigDict, batch_size: int) -> tuple[PyTree, Batch, Batch]:
-  """The variables of a network, a batch to train on, and videos to predict."""
-  training, evaluation = (workload.trace(config, kind, batch_size) for kind in workload.KINDS)
-  return awake(evaluation.make_state()), training.make_batch(), evaluation.make_batch()
 
 
 def our_step(config: ConfigDict, kind: str, batch_size: int) -> Callable[[], Any]:
@@ -278,14 +339,85 @@ def our_step(config: ConfigDict, kind: str, batch_size: int) -> Callable[[], Any
   return lambda: compiled()()
 
 
-def peer_step(config: ConfigDict, kind: str, batch_size: int, form: Form) -> Callable[[], Any]:
-  """PyTorch's step; where it is compiled, the first call does so."""
+def make_step(config: ConfigDict, kind: str, batch_size: int, form: Form) -> Callable[[], Any]:
+  """PyTorch's step; where it is compiled, the first call does so; on a GPU none waits."""
   torch.backends.cudnn.benchmark = True
-  variables, batch, videos = clips_and_weights(config, batch_size)
-  peer = Peer(workload.model_spec(config, kind), torch_device())
-  if kind == "training":
-    return peer.training(variables, batch, form)
-  return peer.evaluation(variables, videos, form)
+  torch.set_float32_matmul_precision("high")
+  spec = workload.model_spec(config, kind)
+  peer, variables = Peer(spec, torch_device()), draw_variables(spec)
+  make = peer.training if kind == "training" else peer.evaluation
+  return make(variables, draw_batch(spec, kind, batch_size), form)
+
+
+def peer_step(config: ConfigDict, kind: str, batch_size: int, form: Form) -> Callable[[], Any]:
+  """PyTorch's step; a call returns when it is done."""
+  step = make_step(config, kind, batch_size, form)
+
+  def finished() -> None:
+    step()
+    wait()
+
+  return finished
+
+
+def wait() -> None:
+  """Waits for the GPU, if there is one."""
+  if torch.cuda.is_available():
+    torch.cuda.synchronize()
+
+
+def time_peer(
+  config: ConfigDict, kind: str, batch_size: int, form: str, seconds: float = 10.0
+) -> dict[str, Any]:
+  """Times PyTorch alone, in this process. JAX is used for the shapes only: JAX_PLATFORMS=cpu will do.
+
+  Steps are queued as a training loop does: the clock is read, and the GPU waited for, after groups
+  of steps of about a tenth of the time.
+
+  Args:
+    config: of a network with both streams; `model.dtype` is what PyTorch computes in.
+    kind: one of `workload.KINDS`.
+    batch_size: clips.
+    form: one of `FORMS`.
+    seconds: how long to measure, after the first calls.
+
+  Returns:
+    `ms`, the median over the groups, and `least_ms` of a step, `steps` measured,
+    `clips_per_second` by the median, `first_call_seconds` (with the compilation), and `peak_bytes`
+    and `reserved_bytes` that PyTorch took of the GPU's memory, the former while being timed.
+
+  Raises:
+    ValueError: PyTorch's side has no counterpart to the config, or no such form.
+  """
+  step = make_step(config, kind, batch_size, find_form(form, config.model.dtype, torch_device()))
+
+  def run(number: int) -> float:
+    start = time.perf_counter()
+    for _ in range(number):
+      step()
+    wait()
+    return time.perf_counter() - start
+
+  first = run(1)
+  run(2)  # a graph is recorded in the second and third call
+  group = max(1, round(seconds / 10 / run(1)))
+  on_gpu = torch.cuda.is_available()
+  if on_gpu:
+    torch.cuda.reset_peak_memory_stats()
+  measured: list[float] = []
+  while not measured or sum(measured) * group < seconds:
+    measured.append(run(group) / group)
+  median = statistics.median(measured)
+  return {
+    "form": form,
+    "ms": 1000 * median,
+    "least_ms": 1000 * min(measured),
+    "steps": group * len(measured),
+    "clips_per_second": batch_size / median,
+    "first_call_seconds": first,
+    "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
+    "reserved_bytes": torch.cuda.max_memory_reserved() if on_gpu else None,
+  }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -301,9 +433,14 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--dtype", choices=tuple(TOLERANCE), default="float32")
   parser.add_argument("--repeats", type=int, default=15, help="timed calls of each step")
   parser.add_argument(
-    "--compiled",
-    action="store_true",
-    help="measure torch.compile on a CPU too: it wants a C++ compiler and a few minutes",
+    "--forms",
+    nargs="+",
+    choices=tuple(FORMS),
+    metavar="FORM",
+    default=(),
+    help=f"what PyTorch is run as: {', '.join(FORMS)} (on a CPU: {', '.join(CHOSEN_FORMS['cpu'])}; "
+    f"on a GPU: {', '.join(CHOSEN_FORMS['cuda'])}); compiling on a CPU takes minutes and a C++ "
+    "compiler",
   )
   args = parser.parse_args(argv)
   for name in ("batch", "repeats"):
@@ -314,7 +451,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     config.model.dtype = args.dtype
     if args.size:
       config.input.update(train_size=args.size, test_size=args.size)
-    results = compare(config, args.batch, args.repeats, args.compiled)
+    results = compare(config, args.batch, args.repeats, args.forms)
   except (FileNotFoundError, ValueError) as error:
     sys.exit(f"error: {error}")
 

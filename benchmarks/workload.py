@@ -113,13 +113,20 @@ def without_prototypes(config: ConfigDict) -> ConfigDict:
   return config
 
 
-def model_spec(config: ConfigDict, kind: str) -> ModelSpec:
+def model_spec(config: ConfigDict, kind: str, platform: str | None = None) -> ModelSpec:
   """MA-52's labels and keypoints, and stored frames that fit what a kind of step makes of them."""
   size = config.input.train_size if kind == "training" else config.input.test_size
-  return ModelSpec(config, TREE, LAYOUT, stored_size=256 if size > 128 else 64)
+  stored_size = 256 if size > 128 else 64
+  return ModelSpec(config, TREE, LAYOUT, stored_size, platform)
 
 
-def trace(config: ConfigDict, kind: str, batch_size: int, mesh: Mesh | None = None) -> Program:
+def trace(
+  config: ConfigDict,
+  kind: str,
+  batch_size: int,
+  mesh: Mesh | None = None,
+  platform: str | None = None,
+) -> Program:
   """Traces a step as training or evaluation does.
 
   Args:
@@ -127,11 +134,12 @@ def trace(config: ConfigDict, kind: str, batch_size: int, mesh: Mesh | None = No
     kind: one of `KINDS`; an evaluation step sees one clip per video.
     batch_size: clips of a step, over all devices.
     mesh: the devices; without one, the first device.
+    platform: whose forms of operations are used; without one, the mesh's.
   """
   mesh = mesh or data_mesh(jax.devices()[:1])
   config = config.copy_and_resolve_references()
   config.optimizer.batch_size = batch_size
-  spec = model_spec(config, kind)
+  spec = model_spec(config, kind, platform or mesh.devices.flat[0].platform)
   if kind == "training":
     schedule = learning_rate(config.optimizer, STEPS_PER_EPOCH)
     make_state, step = compile_step(spec, schedule, mesh)

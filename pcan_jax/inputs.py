@@ -60,6 +60,7 @@ class Preprocessing:
     sigma: standard deviation of a keypoint's Gaussian, in heatmap pixels.
     heatmaps: which heatmaps are drawn: "joints", "limbs", or "both", joints first.
     augmentation: the random transformations, or None in evaluation.
+    dtype: of the inputs; unless it is float32, frames are resized at the device's default precision.
 
   Raises:
     ValueError: `heatmaps` is none of these, or the layout has no limbs to draw.
@@ -72,6 +73,7 @@ class Preprocessing:
   sigma: float
   heatmaps: str
   augmentation: Augmentation | None
+  dtype: str = "float32"
 
   def __post_init__(self) -> None:
     if self.heatmaps not in ("joints", "limbs", "both"):
@@ -101,7 +103,7 @@ def preprocess(batch: Batch, config: Preprocessing, key: Array | None = None) ->
 
   Returns:
     `rgb` [B, T, H, W, 3], normalised, and/or `heatmaps` [B, T', h, w, C] with the channels
-    `config.heatmap_channels`, both float32.
+    `config.heatmap_channels`, in `config.dtype`.
   """
   augmentation = config.augmentation
   num_clips = batch["rgb" if "rgb" in batch else "keypoints"].shape[0]
@@ -116,9 +118,11 @@ def preprocess(batch: Batch, config: Preprocessing, key: Array | None = None) ->
 
   inputs = {}
   if "rgb" in batch:
-    frames = crop_and_resize(batch["rgb"], box, config.rgb_size)
+    precision = lax.Precision.HIGHEST if config.dtype == "float32" else lax.Precision.DEFAULT
+    frames = crop_and_resize(batch["rgb"], box, config.rgb_size, precision)
     frames = jnp.where(flipped[:, None, None, None, None], frames[:, :, :, ::-1], frames)
-    inputs["rgb"] = (frames - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
+    normalised = (frames - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
+    inputs["rgb"] = normalised.astype(config.dtype)
   if "keypoints" in batch:
     keypoints, scores = batch["keypoints"], batch["keypoint_scores"]
     if augmentation is not None:
@@ -128,7 +132,8 @@ def preprocess(batch: Batch, config: Preprocessing, key: Array | None = None) ->
       keypoints, scores, flipped, config.heatmap_size, config.layout.flip_permutation()
     )
     # Without the barrier, XLA draws them again for the gradient of the first kernel.
-    inputs["heatmaps"] = lax.optimization_barrier(_render(keypoints, scores, config))
+    drawn = _render(keypoints, scores, config).astype(config.dtype)
+    inputs["heatmaps"] = lax.optimization_barrier(drawn)
   return inputs
 
 
@@ -172,7 +177,10 @@ def random_crop(key: Array, num_clips: int, config: Augmentation) -> Box:
 
 
 def crop_and_resize(
-  frames: UInt8[Array, "b t s s 3"], box: Box, size: int
+  frames: UInt8[Array, "b t s s 3"],
+  box: Box,
+  size: int,
+  precision: lax.Precision = lax.Precision.HIGHEST,
 ) -> Float[Array, "b t size size 3"]:
   """Crops every frame of a clip to `box`, in pixels, and resizes it, bilinear and antialiased."""
 
@@ -185,6 +193,7 @@ def crop_and_resize(
       scale=scale[::-1],
       translation=(-corners[:2] * scale)[::-1],
       method="linear",
+      precision=precision,
     )
 
   return jax.vmap(one_clip)(frames, box)
@@ -228,5 +237,7 @@ def jitter_keypoints(
   stretch = jax.random.uniform(key_scale, (num_clips, 1, 2), minval=-1, maxval=1)
   transform = rotation * (1 + config.scale_jitter * stretch)
   noise = jax.random.normal(key_noise, (num_clips, 1, persons, joints, 2)) * config.keypoint_noise
-  centred = jnp.einsum("bij,btmvj->btmvi", transform, keypoints - side / 2)
+  centred = jnp.einsum(
+    "bij,btmvj->btmvi", transform, keypoints - side / 2, precision=lax.Precision.HIGHEST
+  )
   return centred + side / 2 + noise * side

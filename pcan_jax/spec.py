@@ -20,6 +20,7 @@ from pcan_jax.inputs import Augmentation, Preprocessing, preprocess
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
 from pcan_jax.method.rectification import rectify
+from pcan_jax.network import forms
 from pcan_jax.network.pcan import PCAN, Outputs, build_model
 
 PyTree = Any
@@ -39,6 +40,7 @@ class ModelSpec:
     tree: the labels.
     layout: the keypoints.
     stored_size: side in pixels of the stored frames.
+    platform: what programs are compiled for, as JAX names it; None is the backend in use.
 
   Raises:
     ValueError: a value of the config is invalid; the message names the field.
@@ -48,11 +50,13 @@ class ModelSpec:
   tree: LabelTree
   layout: KeypointLayout
   stored_size: int
+  platform: str | None = None
 
   @functools.cached_property
   def model(self) -> PCAN:
     """The network."""
-    return build_model(self.config.model, self.tree)
+    platform = self.platform or jax.default_backend()
+    return build_model(self.config.model, self.tree, forms.for_platform(platform))
 
   @functools.cached_property
   def train_preprocessing(self) -> Preprocessing:
@@ -79,6 +83,7 @@ class ModelSpec:
       sigma=config.sigma,
       heatmaps=config.get("heatmaps", "joints"),  # missing in older checkpoints
       augmentation=augmentation,
+      dtype=self.config.model.dtype,
     )
 
   def frame_sampling(self, num_clips: int | None) -> FrameSampling:

@@ -139,7 +139,7 @@ def test_max_pool_and_its_gradient_with_ties(stride):
     return y, vjp(normal(*y.shape, seed=1))[0]
 
   wanted, wanted_gradient = value_and_gradient(windowed)
-  found, gradient = value_and_gradient(lambda x: conv.max_pool_spatial(x, stride))
+  found, gradient = value_and_gradient(lambda x: max_pool_spatial(x, stride))
   np.testing.assert_array_equal(found, wanted)
   np.testing.assert_allclose(gradient, wanted_gradient, atol=1e-5)
 

@@ -45,7 +45,14 @@ SIZES = Preprocessing(
   augmentation=None,
 )
 FORMS = pytest.mark.parametrize(
-  "form", [Form(channels_last=False), Form()], ids=["plain", "channels_last"]
+  "form",
+  [
+    Form(),
+    Form(layout="channels-last volumes"),
+    Form(layout="frames"),
+    Form(layout="frames", products=True, channels=8),
+  ],
+  ids=["volumes", "channels_last", "frames", "products"],
 )
 FAST_COMPILATION = {"xla_backend_optimization_level": 0}
 
@@ -208,7 +215,7 @@ def test_pathways_match_reference(stream, config):
   inputs = parity_forward.draw_inputs(7, 2, 224, keypoints=17)
   inputs = np.array(inputs[{"rgb": "rgb", "pose": "heatmaps"}[stream]])
   with torch.inference_mode():
-    features = pathway(torch.from_numpy(inputs).permute(0, 4, 1, 2, 3)).mean((2, 3, 4))
+    features = pathway(torch.from_numpy(inputs).permute(0, 4, 1, 2, 3), 2).mean((2, 3, 4))
   wanted = load("slowonly_forward.npz")[f"{stream}_only"]
   np.testing.assert_allclose(features, wanted, rtol=0, atol=1e-4)
 
@@ -235,15 +242,14 @@ def test_preprocessing_is_ours(flipped):
   batch = draw_batch(num_clips=2, side=SIZES.stored_size, persons=2)
   # The first crop is enlarged along x and shrunk along y, the second enlarged.
   box = np.array([[0.1, 0, 0.7, 1], [0.25, 0.5, 0.75, 1]], np.float32)
-  found = preprocess.preprocess(
+  found = preprocess.Preprocess(SIZES)(
     {name: torch.from_numpy(x) for name, x in batch.items()},
-    SIZES,
     torch.from_numpy(box),
     torch.full((2,), flipped),
   )
   wanted = our_inputs(batch, box * SIZES.stored_size, flipped)
   for theirs, ours in zip(found, wanted):
-    np.testing.assert_allclose(theirs.permute(0, 2, 3, 4, 1), ours, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-4)
 
 
 def test_crops_and_flips_are_drawn_as_configured():
@@ -339,7 +345,7 @@ def test_command_prints_figures(toy_file):
   )
   assert process.returncode == 0, process.stderr
   *table, last = process.stdout.splitlines()
-  assert len(table) == 2 + 2 * 3
+  assert len(table) == 2 + 2 * 4
   found = json.loads(last)
   for kind in ("training", "evaluation"):
     for name, figures in found[kind].items():

@@ -80,8 +80,7 @@ def stream_loss(
       negatives,
       config.pcc_temperature,
     )
-    factors = of_samples.new_tensor([*alpha, 1.0])
-    terms[f"pcc_{level}"] = (factors @ of_samples).mean()
+    terms[f"pcc_{level}"] = sum(a * x.mean() for a, x in zip((*alpha, 1.0), of_samples))
   spread = functional.normalize(updated["action"], dim=-1)
   terms["pda"] = torch.linalg.vector_norm(spread @ spread.T)
   total = (
@@ -120,8 +119,8 @@ def class_means(
   Returns:
     Means [S, K, D], zero where nobody is filed, and how many are filed [S, K].
   """
-  members = functional.one_hot(filed_under, num_classes) * masks[..., None]
-  members = members.to(z.dtype).transpose(1, 2)
+  classes = torch.arange(num_classes, device=z.device)[:, None]
+  members = ((filed_under[:, None] == classes) & masks[:, None]).to(z.dtype)
   counts = members.sum(-1)
   return members @ z / counts.clamp(min=1)[..., None], counts
 

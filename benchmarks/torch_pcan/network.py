@@ -1,6 +1,8 @@
 """The network: two SlowOnly pathways with lateral connections, and a head per stream.
 
-Tensors are [batch, channels, time, height, width].
+Activations are volumes [batch, channels, time, height, width] or, for the same weights, frames
+[batch * time, channels, height, width] in channels-last memory, on which every convolution is a 2D
+one without copies. "N" is the number of clips throughout.
 """
 
 import torch
@@ -12,15 +14,63 @@ from pcan_jax.network.pathway import EXPANSION, PathwayConfig
 from pcan_jax.network.pcan import PCAN, STREAMS
 
 
-def conv3d(
-  in_channels: int,
-  out_channels: int,
-  kernel: tuple[int, int, int],
-  strides: tuple[int, int, int] = (1, 1, 1),
-) -> nn.Conv3d:
-  """A convolution without bias, padded by (k - 1) // 2."""
-  padding = tuple((extent - 1) // 2 for extent in kernel)
-  return nn.Conv3d(in_channels, out_channels, kernel, strides, padding, bias=False)
+class Conv(nn.Conv3d):
+  """A convolution of volumes or frames, padded by (k - 1) // 2; without bias, to start with.
+
+  Attributes:
+    as_product: whether a 1 x 1 x 1 convolution of frames is a matrix product.
+  """
+
+  as_product = False
+
+  def __init__(
+    self,
+    in_channels: int,
+    out_channels: int,
+    kernel: tuple[int, int, int],
+    strides: tuple[int, int, int] = (1, 1, 1),
+  ) -> None:
+    padding = tuple((extent - 1) // 2 for extent in kernel)
+    super().__init__(in_channels, out_channels, kernel, strides, padding, bias=False)
+
+  def forward(self, x: torch.Tensor, clips: int) -> torch.Tensor:
+    """Convolves volumes, or the frames of `clips` clips."""
+    if x.ndim == 5:
+      return super().forward(x)
+    if self.kernel_size[0] > 1:
+      # A row per frame, a column per pixel.
+      weight, strides, padding = self.weight.squeeze(-1), self.stride[:2], self.padding[:2]
+      pixels = functional.conv2d(as_pixels(x, clips), weight, self.bias, strides, padding)
+      return as_frames(pixels, x)
+    weight, strides = self.weight.squeeze(2), self.stride[1:]
+    if self.as_product and self.kernel_size == (1, 1, 1):
+      x = x[:, :, :: strides[0], :: strides[1]].permute(0, 2, 3, 1)
+      return functional.linear(x, weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+    if x.shape[1] > self.in_channels:  # the input of the network, with channels of zeros
+      weight = functional.pad(weight, (0, 0, 0, 0, 0, x.shape[1] - self.in_channels))
+    return functional.conv2d(x, weight, self.bias, strides, self.padding[1:])
+
+
+def as_pixels(frames: torch.Tensor, clips: int) -> torch.Tensor:
+  """Frames [N * T, C, H, W] as [N, C, T, H * W], a view of channels-last memory."""
+  _, channels, height, width = frames.shape
+  pixels = frames.permute(0, 2, 3, 1).reshape(clips, -1, height * width, channels)
+  return pixels.permute(0, 3, 1, 2)
+
+
+def as_frames(pixels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+  """What was computed of `as_pixels(like)` as frames of the same height and width."""
+  height, width = like.shape[2:]
+  frames = pixels.permute(0, 2, 3, 1).reshape(-1, height, width, pixels.shape[1])
+  return frames.permute(0, 3, 1, 2)
+
+
+class Norm(nn.BatchNorm3d):
+  """BatchNorm of volumes or frames."""
+
+  def _check_input_dim(self, x: torch.Tensor) -> None:
+    if x.ndim not in (4, 5):
+      raise ValueError(f"BatchNorm is of volumes or frames, not of {x.ndim} axes")
 
 
 class ConvNorm(nn.Module):
@@ -35,12 +85,12 @@ class ConvNorm(nn.Module):
     relu: bool = True,
   ) -> None:
     super().__init__()
-    self.conv = conv3d(in_channels, out_channels, kernel, strides)
-    self.bn = nn.BatchNorm3d(out_channels)
+    self.conv = Conv(in_channels, out_channels, kernel, strides)
+    self.bn = Norm(out_channels)
     self.relu = relu
 
-  def forward(self, x: torch.Tensor) -> torch.Tensor:
-    x = self.bn(self.conv(x))
+  def forward(self, x: torch.Tensor, clips: int) -> torch.Tensor:
+    x = self.bn(self.conv(x, clips))
     return functional.relu(x, inplace=True) if self.relu else x
 
 
@@ -57,9 +107,10 @@ class Bottleneck(nn.Module):
     if stride > 1 or in_channels != out_channels:
       self.downsample = ConvNorm(in_channels, out_channels, (1, 1, 1), strides, relu=False)
 
-  def forward(self, x: torch.Tensor) -> torch.Tensor:
-    shortcut = x if self.downsample is None else self.downsample(x)
-    return functional.relu(self.conv3(self.conv2(self.conv1(x))).add_(shortcut), inplace=True)
+  def forward(self, x: torch.Tensor, clips: int) -> torch.Tensor:
+    shortcut = x if self.downsample is None else self.downsample(x, clips)
+    y = self.conv3(self.conv2(self.conv1(x, clips), clips), clips)
+    return functional.relu(y.add_(shortcut), inplace=True)
 
 
 class Pathway(nn.Module):
@@ -82,27 +133,30 @@ class Pathway(nn.Module):
     for number, (blocks, width, temporal_kernel, stride) in enumerate(
       zip(config.blocks, config.widths, config.temporal_kernels, config.spatial_strides), start=1
     ):
-      stage = nn.Sequential()
+      stage = nn.ModuleList()
       for block in range(blocks):
         stage.append(Bottleneck(channels, width, temporal_kernel, stride if block == 0 else 1))
         channels = EXPANSION * width
       self.add_module(f"layer{number}", stage)
       channels += lateral_channels.get(number, 0)
 
-  def stem(self, x: torch.Tensor) -> torch.Tensor:
-    x = self.conv1(x)
+  def stem(self, x: torch.Tensor, clips: int) -> torch.Tensor:
+    x = self.conv1(x, clips)
     if self.pool_stride is None:
       return x
+    if x.ndim == 4:
+      return functional.max_pool2d(x, 3, self.pool_stride, 1)
     return functional.max_pool3d(x, (1, 3, 3), (1, self.pool_stride, self.pool_stride), (0, 1, 1))
 
-  def stages(self, x: torch.Tensor, first: int, last: int) -> torch.Tensor:
+  def stages(self, x: torch.Tensor, clips: int, first: int, last: int) -> torch.Tensor:
     """Runs stages `first` to `last`, counted from 1."""
     for number in range(first, last + 1):
-      x = self.get_submodule(f"layer{number}")(x)
+      for block in self.get_submodule(f"layer{number}"):
+        x = block(x, clips)
     return x
 
-  def forward(self, x: torch.Tensor) -> torch.Tensor:
-    return self.stages(self.stem(x), 1, self.num_stages)
+  def forward(self, x: torch.Tensor, clips: int) -> torch.Tensor:
+    return self.stages(self.stem(x, clips), clips, 1, self.num_stages)
 
 
 class PoseToRGB(nn.Module):
@@ -110,10 +164,39 @@ class PoseToRGB(nn.Module):
 
   def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
     super().__init__()
-    self.conv = conv3d(in_channels, out_channels, (2 * stride - 1, 1, 1), (stride, 1, 1))
+    self.conv = Conv(in_channels, out_channels, (2 * stride - 1, 1, 1), (stride, 1, 1))
 
-  def forward(self, x: torch.Tensor) -> torch.Tensor:
-    return self.conv(x)
+  def forward(self, x: torch.Tensor, clips: int) -> torch.Tensor:
+    return self.conv(x, clips)
+
+
+class Upsample(nn.ConvTranspose3d):
+  """Multiplies the frames of volumes or clips by `factor`; without bias, to start with."""
+
+  def __init__(self, in_channels: int, out_channels: int, factor: int) -> None:
+    super().__init__(
+      in_channels,
+      out_channels,
+      (2 * factor - 1, 1, 1),
+      (factor, 1, 1),
+      padding=(factor - 1, 0, 0),
+      output_padding=(factor - 1, 0, 0),
+      bias=False,
+    )
+
+  def forward(self, x: torch.Tensor, clips: int) -> torch.Tensor:
+    """Upsamples volumes, or the frames of `clips` clips."""
+    if x.ndim == 5:
+      return super().forward(x)
+    pixels = functional.conv_transpose2d(
+      as_pixels(x, clips),
+      self.weight.squeeze(-1),
+      self.bias,
+      self.stride[:2],
+      self.padding[:2],
+      self.output_padding[:2],
+    )
+    return as_frames(pixels, x)
 
 
 class RGBToPose(nn.Module):
@@ -121,19 +204,11 @@ class RGBToPose(nn.Module):
 
   def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
     super().__init__()
-    self.conv = nn.ConvTranspose3d(
-      in_channels,
-      out_channels,
-      (2 * stride - 1, 1, 1),
-      (stride, 1, 1),
-      padding=(stride - 1, 0, 0),
-      output_padding=(stride - 1, 0, 0),
-      bias=False,
-    )
-    self.bn = nn.BatchNorm3d(out_channels)
+    self.conv = Upsample(in_channels, out_channels, stride)
+    self.bn = Norm(out_channels)
 
-  def forward(self, x: torch.Tensor) -> torch.Tensor:
-    return functional.relu(self.bn(self.conv(x)), inplace=True)
+  def forward(self, x: torch.Tensor, clips: int) -> torch.Tensor:
+    return functional.relu(self.bn(self.conv(x, clips)), inplace=True)
 
 
 class Backbone(nn.Module):
@@ -158,19 +233,21 @@ class Backbone(nn.Module):
         f"layer{p}_lateral", RGBToPose(rgb_channels[r], to_pose[p], lateral_stride)
       )
 
-  def forward(self, rgb: torch.Tensor, heatmaps: torch.Tensor) -> dict[str, torch.Tensor]:
-    rgb, pose = self.rgb_path.stem(rgb), self.pose_path.stem(heatmaps)
+  def forward(
+    self, rgb: torch.Tensor, heatmaps: torch.Tensor, clips: int
+  ) -> dict[str, torch.Tensor]:
+    rgb, pose = self.rgb_path.stem(rgb, clips), self.pose_path.stem(heatmaps, clips)
     rgb_done, pose_done = 0, 0
     for r, p in self.places:
-      rgb = self.rgb_path.stages(rgb, rgb_done + 1, r)
-      pose = self.pose_path.stages(pose, pose_done + 1, p)
-      to_rgb = self.rgb_path.get_submodule(f"layer{r}_lateral")(pose)
-      to_pose = self.pose_path.get_submodule(f"layer{p}_lateral")(rgb)
+      rgb = self.rgb_path.stages(rgb, clips, rgb_done + 1, r)
+      pose = self.pose_path.stages(pose, clips, pose_done + 1, p)
+      to_rgb = self.rgb_path.get_submodule(f"layer{r}_lateral")(pose, clips)
+      to_pose = self.pose_path.get_submodule(f"layer{p}_lateral")(rgb, clips)
       rgb, pose = torch.cat([rgb, to_rgb], dim=1), torch.cat([pose, to_pose], dim=1)
       rgb_done, pose_done = r, p
     return {
-      "rgb": self.rgb_path.stages(rgb, rgb_done + 1, self.rgb_path.num_stages),
-      "pose": self.pose_path.stages(pose, pose_done + 1, self.pose_path.num_stages),
+      "rgb": self.rgb_path.stages(rgb, clips, rgb_done + 1, self.rgb_path.num_stages),
+      "pose": self.pose_path.stages(pose, clips, pose_done + 1, self.pose_path.num_stages),
     }
 
 
@@ -243,24 +320,33 @@ class PCANNet(nn.Module):
     }
 
   def forward(
-    self, rgb: torch.Tensor, heatmaps: torch.Tensor, dtype: torch.dtype = torch.float32
+    self,
+    rgb: torch.Tensor,
+    heatmaps: torch.Tensor,
+    clips: int,
+    dtype: torch.dtype = torch.float32,
   ) -> dict[str, dict[str, dict[str, torch.Tensor]]]:
     """Classifies and embeds a batch.
 
     Args:
-      rgb: [N, 3, T, H, W], normalised.
-      heatmaps: [N, V, T', h, w].
+      rgb: [N, 3, T, H, W] or, as frames, [N * T, 3, H, W], normalised.
+      heatmaps: [N, V, T', h, w] or [N * T', V, h, w].
+      clips: N.
       dtype: what the backbone computes in; below float32 by autocast.
 
     Returns:
       Per stream and level (`action`, `body`) `logits` and `embedding`, float32.
     """
     with torch.autocast(rgb.device.type, dtype, enabled=dtype != torch.float32):
-      features = self.backbone(rgb, heatmaps)
-    return {stream: self._classify(stream, x.float()) for stream, x in features.items()}
+      features = self.backbone(rgb, heatmaps, clips)
+    return {stream: self._classify(stream, x, clips) for stream, x in features.items()}
 
-  def _classify(self, stream: str, features: torch.Tensor) -> dict[str, dict[str, torch.Tensor]]:
-    pooled = features.mean(dim=(2, 3, 4))
+  def _classify(
+    self, stream: str, features: torch.Tensor, clips: int
+  ) -> dict[str, dict[str, torch.Tensor]]:
+    if features.ndim == 4:
+      features = as_pixels(features, clips)
+    pooled = features.float().flatten(2).mean(2)
     dropped = functional.dropout(pooled, self.dropout, self.training)
     return {
       "action": {

@@ -6,6 +6,7 @@ Does what `pcan_jax.inputs` does; joints are drawn, limbs are not.
 import math
 
 import torch
+from torch import nn
 
 from pcan_jax.heatmaps import MIN_SCORE
 from pcan_jax.inputs import IMAGENET_MEAN, IMAGENET_STD, Augmentation, Preprocessing
@@ -57,42 +58,57 @@ def draw(
   return torch.cat([start, start + size], dim=-1), flipped
 
 
-def preprocess(
-  batch: Batch, sizes: Preprocessing, box: torch.Tensor, flipped: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-  """Turns a batch into network inputs.
+class Preprocess(nn.Module):
+  """Turns a batch into network inputs; its constants are on the device.
 
   Args:
-    batch: `rgb` uint8 [N, T, S, S, 3], `keypoints` [N, T', M, V, 2], in pixels of those frames, and
-      `keypoint_scores` [N, T', M, V].
     sizes: of the inputs.
-    box: what to cut out of each clip, as a fraction of the frame [N, 4].
-    flipped: which clips to mirror, bool [N].
-
-  Returns:
-    Normalised frames [N, 3, T, H, W] and heatmaps [N, V, T', h, w], float32, in channels-last
-    memory.
+    dtype: what frames are resized in and what the inputs are in; coordinates are float32.
   """
-  box = box * sizes.stored_size
-  frames = crop_and_resize(batch["rgb"], box, flipped, sizes.rgb_size)
-  mean, std = frames.new_tensor(IMAGENET_MEAN), frames.new_tensor(IMAGENET_STD)
-  frames = (frames - mean) / std
 
-  size = sizes.heatmap_size
-  start, end = box[:, None, None, None, :2], box[:, None, None, None, 2:]
-  keypoints = (batch["keypoints"] - start) * (size / (end - start))
-  scores = batch["keypoint_scores"]
-  permutation = torch.as_tensor(sizes.layout.flip_permutation(), device=box.device)
-  mirrored = torch.stack([size - keypoints[..., 0], keypoints[..., 1]], dim=-1)
-  flipped = flipped[:, None, None, None]
-  keypoints = torch.where(flipped[..., None], mirrored[..., permutation, :], keypoints)
-  scores = torch.where(flipped, scores[..., permutation], scores)
-  heatmaps = render_joints(keypoints, scores, size, sizes.sigma)
-  return frames.permute(0, 4, 1, 2, 3), heatmaps.permute(0, 4, 1, 2, 3)
+  def __init__(self, sizes: Preprocessing, dtype: torch.dtype = torch.float32) -> None:
+    super().__init__()
+    self.sizes, self.dtype = sizes, dtype
+    self.register_buffer("mean", torch.tensor(IMAGENET_MEAN))
+    self.register_buffer("std", torch.tensor(IMAGENET_STD))
+    self.register_buffer("mirrored", torch.tensor(sizes.layout.flip_permutation()).long())
+
+  def forward(
+    self, batch: Batch, box: torch.Tensor, flipped: torch.Tensor
+  ) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cuts, mirrors, normalises and draws.
+
+    Args:
+      batch: `rgb` uint8 [N, T, S, S, 3], `keypoints` [N, T', M, V, 2], in pixels of those frames,
+        and `keypoint_scores` [N, T', M, V].
+      box: what to cut out of each clip, as a fraction of the frame [N, 4].
+      flipped: which clips to mirror, bool [N].
+
+    Returns:
+      Normalised frames [N, T, H, W, 3] and heatmaps [N, T', h, w, V].
+    """
+    box = box * self.sizes.stored_size
+    frames = crop_and_resize(batch["rgb"], box, flipped, self.sizes.rgb_size, self.dtype)
+    frames = (frames - self.mean) / self.std
+
+    size = self.sizes.heatmap_size
+    start, end = box[:, None, None, None, :2], box[:, None, None, None, 2:]
+    keypoints = (batch["keypoints"] - start) * (size / (end - start))
+    scores = batch["keypoint_scores"]
+    mirrored = torch.stack([size - keypoints[..., 0], keypoints[..., 1]], dim=-1)
+    flipped = flipped[:, None, None, None]
+    keypoints = torch.where(flipped[..., None], mirrored[..., self.mirrored, :], keypoints)
+    scores = torch.where(flipped, scores[..., self.mirrored], scores)
+    heatmaps = render_joints(keypoints, scores, size, self.sizes.sigma)
+    return frames.to(self.dtype), heatmaps.to(self.dtype)
 
 
 def crop_and_resize(
-  frames: torch.Tensor, box: torch.Tensor, flipped: torch.Tensor, size: int
+  frames: torch.Tensor,
+  box: torch.Tensor,
+  flipped: torch.Tensor,
+  size: int,
+  dtype: torch.dtype = torch.float32,
 ) -> torch.Tensor:
   """Cuts a box, in pixels, out of every frame of a clip, resizes it with antialiasing, mirrors it.
 
@@ -101,15 +117,16 @@ def crop_and_resize(
     box: [N, 4].
     flipped: bool [N].
     size: side of the result.
+    dtype: of the computation; all have the 256 values of a pixel.
 
   Returns:
-    float32 [N, T, size, size, 3].
+    [N, T, size, size, 3] of this type.
   """
   rows = resize_weights(box[:, 1], box[:, 3], frames.shape[2], size)
   columns = resize_weights(box[:, 0], box[:, 2], frames.shape[3], size)
   columns = torch.where(flipped[:, None, None], columns.flip(1), columns)
-  x = torch.einsum("nyh,nthwc->ntywc", rows, frames.float())
-  return torch.einsum("nxw,ntywc->ntyxc", columns, x)
+  x = torch.einsum("nyh,nthwc->ntywc", rows.to(dtype), frames.to(dtype))
+  return torch.einsum("nxw,ntywc->ntyxc", columns.to(dtype), x)
 
 
 def resize_weights(

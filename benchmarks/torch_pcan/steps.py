@@ -3,15 +3,17 @@
 import copy
 import dataclasses
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from ml_collections import ConfigDict
 from torch import nn
+from torch.nn import functional
 from torch.nn.utils import fusion
 
 from benchmarks.torch_pcan import losses, preprocess
-from benchmarks.torch_pcan.network import ConvNorm, PCANNet, RGBToPose
-from benchmarks.torch_pcan.preprocess import Batch
+from benchmarks.torch_pcan.network import Conv, ConvNorm, PCANNet, RGBToPose
+from benchmarks.torch_pcan.preprocess import Batch, Preprocess
 from pcan_jax.inputs import Preprocessing
 from pcan_jax.method.losses import LossConfig
 
@@ -26,31 +28,54 @@ class Form:
   """How PyTorch runs the network.
 
   Attributes:
-    dtype: what the backbone computes in; below float32 by autocast.
-    channels_last: whether memory is laid out [batch, time, height, width, channels].
-    compiled: whether `torch.compile` makes kernels of the whole step but its optimizer.
+    dtype: what the backbone computes in; below float32 by autocast, and frames are resized in it.
+    layout: activations are volumes with 3D convolutions, in PyTorch's default layout or
+      channels-last, or channels-last frames with 2D convolutions (see `network`).
+    products: whether 1 x 1 x 1 convolutions of frames are matrix products.
+    channels: frames and heatmaps get channels of zeros up to a multiple of this, which the tensor
+      cores of a GPU need for their fastest kernels; only as frames.
+    compiled: `torch.compile`'s mode, with which it makes kernels of the whole step but its
+      optimizer; None runs it eagerly.
   """
 
   dtype: torch.dtype = torch.float32
-  channels_last: bool = True
-  compiled: bool = False
+  layout: Literal["volumes", "channels-last volumes", "frames"] = "volumes"
+  products: bool = False
+  channels: int = 1
+  compiled: str | None = None
 
   @property
-  def memory_format(self) -> torch.memory_format:
-    return torch.channels_last_3d if self.channels_last else torch.contiguous_format
+  def _memory_format(self) -> torch.memory_format:
+    return torch.contiguous_format if self.layout == "volumes" else torch.channels_last_3d
 
   def apply(self, net: PCANNet) -> PCANNet:
     """Brings a network into this form, in place."""
-    return net.to(memory_format=self.memory_format)
+    for module in net.modules():
+      if isinstance(module, Conv):
+        module.as_product = self.products
+    return net.to(memory_format=self._memory_format)
 
   def compile(self, function: Callable) -> Callable:
-    return torch.compile(function) if self.compiled else function
+    if self.compiled is None:
+      return function
+    return torch.compile(function, mode=self.compiled, dynamic=False)
+
+  def inputs(self, frames: torch.Tensor) -> torch.Tensor:
+    """What the network takes in this form: [N, C, T, H, W] or [N * T, C, H, W].
+
+    Args:
+      frames: [N, T, H, W, C].
+    """
+    if self.layout == "frames":
+      frames = functional.pad(frames, (0, -frames.shape[-1] % self.channels)).contiguous()
+      return frames.flatten(0, 1).permute(0, 3, 1, 2)
+    volumes = frames.permute(0, 4, 1, 2, 3)
+    return volumes.contiguous(memory_format=self._memory_format)
 
 
 def training_loss(
   net: PCANNet,
-  rgb: torch.Tensor,
-  heatmaps: torch.Tensor,
+  inputs: tuple[torch.Tensor, torch.Tensor],
   action: torch.Tensor,
   parents: torch.Tensor,
   config: LossConfig,
@@ -60,7 +85,7 @@ def training_loss(
 
   Args:
     net: in training mode.
-    rgb, heatmaps: its inputs.
+    inputs: frames and heatmaps, in the form of the network.
     action: true actions [N].
     parents: body part of every action [A].
     config: weights and factors of the losses.
@@ -71,7 +96,7 @@ def training_loss(
     and level.
   """
   total, terms, prototypes = 0.0, {}, {}
-  for stream, outputs in net(rgb, heatmaps, dtype).items():
+  for stream, outputs in net(*inputs, len(action), dtype).items():
     loss, of_stream, prototypes[stream] = losses.stream_loss(
       outputs, net.prototypes(stream), action, parents, config
     )
@@ -122,16 +147,19 @@ def train_step(
   losses.check(config)
   preprocess.check(sizes)
   form.apply(net).train()
+  prepare = Preprocess(sizes, form.dtype).to(parents.device)
 
   def forward(batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor], Prototypes]:
     action = batch["action"]
-    box, flipped = preprocess.draw(len(action), sizes.augmentation, action.device)
-    rgb, heatmaps = _inputs(batch, sizes, form, box, flipped)
-    return training_loss(net, rgb, heatmaps, action, parents, config, form.dtype)
+    drawn = preprocess.draw(len(action), sizes.augmentation, action.device)
+    inputs = tuple(map(form.inputs, prepare(batch, *drawn)))
+    return training_loss(net, inputs, action, parents, config, form.dtype)
 
   compiled = form.compile(forward)
 
   def step(batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    if form.compiled:
+      torch.compiler.cudagraph_mark_step_begin()
     optimizer.zero_grad(set_to_none=True)
     loss, terms, prototypes = compiled(batch)
     loss.backward()
@@ -164,12 +192,16 @@ def predict_step(
   """
   preprocess.check(sizes)
   net = form.apply(merge_norms(net))
+  net.backbone.to(form.dtype)
+  prepare = Preprocess(sizes, form.dtype).to(next(net.parameters()).device)
 
   def forward(batch: Batch) -> Outputs:
     num_clips = batch["rgb"].shape[1]
     flat = {name: batch[name].flatten(0, 1) for name in _INPUTS}
-    box, flipped = preprocess.draw(len(flat["rgb"]), None, flat["rgb"].device)
-    outputs = net(*_inputs(flat, sizes, form, box, flipped), form.dtype)
+    num_all = len(flat["rgb"])
+    drawn = preprocess.draw(num_all, None, flat["rgb"].device)
+    inputs = map(form.inputs, prepare(flat, *drawn))
+    outputs = net(*inputs, num_all, form.dtype)
     for stream, levels in outputs.items():
       action, prototypes = levels["action"], net.prototypes(stream)["action"]
       action["logits"] = losses.rectify(
@@ -191,7 +223,15 @@ def predict_step(
       for branch, levels in outputs.items()
     }
 
-  return torch.inference_mode()(form.compile(forward))
+  compiled = form.compile(forward)
+
+  def step(batch: Batch) -> Outputs:
+    if form.compiled:
+      torch.compiler.cudagraph_mark_step_begin()
+    with torch.no_grad():
+      return compiled(batch)
+
+  return step
 
 
 def merge_norms(net: PCANNet) -> PCANNet:
@@ -203,13 +243,3 @@ def merge_norms(net: PCANNet) -> PCANNet:
       module.conv = fusion.fuse_conv_bn_eval(module.conv, module.bn, transpose=transposed)
       module.bn = nn.Identity()
   return net
-
-
-def _inputs(
-  batch: Batch, sizes: Preprocessing, form: Form, box: torch.Tensor, flipped: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-  rgb, heatmaps = preprocess.preprocess(batch, sizes, box, flipped)
-  memory_format = form.memory_format
-  return rgb.contiguous(memory_format=memory_format), heatmaps.contiguous(
-    memory_format=memory_format
-  )

@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pcan_jax.network import conv
+from pcan_jax.network.forms import CPU, Forms
 from pcan_jax.network.norm import BatchNorm
 from pcan_jax.network.pathway import EXPANSION, Pathway, PathwayConfig
 
@@ -120,7 +121,11 @@ class UpsampleNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t2 h w d"]:
     x = conv.ConvTranspose3D(self.features, self.stride, dtype=self.dtype, name="conv")(x)
-    return BatchNorm(relu=True, name="bn")(x, train)
+    norm = BatchNorm(relu=True, name="bn")
+    if train:
+      return norm(x)
+    slope, offset = norm.slope_and_offset(self.features)
+    return jnp.maximum(x * slope + offset, 0).astype(self.dtype)
 
 
 class Backbone(nn.Module):
@@ -137,6 +142,7 @@ class Backbone(nn.Module):
     lateral_stride: pose frames per RGB frame.
     dtype: of the computation; parameters and statistics are float32.
     remat: see `pathway.rematerialized`.
+    forms: how operations are computed.
 
   Raises:
     ValueError: no stream, an unknown fusion, or inputs whose sizes do not fit the fusion.
@@ -148,6 +154,7 @@ class Backbone(nn.Module):
   lateral_stride: int
   dtype: DTypeLike
   remat: str
+  forms: Forms = CPU
 
   def setup(self) -> None:
     if self.rgb is None and self.pose is None:
@@ -155,9 +162,9 @@ class Backbone(nn.Module):
     if self.fusion not in FUSIONS:
       raise ValueError(f"fusion {self.fusion!r} is not one of {FUSIONS}")
     if self.rgb is not None:
-      self.rgb_path = Pathway(self.rgb, self.dtype, self.remat)
+      self.rgb_path = Pathway(self.rgb, self.dtype, self.remat, self.forms)
     if self.pose is not None:
-      self.pose_path = Pathway(self.pose, self.dtype, self.remat)
+      self.pose_path = Pathway(self.pose, self.dtype, self.remat, self.forms)
     self.places = ()
     if self.rgb is None or self.pose is None or self.fusion == "late":
       return
@@ -172,7 +179,7 @@ class Backbone(nn.Module):
       pose_features = EXPANSION * self.pose.widths[p - 1] // LATERAL_RATIO
       taps = 2 * self.lateral_stride - 1
       strides = (self.lateral_stride, 1, 1)
-      to_rgb = conv.Conv3D(rgb_features, (taps, 1, 1), strides, dtype=self.dtype)
+      to_rgb = conv.Conv3D(rgb_features, (taps, 1, 1), strides, dtype=self.dtype, forms=self.forms)
       to_pose = UpsampleNorm(pose_features, self.lateral_stride, dtype=self.dtype)
       setattr(self, f"pose_to_rgb{r}", to_rgb)
       setattr(self, f"rgb_to_pose{p}", to_pose)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from pcan_jax.network import cpu_gradients
 from pcan_jax.network.cpu_gradients import shift
+from pcan_jax.network.forms import CPU, Forms
 from pcan_jax.network.norm import BatchNorm
 
 # The name of a convolution's output, for the rematerialisation policy.
@@ -25,11 +26,15 @@ OUTPUT = "convolution"
 # He initialisation with fan-out, as in MMAction2.
 kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
+# More than these fill a matrix unit without folding.
+MOST_FOLDED_CHANNELS = 16
+
 
 def convolve(
   x: Float[Array, "n t h w c"],
   kernel: Float[Array, "kt kh kw c d"],
   strides: tuple[int, int, int] = (1, 1, 1),
+  forms: Forms = CPU,
 ) -> Float[Array, "n t2 h2 w2 d"]:
   """3D cross-correlation, padded by (k - 1) // 2 on both sides of every axis as in PyTorch.
 
@@ -37,6 +42,7 @@ def convolve(
     x: input volume.
     kernel: weights; every extent is odd.
     strides: step along time, height and width.
+    forms: how it is computed.
 
   Returns:
     A volume whose extents are ceil(input extent / stride).
@@ -49,9 +55,12 @@ def convolve(
   kt, kh, kw = kernel.shape[:3]
   if kt == 1:
     x = x[:, :: strides[0]]
-    return _pointwise(x, kernel, strides) if kh == kw == 1 else _per_frame(x, kernel, strides)
+    return (
+      _pointwise(x, kernel, strides) if kh == kw == 1 else _per_frame(x, kernel, strides, forms)
+    )
   if kh == kw == 1:
-    return _per_pixel(x[:, :, :: strides[1], :: strides[2]], kernel, strides[0])
+    per_pixel = _per_pixel if forms.temporal == "products" else _over_pixels
+    return per_pixel(x[:, :, :: strides[1], :: strides[2]], kernel, strides[0])
   return lax.conv_general_dilated(
     x,
     kernel,
@@ -71,11 +80,53 @@ def _pointwise(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
   return _matmul(x[:, :, :: strides[1], :: strides[2]], kernel[0, 0, 0])
 
 
-def _per_frame(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
+def _per_frame(x: Array, kernel: Array, strides: tuple[int, int, int], forms: Forms) -> Array:
   """1 x k x k: a 2D convolution of n * t frames."""
   n, t, *frame = x.shape
-  y = _convolve_frames(x.reshape(n * t, *frame), kernel[0], strides[1:])
+  x, kernel = x.reshape(n * t, *frame), kernel[0]
+  even = not any(extent % 2 for extent in frame[:2])
+  if forms.fold and strides[1:] == (2, 2) and even and 4 * frame[2] <= MOST_FOLDED_CHANNELS:
+    y = _convolve_folded(x, kernel, forms)
+  else:
+    y = _convolve_frames(*_pad_channels(x, kernel, forms), strides[1:])
   return y.reshape(n, t, *y.shape[1:])
+
+
+def _pad_channels(x: Array, kernel: Array, forms: Forms) -> tuple[Array, Array]:
+  """Adds channels of zeros to a 2D convolution's input and kernel."""
+  missing = -x.shape[-1] % forms.channel_multiple
+  if not missing:
+    return x, kernel
+  x = jnp.pad(x, [(0, 0)] * 3 + [(0, missing)])
+  return x, jnp.pad(kernel, [(0, 0)] * 2 + [(0, missing), (0, 0)])
+
+
+def _convolve_folded(x: Array, kernel: Array, forms: Forms) -> Array:
+  """A 2D convolution with stride 2 as one with stride 1 of 2 x 2 pixels as channels.
+
+  Output i is the sum over taps k of x[2 i + k - p] w[k], p = (K - 1) / 2. With the kernel shifted
+  so that p is even, tap k = 2 a + b meets pixel b of the pair i + a - p / 2.
+  """
+  n, h, w, c = x.shape
+  x = x.reshape(n, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
+  x = x.reshape(n, h // 2, w // 2, 4 * c)
+  before = [extent // 2 for extent in kernel.shape[:2]]
+  odd = [p % 2 for p in before]
+  # As many taps as fill pairs.
+  kernel = jnp.pad(
+    kernel, [(p, (extent + p) % 2) for p, extent in zip(odd, kernel.shape)] + [(0, 0)] * 2
+  )
+  kh, kw, _, d = kernel.shape
+  kernel = kernel.reshape(kh // 2, 2, kw // 2, 2, c, d).transpose(0, 2, 1, 3, 4, 5)
+  kernel = kernel.reshape(kh // 2, kw // 2, 4 * c, d)
+  low = [(p + o) // 2 for p, o in zip(before, odd)]
+  padding = [(start, extent - 1 - start) for start, extent in zip(low, kernel.shape)]
+  return lax.conv_general_dilated(
+    *_pad_channels(x, kernel, forms),
+    (1, 1),
+    padding,
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -155,6 +206,20 @@ def _per_pixel(x: Array, kernel: Array, stride: int) -> Array:
   return total
 
 
+def _over_pixels(x: Array, kernel: Array, stride: int) -> Array:
+  """K x 1 x 1: a 2D convolution over time and h * w pixels."""
+  n, t, h, w, c = x.shape
+  taps, _, _, _, d = kernel.shape
+  y = lax.conv_general_dilated(
+    x.reshape(n, t, h * w, c),
+    kernel[:, 0],
+    (stride, 1),
+    [(taps // 2,) * 2, (0, 0)],
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+  return y.reshape(n, -1, h, w, d)
+
+
 def upsample_time(
   x: Float[Array, "n t h w c"], kernel: Float[Array, "k 1 1 c d"], stride: int
 ) -> Float[Array, "n t2 h w d"]:
@@ -198,6 +263,7 @@ class Conv3D(nn.Module):
     strides: steps (t, h, w).
     use_bias: whether to add a parameter `bias` [out].
     dtype: of the computation.
+    forms: how it is computed.
   """
 
   features: int
@@ -205,16 +271,27 @@ class Conv3D(nn.Module):
   strides: tuple[int, int, int] = (1, 1, 1)
   use_bias: bool = False
   dtype: DTypeLike = jnp.float32
+  forms: Forms = CPU
 
   @nn.compact
-  def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h2 w2 d"]:
-    shape = (*self.kernel, x.shape[-1], self.features)
-    weights = self.param("kernel", kernel_init, shape, jnp.float32)
-    y = convolve(x.astype(self.dtype), weights.astype(self.dtype), self.strides)
+  def parameters(self, in_channels: int) -> tuple[Array, Array | None]:
+    """The kernel and, if there is one, the bias."""
+    shape = (*self.kernel, in_channels, self.features)
+    kernel = self.param("kernel", kernel_init, shape, jnp.float32)
+    if not self.use_bias:
+      return kernel, None
+    return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+
+  def __call__(
+    self, x: Float[Array, "n t h w c"], slope: Float[Array, " d"] | None = None
+  ) -> Float[Array, "n t2 h2 w2 d"]:
+    """Convolves, with every output channel's weights times `slope` if it is given."""
+    kernel, bias = self.parameters(x.shape[-1])
+    if slope is not None:
+      kernel = kernel * slope
+    y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.forms)
     y = checkpoint_name(y, OUTPUT)
-    if self.use_bias:
-      y += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-    return y
+    return y if bias is None else y + bias.astype(self.dtype)
 
 
 class ConvTranspose3D(nn.Module):
@@ -292,26 +369,21 @@ class ConvNorm(nn.Module):
   relu: bool = True
   scale_init: nn.initializers.Initializer = nn.initializers.ones
   dtype: DTypeLike = jnp.float32
+  forms: Forms = CPU
 
   @nn.compact
   def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t2 h2 w2 d"]:
-    x = Conv3D(self.features, self.kernel, self.strides, dtype=self.dtype, name="conv")(x)
-    return BatchNorm(self.relu, self.scale_init, name="bn")(x, train)
-
-
-def max_pool_spatial(x: Float[Array, "n t h w c"], stride: int) -> Float[Array, "n t h2 w2 c"]:
-  """1 x 3 x 3 maximum with one pixel of padding, as in the stem of a ResNet.
-
-  In a tie, the first value in row-major order receives the gradient. Computed by comparisons along
-  columns, then rows: on CPU, XLA's windowed maximum has a gradient that is five times slower.
-  """
-  for axis in (3, 2):
-    padding = [(0, 0, 0)] * 5
-    padding[axis] = (1, 1, 0)
-    padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), padding)
-    span = (x.shape[axis] - 1) // stride * stride + 1
-    x = lax.slice_in_dim(padded, 0, span, stride, axis)
-    for start in (1, 2):
-      candidate = lax.slice_in_dim(padded, start, start + span, stride, axis)
-      x = jnp.where(x >= candidate, x, candidate)
-  return x
+    conv = Conv3D(
+      self.features, self.kernel, self.strides, dtype=self.dtype, forms=self.forms, name="conv"
+    )
+    norm = BatchNorm(self.relu, self.scale_init, name="bn")
+    if not train:
+      slope, offset = norm.slope_and_offset(self.features)
+      y = conv(x, slope) + offset.astype(self.dtype)
+      return jnp.maximum(y, 0) if self.relu else y
+    expands = self.kernel == (1, 1, 1) and x.shape[-1] < self.features and not self.relu
+    if expands and self.forms.expansion == "input":
+      kernel, _ = conv.parameters(x.shape[-1])
+      x = x[:, :: self.strides[0], :: self.strides[1], :: self.strides[2]].astype(self.dtype)
+      return norm.of_product(x, kernel[0, 0, 0])
+    return norm(conv(x))

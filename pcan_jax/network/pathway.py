@@ -16,6 +16,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pcan_jax.network import conv
+from pcan_jax.network.forms import CPU, Forms
+from pcan_jax.network.pool import max_pool_spatial
 
 EXPANSION = 4  # output channels of a bottleneck block per channel of its width
 
@@ -175,15 +177,17 @@ class Pathway(nn.Module):
     config: the pathway's shape.
     dtype: of the computation; parameters and statistics are float32.
     remat: see `rematerialized`.
+    forms: how operations are computed.
   """
 
   config: PathwayConfig
   dtype: DTypeLike
   remat: str
+  forms: Forms = CPU
 
   def setup(self) -> None:
     config = self.config
-    conv_norm = functools.partial(conv.ConvNorm, dtype=self.dtype)
+    conv_norm = functools.partial(conv.ConvNorm, dtype=self.dtype, forms=self.forms)
     self.conv1 = conv_norm(config.stem_features, (1, 7, 7), (1, *config.stem_strides))
     for number, (blocks, width, temporal_kernel, stride) in enumerate(
       zip(config.blocks, config.widths, config.temporal_kernels, config.spatial_strides), start=1
@@ -199,7 +203,7 @@ class Pathway(nn.Module):
     x = self.conv1(x, train)
     self.sow("intermediates", "stem", x)
     if self.config.stem_pool:
-      x = conv.max_pool_spatial(x, self.config.stem_pool_stride)
+      x = max_pool_spatial(x, self.config.stem_pool_stride, self.forms)
       self.sow("intermediates", "pool", x)
     return x
 

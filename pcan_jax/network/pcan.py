@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from pcan_jax.labels import LabelTree
 from pcan_jax.network.backbone import Backbone
+from pcan_jax.network.forms import CPU, Forms
 from pcan_jax.network.pathway import REMAT, PathwayConfig
 
 STREAMS = ("rgb", "pose")
@@ -72,6 +73,7 @@ class PCAN(nn.Module):
     action_embedding, body_embedding, dropout, pool_embedding: see `Head`.
     dtype: precision of the backbone's arithmetic; parameters and heads stay float32.
     remat: what the backward pass recomputes, see `pathway.rematerialized`.
+    forms: how the backbone's operations are computed.
   """
 
   tree: LabelTree
@@ -85,6 +87,7 @@ class PCAN(nn.Module):
   pool_embedding: str
   dtype: DTypeLike
   remat: str
+  forms: Forms = CPU
 
   @property
   def streams(self) -> tuple[str, ...]:
@@ -102,6 +105,7 @@ class PCAN(nn.Module):
       lateral_stride=self.lateral_stride,
       dtype=self.dtype,
       remat=self.remat,
+      forms=self.forms,
     )
     self.heads = {
       stream: Head(
@@ -141,8 +145,13 @@ class PCAN(nn.Module):
     return {stream: self.heads[stream](features[stream], train) for stream in self.streams}
 
 
-def build_model(config: ConfigDict, tree: LabelTree) -> PCAN:
+def build_model(config: ConfigDict, tree: LabelTree, forms: Forms = CPU) -> PCAN:
   """The network that the `model` part of a config describes.
+
+  Args:
+    config: that part.
+    tree: the labels.
+    forms: how operations are computed; of no consequence for parameters and, to rounding, results.
 
   Raises:
     ValueError: a field has an unknown value; the message names the field.
@@ -169,4 +178,5 @@ def build_model(config: ConfigDict, tree: LabelTree) -> PCAN:
     pool_embedding=config.pool_embedding,
     dtype=jnp.dtype(config.dtype),
     remat=remat,
+    forms=forms,
   )
