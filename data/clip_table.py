@@ -194,7 +194,7 @@ def label_rows(rows: Sequence[Row], tree: LabelTree | None) -> tuple[LabelTree, 
 
 
 def similar_labels(tree: LabelTree) -> list[str]:
-  """Pairs of actions, and of body parts, that differ only in case, accents apart, or in spaces."""
+  """Pairs of actions, and of body parts, that differ only in case or in spaces."""
   similar = []
   for names in (tree.actions, tree.bodies):
     first: dict[str, str] = {}
