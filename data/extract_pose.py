@@ -96,7 +96,7 @@ NewTracker = Callable[[], contextlib.AbstractContextManager[Tracker]]
 Entry = dict[str, Any]
 
 CHUNK = 3000
-"""Frames that are kept together while the poses of a long video are estimated: two minutes' work."""
+"""Frames of a long video whose poses are kept together: two minutes' work."""
 
 
 def to_openpose(

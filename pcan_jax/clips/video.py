@@ -147,7 +147,7 @@ def _complaints(said: list[str]) -> Iterator[None]:
       yield
   finally:
     av.logging.set_level(before)
-  said += [text.strip() for _, _, text in messages]
+  said += [text.strip().splitlines()[0] for _, _, text in messages if text.strip()]
 
 
 def _upright(frame: av.VideoFrame) -> Frame:

@@ -46,10 +46,8 @@ def find_videos(path: str | os.PathLike[str]) -> list[pathlib.Path]:
   found = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
   if not found:
     images = [p for p in files if p.suffix.lower() in _IMAGE_SUFFIXES]
-    hint = f", but images such as {images[0].name}; join them: `{HOW_TO_JOIN_IMAGES}`"
-    raise FileNotFoundError(
-      f"{path} holds no video ({' '.join(VIDEO_SUFFIXES)}){hint if images else ''}"
-    )
+    hint = f", but images; join those of each clip: `{HOW_TO_JOIN_IMAGES}`" if images else ""
+    raise FileNotFoundError(f"{path} holds no video ({' '.join(VIDEO_SUFFIXES)}){hint}")
   return found
 
 
