@@ -23,6 +23,7 @@ def write(
   path, frames=FRAMES, codec="libx264", pix_fmt="yuv420p", times=None, tick=Fraction(1, 600), **mux
 ):
   """A video with what `write_video` cannot do."""
+  path.parent.mkdir(parents=True, exist_ok=True)
   with av.open(str(path), "w", **mux) as container:
     stream = container.add_stream(codec, rate=30)
     stream.height, stream.width = frames.shape[1:3]
