@@ -6,7 +6,15 @@ import pytest
 from pcan_jax.clips import pose_frames
 from pcan_jax.clips.pose_files import open_poses
 from pcan_jax.keypoints import LAYOUTS
-from tests.pose_writers import NUM_FRAMES, SIZE, coco, openpose_person, points, write_openpose
+from tests.pose_writers import (
+  NUM_FRAMES,
+  SIZE,
+  coco,
+  mmpose,
+  openpose_person,
+  points,
+  write_openpose,
+)
 
 OPENPOSE_28 = LAYOUTS["openpose-28"]
 COCO_17 = LAYOUTS["coco-17"]
@@ -225,31 +233,9 @@ def test_alphaposes_own_file_name_is_no_clip(tmp_path):
     np.testing.assert_array_equal(opened.read(clip_id, NUM_FRAMES, SIZE)[0][0], JOINTS[0, ..., :2])
 
 
-def mmpose(first=0, names=None, joints=JOINTS):
-  frames = [
-    {
-      "frame_id": first + t,
-      "instances": [
-        {
-          "keypoints": joints[m, t, :, :2].tolist(),
-          "keypoint_scores": joints[m, t, :, 2].tolist(),
-          "bbox": [[1, 2, 3, 4]],
-          "bbox_score": 0.9,
-        }
-        for m in range(len(joints))
-      ],
-    }
-    for t in range(joints.shape[1])
-  ]
-  about = {"dataset_name": "coco", "num_keypoints": joints.shape[2]}
-  if names:
-    about["keypoint_id2name"] = {str(index): name for index, name in enumerate(names)}
-  return {"meta_info": about, "instance_info": frames}
-
-
 @pytest.mark.parametrize("first", [0, 1])
 def test_mmposes_files_are_read(tmp_path, first):
-  content = mmpose(first)
+  content = mmpose(JOINTS, first)
   np.testing.assert_array_equal(read(write(tmp_path, content), COCO_17), JOINTS)
   path = write(tmp_path, content["instance_info"])
   np.testing.assert_array_equal(read(path, COCO_17), JOINTS)
@@ -260,7 +246,7 @@ def test_mmposes_files_are_read(tmp_path, first):
 
 
 def test_joints_of_mmpose_are_found_by_name(tmp_path):
-  path = write(tmp_path, mmpose(names=COCO_17.joints[::-1], joints=JOINTS[..., ::-1, :]))
+  path = write(tmp_path, mmpose(JOINTS[..., ::-1, :], names=COCO_17.joints[::-1]))
   np.testing.assert_array_equal(read(path, COCO_17), JOINTS)
 
 
@@ -280,7 +266,7 @@ def instance(**changes):
     (instance(keypoints=[[1, 2, 3]], keypoint_scores=[1]), r"expected 'keypoints' \[V, 2\]"),
     (instance(keypoints=[[1, 2]], keypoint_scores=[1]), "has 1 keypoints, expected one of .17, 26"),
     (instance(keypoints=[["a", 2]], keypoint_scores=[1]), "not a list of numbers"),
-    (mmpose(names=["nose"]), "has 17 keypoints, 'meta_info' names 1"),
+    (mmpose(JOINTS, names=["nose"]), "has 17 keypoints, 'meta_info' names 1"),
     ({"meta_info": {"keypoint_id2name": {"a": 1}}, "instance_info": []}, "does not name keypoints"),
     ({"instance_info": [{"frame_id": 9, "instances": []}]}, "numbers run from 9 to 9"),
   ],
@@ -358,7 +344,7 @@ def test_files_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
 def test_what_has_no_score_was_not_found_wherever_it_lies(tmp_path, place, score):
   joints = JOINTS.copy()
   joints[:, :, 3, :2], joints[:, :, 3, 2] = place, score
-  for content in (coco("clip", joints), mmpose(joints=joints)):
+  for content in (coco("clip", joints), mmpose(joints)):
     found = read(write(tmp_path, content), COCO_17)
     assert not found[:, :, 3].any()
     np.testing.assert_array_equal(np.delete(found, 3, axis=2), np.delete(JOINTS, 3, axis=2))
@@ -367,6 +353,6 @@ def test_what_has_no_score_was_not_found_wherever_it_lies(tmp_path, place, score
 def test_huge_scores_are_refused(tmp_path):
   joints = JOINTS.copy()
   joints[0, 4, 3, 2] = 1e6
-  for content in (coco("clip", joints), mmpose(joints=joints)):
+  for content in (coco("clip", joints), mmpose(joints)):
     with pytest.raises(ValueError, match="'scores' holds more than 10, .* in frame 4"):
       read(write(tmp_path, content), COCO_17)

@@ -21,6 +21,9 @@ _CONTAINERS = {
 # Their headers say nothing about the length, and FFmpeg guesses.
 _WITHOUT_LENGTH = ("mpeg", "mpegts")
 
+# Its identifier comes before, among others, the size of the file.
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+
 Frame = UInt8[np.ndarray, "h w 3"]
 
 
@@ -59,7 +62,7 @@ class VideoFrames(Iterator[Frame]):
   def _decode(self) -> Iterator[Frame]:
     said: list[str] = []
     stamps: list[float | None] = []
-    size = None
+    size = matrix = None
     end = 0.0
     with _open(self.path) as container:
       stream = container.streams.video[0]
@@ -78,7 +81,9 @@ class VideoFrames(Iterator[Frame]):
           for frame in decoded:
             if frame.is_corrupt:
               raise VideoError(f"{self.path}: the video is damaged at frame {len(stamps)}")
-            image = _upright(frame)
+            if size is None:
+              matrix = _display_matrix(frame)  # the same for all, and slow to read
+            image = _upright(frame.to_ndarray(format="rgb24"), matrix)
             if size not in (None, image.shape):
               raise VideoError(
                 f"{self.path}: the frame size changes from {size[:2]} to {image.shape[:2]}"
@@ -91,7 +96,7 @@ class VideoFrames(Iterator[Frame]):
       if size is None:
         raise VideoError(f"{self.path}: the video has no frames")
       self._times, wrong_times = frame_times(stamps, _clock(stream))
-      missing = _what_is_missing(container, len(stamps), end, self._times)
+      missing = _what_is_missing(self.path, container, len(stamps), end, self._times)
     complaints = f"the decoder says {said[0]!r}, {len(said)} times in all" if said else ""
     self.damage += filter(None, (missing, complaints, wrong_times))
 
@@ -150,13 +155,16 @@ def _complaints(said: list[str]) -> Iterator[None]:
   said += [text.strip().splitlines()[0] for _, _, text in messages if text.strip()]
 
 
-def _upright(frame: av.VideoFrame) -> Frame:
-  """The frame as its display matrix asks: (x, y) goes to (a x + c y, b x + d y), signs alone."""
-  image = frame.to_ndarray(format="rgb24")
+def _display_matrix(frame: av.VideoFrame) -> list[int] | None:
   matrix = frame.side_data.get("DISPLAYMATRIX")
+  return None if matrix is None else np.frombuffer(matrix, np.int32).tolist()
+
+
+def _upright(image: Frame, matrix: list[int] | None) -> UInt8[np.ndarray, "upright_h upright_w 3"]:
+  """The frame as its display matrix asks: (x, y) goes to (a x + c y, b x + d y), signs alone."""
   if matrix is None:
     return image
-  a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+  a, b, _, c, d = matrix[:5]
   if abs(b) > abs(a):
     image, a, d = image.swapaxes(0, 1), c, b
   return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
@@ -168,19 +176,38 @@ def _clock(stream: av.VideoStream) -> Clock:
 
 
 def _what_is_missing(
-  container: av.container.InputContainer, num_frames: int, end: float, times: Times
+  path: pathlib.Path,
+  container: av.container.InputContainer,
+  num_frames: int,
+  end: float,
+  times: Times,
 ) -> str:
   """How much more the header promises than the file holds, if it does."""
-  stream = container.streams.video[0]
-  if container.format.name == "avi" and stream.frames > num_frames + 1:
-    return f"its header promises {stream.frames} frames, but it holds {num_frames}"
-  if container.duration is None or container.format.name in _WITHOUT_LENGTH:
+  kind, frames = container.format.name, container.streams.video[0].frames
+  if kind == "avi" and frames > num_frames + 1:
+    return f"its header promises {frames} frames, but it holds {num_frames}"
+  if kind in ("asf", "gif") and _is_broken_off(path, kind):
+    return "it is broken off"
+  if container.duration is None or kind in _WITHOUT_LENGTH:
     return ""
   promised = container.duration / av.time_base
   # Sound may end a little earlier or later.
   if promised - end > max(1.5 * np.median(np.diff(times)), 0.05):
     return f"its header promises {promised:.2f} s, but it ends after {end:.2f} s"
   return ""
+
+
+def _is_broken_off(path: pathlib.Path, kind: str) -> bool:
+  """Whether the file is smaller than it says, or lacks its last byte."""
+  size = path.stat().st_size
+  with path.open("rb") as file:
+    if kind == "gif":
+      file.seek(max(size - 1, 0))
+      return file.read() != b";"
+    head = file.read(1 << 16)
+  start = head.find(_ASF_PROPERTIES)
+  stated = head[start + 40 : start + 48] if start >= 0 else b""
+  return int.from_bytes(stated, "little") > size
 
 
 def _reason(error: BaseException) -> str:
