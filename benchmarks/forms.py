@@ -86,7 +86,7 @@ CASES = {
   "pose stem": Case(
     _conv(32, (1, 7, 7)),
     (32, 56, 56, 28),
-    {"plain": Forms(), "padded": Forms(channel_multiple=8)},
+    STEM,
     to_input=False,
   ),
   "rgb pool": Case(lambda _, forms: Pool(2, forms), (8, 112, 112, 64), POOL),

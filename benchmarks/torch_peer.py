@@ -367,9 +367,14 @@ def wait() -> None:
 
 
 def time_peer(
-  config: ConfigDict, kind: str, batch_size: int, form: str, seconds: float = 10.0
+  config: ConfigDict,
+  kind: str,
+  batch_size: int,
+  form: str,
+  seconds: float = 10.0,
+  alone: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> dict[str, Any]:
-  """Times PyTorch alone, in this process. JAX is used for the shapes only: JAX_PLATFORMS=cpu will do.
+  """Times PyTorch in this process; JAX, for which JAX_PLATFORMS=cpu will do, only makes shapes.
 
   Steps are queued as a training loop does: the clock is read, and the GPU waited for, after groups
   of steps of about a tenth of the time.
@@ -380,6 +385,7 @@ def time_peer(
     batch_size: clips.
     form: one of `FORMS`.
     seconds: how long to measure, after the first calls.
+    alone: within which it is measured.
 
   Returns:
     `ms`, the median over the groups, and `least_ms` of a step, `steps` measured,
@@ -405,8 +411,9 @@ def time_peer(
   if on_gpu:
     torch.cuda.reset_peak_memory_stats()
   measured: list[float] = []
-  while not measured or sum(measured) * group < seconds:
-    measured.append(run(group) / group)
+  with alone():
+    while not measured or sum(measured) * group < seconds:
+      measured.append(run(group) / group)
   median = statistics.median(measured)
   return {
     "form": form,

@@ -30,6 +30,7 @@ class Program:
   """A traced step, and how to make what it takes.
 
   Attributes:
+    config: what the step is of.
     kind: "training" or "evaluation".
     batch_size: clips of a call, over all devices.
     traced: the program before it is made for a platform.
@@ -37,6 +38,7 @@ class Program:
     make_batch: makes its second argument, the clips.
   """
 
+  config: ConfigDict
   kind: str
   batch_size: int
   traced: jax.stages.Traced
@@ -59,9 +61,12 @@ class Program:
   def operations(self) -> float:
     """Floating point operations of a call, counted by XLA before any optimisation.
 
-    Of the program for GPUs, whatever the backend: a CPU's has loops, whose body would count once.
+    Of the forms that do the least of them, whatever the device, and of the program for GPUs, as
+    that for CPUs has loops, whose body would count once. Only XLA's CPU backend counts.
     """
-    return self.traced.lower(lowering_platforms=("cuda",)).cost_analysis()["flops"]
+    mesh = data_mesh(jax.devices("cpu")[:1])
+    traced = trace(self.config, self.kind, self.batch_size, mesh).traced
+    return traced.lower(lowering_platforms=("cuda",)).cost_analysis()["flops"]
 
   def compile(self) -> "Step":
     start = time.perf_counter()
@@ -152,7 +157,7 @@ def trace(
     return jax.device_put(made_up_batch(shapes, spec.stored_size), sharded(mesh))
 
   traced = cast(jax.stages.Wrapped, step).trace(jax.eval_shape(make_state), shapes)
-  return Program(kind, batch_size, traced, make_state, make_batch)
+  return Program(config, kind, batch_size, traced, make_state, make_batch)
 
 
 def made_up_batch(shapes: dict[str, Shape], side: int) -> dict[str, np.ndarray]:

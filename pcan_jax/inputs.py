@@ -60,7 +60,7 @@ class Preprocessing:
     sigma: standard deviation of a keypoint's Gaussian, in heatmap pixels.
     heatmaps: which heatmaps are drawn: "joints", "limbs", or "both", joints first.
     augmentation: the random transformations, or None in evaluation.
-    dtype: of the inputs; unless it is float32, frames are resized at the device's default precision.
+    dtype: of the inputs; below float32, frames are resized at the device's default precision.
 
   Raises:
     ValueError: `heatmaps` is none of these, or the layout has no limbs to draw.

@@ -14,6 +14,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 PyTree = Any
 
+# cuBLAS adds biases and residuals to its products, Triton's kernels leave them to a pass over all
+# of memory.
+GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
+
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
   """Devices along one axis, `data`; by default all of them, in the order that XLA prefers."""
@@ -34,12 +38,14 @@ def sharded(mesh: Mesh) -> NamedSharding:
 
 def jit_step(step: Callable[..., Any], mesh: Mesh, **options: Any) -> jax.stages.Wrapped:
   """Jits a function of (replicated arrays, a sharded batch) with replicated results."""
+  on_gpu = mesh.devices.flat[0].platform == "gpu"
   # JAX finds traces by the function, and a bound method equals itself: it would return the old one
   # after the config behind it was changed.
   return jax.jit(
     functools.partial(step),
     in_shardings=(replicated(mesh), sharded(mesh)),
     out_shardings=replicated(mesh),
+    compiler_options=GPU_OPTIONS if on_gpu else None,
     **options,
   )
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pcan_jax.network import conv, cpu_gradients
+from pcan_jax.network.pool import max_pool_spatial
 
 # Kernels of a SlowOnly network, with their strides; the last stays a 3D convolution.
 KERNELS = [

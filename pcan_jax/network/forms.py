@@ -18,8 +18,7 @@ class Forms:
       the "index" of the maximum kept for the gradient; or by XLA's "window" operation.
     expansion: training BatchNorm after a 1 x 1 x 1 convolution that adds channels from the
       convolution's "output", or from the second moments of its "input", which is smaller.
-    fold: whether a convolution with a spatial stride of 2 and a few channels gets 2 x 2 pixels as
-      channels.
+    fold: whether wide 2D convolutions of a few channels get neighbouring pixels as channels.
     channel_multiple: 2D convolutions get channels of zeros up to a multiple of this.
   """
 

@@ -53,7 +53,8 @@ def _normalize_backward(relu: bool, kept: Any, gradients: Any) -> tuple[Array, A
   flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
   gradient = gradients[0].reshape(flat.shape).astype(jnp.float32)
   if relu:
-    gradient = jnp.where(flat * slope + offset > 0, gradient, 0.0)
+    # Of a comparison, XLA on GPUs keeps the result from the forward pass: one more array.
+    gradient *= jnp.sign(jnp.maximum(flat * slope + offset, 0.0))
   to_bias = gradient.sum(axis=0)
   to_scale = ((gradient * flat).sum(axis=0) - mean * to_bias) * deviation
   by_x = slope * deviation * to_scale / -flat.shape[0]
@@ -106,8 +107,7 @@ def _product_forward(x: Array, weights: Array, scale: Array, bias: Array) -> tup
   deviation = lax.rsqrt(variance + EPSILON)
   slope = scale * deviation
   offset = bias - mean * slope
-  y = _dot(x, (weights * slope).astype(x.dtype), (1, 0), x.dtype)
-  y = (y.astype(jnp.float32) + offset).astype(x.dtype)
+  y = _dot(x, (weights * slope).astype(x.dtype), (1, 0), x.dtype) + offset.astype(x.dtype)
   return (y, mean, variance), (x, weights, moments, mean_x, mean, deviation, slope)
 
 

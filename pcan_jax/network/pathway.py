@@ -104,20 +104,27 @@ def rematerialized(target: Callable[..., Any], remat: str) -> Callable[..., Any]
 
 
 @jax.custom_vjp
-def _relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-  """max(x, 0) with a gradient that reads the result, which the next convolution keeps anyway.
+def _join(x: Float[Array, "*shape c"], y: Float[Array, "*shape c"]) -> Float[Array, "*shape c"]:
+  """max(x + y, 0) with a gradient that reads the result, which the next convolution keeps anyway.
 
-  XLA would recompute x, from twice as many arrays, to see where it is positive.
+  XLA would recompute the sum, from twice as many arrays, to see where it is positive. The sum is of
+  matrices, so that a GPU's library adds it to the product that one of them is.
   """
-  return _relu_forward(x)[0]
+  return _join_forward(x, y)[0]
 
 
-def _relu_forward(x: Array) -> tuple[Array, Array]:
-  y = lax.optimization_barrier(jnp.maximum(x, 0))
-  return y, y
+def _join_forward(x: Array, y: Array) -> tuple[Array, Array]:
+  x, y, shape = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]), x.shape
+  joined = lax.optimization_barrier(jnp.maximum(x + y, 0)).reshape(shape)
+  return joined, joined
 
 
-_relu.defvjp(_relu_forward, lambda y, gradient: (jnp.where(y > 0, gradient, 0),))
+def _join_backward(joined: Array, gradient: Array) -> tuple[Array, Array]:
+  gradient = jnp.where(joined > 0, gradient, 0)
+  return gradient, gradient
+
+
+_join.defvjp(_join_forward, _join_backward)
 
 
 class Bottleneck(nn.Module):
@@ -140,7 +147,7 @@ class Bottleneck(nn.Module):
     )(y, train)
     if x.shape != y.shape:
       x = self.conv_norm(features, (1, 1, 1), strides, relu=False, name="downsample")(x, train)
-    return _relu(x + y)
+    return _join(x, y)
 
 
 class Stage(nn.Module):

@@ -51,7 +51,7 @@ def _by_window(x: Array, stride: int) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _with_index(x: Array, stride: int) -> Array:
-  """Keeps one byte per output for the gradient, which of nine inputs it is, instead of the input."""
+  """Keeps for the gradient, instead of the input, which of nine values an output is: one byte."""
   return _with_index_forward(x, stride)[0]
 
 
