@@ -297,13 +297,13 @@ def _extract_one(clip: ClipSource, parts: pathlib.Path, new_tracker: NewTracker)
   folder = parts / hashlib.sha256(key.encode()).hexdigest()[:32]
   part = folder / "all.pkl"
   if not part.exists():
-    folder.mkdir(parents=True, exist_ok=True)
     _write(part, estimate(clip.video, clip.id, folder, new_tracker))
   return part
 
 
 def _write(path: pathlib.Path, content: Any) -> None:
   """Writes a pickle, which appears when it is complete."""
+  path.parent.mkdir(parents=True, exist_ok=True)
   unfinished = path.with_name(f"{path.name}.unfinished")
   unfinished.write_bytes(pickle.dumps(content, protocol=4))
   unfinished.replace(path)
@@ -326,7 +326,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.error(f"--out is {arguments.out}; it must end in .pkl")
   try:
     videos = name_videos(arguments.videos)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     parts = arguments.out.with_name(f"{arguments.out.name}.parts")
     started = time.monotonic()
     entries, unreadable = extract(videos, parts, open_tracker, arguments.jobs)

@@ -97,7 +97,8 @@ class VideoFrames(Iterator[Frame]):
         raise VideoError(f"{self.path}: the video has no frames")
       self._times, wrong_times = frame_times(stamps, _clock(stream))
       missing = _what_is_missing(self.path, container, len(stamps), end, self._times)
-    complaints = f"the decoder says {said[0]!r}, {len(said)} times in all" if said else ""
+    more = f", and complains {len(said) - 1} times more" if len(said) > 1 else ""
+    complaints = f"the decoder says {said[0]!r}{more}" if said else ""
     self.damage += filter(None, (missing, complaints, wrong_times))
 
 
