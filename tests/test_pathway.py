@@ -68,9 +68,11 @@ def test_blocks_start_as_the_identity():
 
 
 def test_gradients_pass_joints_where_these_are_positive():
-  y, vjp = jax.vjp(jax.jit(pathways._relu), jnp.array([-1.0, 0.0, 2.0]))
-  assert y.tolist() == [0.0, 0.0, 2.0]
-  assert vjp(jnp.array([3.0, 4.0, 5.0]))[0].tolist() == [0.0, 0.0, 5.0]
+  x, y = jnp.array([[-1.0, 1.0, 3.0]]), jnp.array([[0.0, -1.0, -1.0]])
+  joined, vjp = jax.vjp(jax.jit(pathways._join), x, y)
+  assert joined.tolist() == [[0.0, 0.0, 2.0]]
+  for gradient in vjp(jnp.array([[3.0, 4.0, 5.0]])):
+    assert gradient.tolist() == [[0.0, 0.0, 5.0]]
 
 
 def test_intermediates_have_names():
