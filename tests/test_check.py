@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
+from data import build as build_module
 from data import check
 from data.build import build
 from pcan_jax.clips.video import decode_video
@@ -145,7 +147,9 @@ def test_other_rates_and_unlisted_videos_are_worth_a_warning(source, capsys):
   assert "unlisted video (1)\n    raw_videos/val/more.mp4" in output
 
 
-def test_damaged_and_varying_videos_are_worth_a_warning(source, capsys, tmp_path):
+@pytest.fixture
+def odd_source(source):
+  """The first video is broken off, the frames of the second one are not evenly spaced."""
   noise = np.random.default_rng(1).integers(0, 255, (40, 64, 80, 3), np.uint8)
   for name, times in (("train_000", None), ("train_001", [*range(0, 200, 20), 240, 260])):
     path = source / "raw_videos" / "train" / f"{name}.mkv"
@@ -162,11 +166,28 @@ def test_damaged_and_varying_videos_are_worth_a_warning(source, capsys, tmp_path
       pose["keypoint_score"] = np.full(keypoints.shape[:3], 0.5, np.float16)
 
   edit_poses(source, "train", fit)
+  return source
+
+
+def test_damaged_and_varying_videos_are_worth_a_warning(odd_source, capsys, tmp_path):
   page = tmp_path / "page.html"
-  output, verdict = run(source, capsys, f"--html={page}")
+  output, verdict = run(odd_source, capsys, f"--html={page}")
   assert verdict is None
   assert "damaged video (1)\n    train/train_000: its header promises 1.33 s" in output
   assert "varying frame rate (1)\n    train/train_001: its frames are not evenly" in output
+
+
+def test_a_build_counts_damaged_videos_and_stores_a_constant_rate(odd_source, capsys, tmp_path):
+  build_module.main([str(odd_source), str(tmp_path / "out"), "--side=32", "--jobs=1"])
+  printed = capsys.readouterr()
+  assert "warning: 1 of the videos are damaged; `pcan check` names them" in printed.err
+  builder = tfds.builder_from_directory(printed.out.strip())
+  counts = builder.info.metadata["splits"]
+  assert (counts["train"]["damaged"], counts["val"]["damaged"]) == (1, 0)
+  clips = {clip["id"]: clip for clip in builder.as_dataset("train").as_numpy_iterator()}
+  assert clips[b"train_000"]["fps"] == 30
+  assert clips[b"train_001"]["fps"] == pytest.approx(12 / (280 / 600), rel=1e-2)
+  assert len(clips[b"train_001"]["frames"]) == 12
 
 
 def test_bad_clips_fail_the_check_and_the_first_is_named(source, capsys, tmp_path):

@@ -34,6 +34,7 @@ class ShardSummary:
     trimmed: clips whose video and poses differed in length and were cut to the shorter one.
     without_person: clips in which no keypoint was detected.
     max_frames: number of frames of the longest clip.
+    damaged: clips whose video is damaged, but can be read.
   """
 
   actions: tuple[int, ...]
@@ -41,6 +42,7 @@ class ShardSummary:
   trimmed: int
   without_person: int
   max_frames: int
+  damaged: int
 
 
 def plan_shards(clips: Sequence[ClipSource], clips_per_shard: int) -> list[list[ClipSource]]:
@@ -121,6 +123,7 @@ class ShardStore:
       self._features.get_serialized_info()
     )
     actions, problems, trimmed, without_person, max_frames = [], [], 0, 0, 0
+    damaged = 0
     unfinished = self.folder / f"{key}.unfinished"
     with tf.io.TFRecordWriter(os.fspath(unfinished)) as writer:
       for record in encoded:
@@ -129,6 +132,7 @@ class ShardStore:
           continue
         actions.append(record["action"])
         trimmed += record["trimmed"]
+        damaged += bool(record["damage"])
         without_person += not record["keypoint_scores"].any()
         max_frames = max(max_frames, len(record["frames"]))
         example = serializer.serialize_example(self._features.encode_example(_as_example(record)))
@@ -136,7 +140,9 @@ class ShardStore:
         example = tf.train.Example.FromString(example)
         writer.write(example.SerializeToString(deterministic=True))  # ty: ignore
     unfinished.replace(self.path(key))
-    summary = ShardSummary(tuple(actions), tuple(problems), trimmed, without_person, max_frames)
+    summary = ShardSummary(
+      tuple(actions), tuple(problems), trimmed, without_person, max_frames, damaged
+    )
     unfinished.write_text(json.dumps(dataclasses.asdict(summary)), encoding="utf-8")
     unfinished.replace(self.folder / f"{key}.json")
     return summary
