@@ -1,1 +1,1 @@
-"""Benchmarks that a user can run: each prints a table, and one line of JSON at the end."""
+"""Benchmarks for users: each prints tables, and one line of JSON at the end."""

@@ -1,4 +1,4 @@
-"""What devices tell each other in a compiled step, and how long that takes on a cluster."""
+"""Collectives of a compiled step, and the time they take on a cluster."""
 
 import collections
 import dataclasses
@@ -19,7 +19,7 @@ _ARRAY = re.compile(r"\b[a-z]+(\d+)[a-z0-9]*\[([\d,]*)\]")
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-  """An operation that all devices take part in.
+  """A collective operation.
 
   Attributes:
     kind: one of `KINDS`.
@@ -31,20 +31,20 @@ class Collective:
 
 
 def find(text: str) -> list[Collective]:
-  """The collectives of a compiled program, from its text in XLA's HLO."""
+  """Finds the collectives of a compiled program in its HLO text."""
   found = []
   for result, kind, start in _INSTRUCTION.findall(text):
     arrays = [
       int(bits) // 8 * math.prod(int(n) for n in extents.split(",") if n)
       for bits, extents in _ARRAY.findall(result)
     ]
-    # What starts asynchronously lists its operand first, an all-reduce excepted.
+    # The shape of an asynchronous start lists the operand first, except for all-reduce.
     found.append(Collective(kind, arrays[1] if start and kind != "all-reduce" else sum(arrays)))
   return found
 
 
 def by_kind(found: list[Collective]) -> dict[str, tuple[int, int]]:
-  """How many collectives of each kind there are, and the bytes of their results."""
+  """The number of collectives of each kind, and the bytes of their results."""
   totals = collections.defaultdict(lambda: (0, 0))
   for one in found:
     count, num_bytes = totals[one.kind]
@@ -54,13 +54,13 @@ def by_kind(found: list[Collective]) -> dict[str, tuple[int, int]]:
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-  """Accelerators in hosts, as one user of all of them sees it.
+  """A model of a cluster of hosts with accelerators.
 
   Attributes:
-    per_host: accelerators in a host.
-    within_host: bytes per second that an accelerator sends to others of its host.
+    per_host: accelerators per host.
+    within_host: bytes per second that an accelerator sends to others in its host.
     between_hosts: bytes per second that an accelerator sends to other hosts.
-    latency: seconds that a collective of a few bytes takes per doubling of the accelerators.
+    latency: seconds of a small collective per doubling of the number of accelerators.
   """
 
   per_host: int = 8
@@ -72,11 +72,11 @@ class Cluster:
     return (
       f"hosts of {self.per_host}, {self.within_host / 1e9:g} GB/s within and "
       f"{self.between_hosts / 1e9:g} GB/s between them, {1e6 * self.latency:g} us per collective "
-      "and doubling, nothing hidden behind computation"
+      "and doubling, no overlap with computation"
     )
 
   def seconds(self, found: list[Collective], devices: int) -> float:
-    """Time for all-reduces in rings, one after the other and none hidden behind computation.
+    """Time for ring all-reduces, one after the other, without overlap with computation.
 
     A ring of n sends 2 (n - 1) / n of the bytes over its slowest link.
     """

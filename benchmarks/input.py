@@ -1,11 +1,11 @@
-"""How fast the host turns shards into batches, and where its time goes.
+"""Speed of the input pipeline, by stage.
 
-  python -m benchmarks.input                            made-up clips of MA-52's shape, one core
+  python -m benchmarks.input                            artificial clips of MA-52's shape, one core
   python -m benchmarks.input --data datasets/ma52 --cores 8
   python -m benchmarks.input --data runs/demo/dataset --train demo
 
-The made-up clips go through the real writer, from videos and poses to shards. The last command
-trains, and measures how long training waits for its batches.
+The artificial clips are written as videos and poses and built into shards as usual. The last
+command trains, and measures how long training waits for its batches.
 """
 
 import argparse
@@ -31,8 +31,8 @@ _RATES = ("clips/s", "clips/s per core", "clips per CPU second")
 
 @contextlib.contextmanager
 def shards(data: pathlib.Path | None, num_clips: int, side: int = 256) -> Iterator["Dataset"]:
-  """Opens a data set, or one of made-up clips that is deleted afterwards."""
-  # What brings TensorFlow along is imported where it is used, after it has been silenced.
+  """Opens a data set, or one of artificial clips that is deleted afterwards."""
+  # TensorFlow is imported late, after its logging has been set.
   from benchmarks.textured_clips import write_dataset
   from pcan_jax.feed.dataset import open_dataset
 
@@ -99,14 +99,14 @@ def report_training(config: ConfigDict, steps: int) -> None:
 
 
 def keep_to_cores(cores: int) -> int:
-  """Confines this process to some of its cores; returns how many it has.
+  """Confines this process to some of its cores; returns their number.
 
   Raises:
-    ValueError: it cannot have so many.
+    ValueError: there are not enough cores.
   """
   if not hasattr(os, "sched_setaffinity"):
     if cores:
-      raise ValueError("this system cannot confine a process to cores; use --cores 0")
+      raise ValueError("this system cannot restrict a process to cores; use --cores 0")
     return os.cpu_count()
   available = sorted(os.sched_getaffinity(0))
   if not 0 <= cores <= len(available):
@@ -120,20 +120,22 @@ def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = argparse.ArgumentParser(
     prog="python -m benchmarks.input",
-    description="Measures the host's input pipeline: clips/s per core, and where the time goes.",
+    description="Measures the host's input pipeline: clips/s per core, and time per stage.",
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
-  parser.add_argument("--data", type=pathlib.Path, help="a data set; without it, made-up clips")
-  parser.add_argument("--clips", type=int, default=96, help="how many are made up")
-  parser.add_argument("--side", type=int, default=256, help="of their frames in pixels")
-  parser.add_argument("--cores", type=int, default=1, help="to use; 0 is all")
+  parser.add_argument("--data", type=pathlib.Path, help="a data set; default: artificial clips")
+  parser.add_argument("--clips", type=int, default=96, help="number of artificial clips")
+  parser.add_argument("--side", type=int, default=256, help="pixels of their frames")
+  parser.add_argument("--cores", type=int, default=1, help="cores to use; 0 is all")
   parser.add_argument("--batch_size", type=int, default=16, help="clips per batch")
-  parser.add_argument("--clips_per_repeat", type=int, default=128, help="clips that are timed")
-  parser.add_argument("--repeats", type=int, default=5, help="of which the median is taken")
+  parser.add_argument("--clips_per_repeat", type=int, default=128, help="clips per measurement")
   parser.add_argument(
-    "--train", help="name or file of a config: train with --data, measure how long it waits"
+    "--repeats", type=int, default=5, help="number of measurements, of which the median is taken"
   )
-  parser.add_argument("--steps", type=int, default=200, help="of training with --train")
+  parser.add_argument(
+    "--train", help="name or file of a config: train on --data and measure how long it waits"
+  )
+  parser.add_argument("--steps", type=int, default=200, help="training steps with --train")
   arguments = parser.parse_args(argv)
   quiet_libraries()
   try:

@@ -1,4 +1,4 @@
-"""What the input pipeline costs, stage by stage, and how long a training run waits for it."""
+"""Cost of the input pipeline by stage, and how long training waits for it."""
 
 import dataclasses
 import itertools
@@ -29,14 +29,14 @@ _STEPS_PER_TURN = 25
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What a clip costs, in milliseconds: by the clock, and of all processors together."""
+  """Cost of a clip in milliseconds: wall-clock time, and CPU time of all cores."""
 
   clock: float
   cpu: float
 
 
 def cost(iterator: Iterator[Any], calls: int, clips_per_call: int, repeats: int) -> Cost:
-  """The median cost over `repeats` times `calls` elements of an iterator."""
+  """Median cost over `repeats` measurements of `calls` elements of an iterator."""
   cpu = []
 
   def some_calls() -> None:
@@ -55,7 +55,7 @@ def stage_costs(
 ) -> tuple[dict[str, float], Cost]:
   """CPU milliseconds per training clip of each stage, and the cost of the whole pipeline.
 
-  Each is the cost of the pipeline that ends with the stage, less that of the one before.
+  The cost of a stage is that of the pipeline up to it, minus that of the pipeline before it.
   """
   order = uniform_order(dataset.num_clips(SPLIT))
   stages = pipeline.training_stages(dataset, SPLIT, TRAINING, order=order, seed=0)
@@ -74,7 +74,7 @@ def stage_costs(
 
 
 def _ending_with(stages: Sequence[pipeline.Stage], batch_size: int) -> Iterator[np.ndarray]:
-  """Batches of one number per clip, for which all that the last stage puts out is computed."""
+  """Batches of one number per clip that depends on all outputs of the last stage."""
 
   def run(element: Any) -> tf.Tensor:
     for stage in stages:
@@ -87,14 +87,14 @@ def _ending_with(stages: Sequence[pipeline.Stage], batch_size: int) -> Iterator[
 
 
 def _touch(values: tf.Tensor) -> tf.Tensor:
-  """A number that TensorFlow can only know after it has computed the values."""
+  """A number that forces TensorFlow to compute the values."""
   if values.dtype == tf.string:
     return tf.reduce_sum(tf.strings.length(values))
   return tf.cast(tf.reshape(values, [-1])[0], tf.int32)
 
 
 def evaluation_cost(dataset: Dataset, batch_size: int, calls: int, repeats: int) -> Cost:
-  """Cost of a test clip, of which a video has ten."""
+  """Cost of a test clip; a video has ten."""
   batches = itertools.chain.from_iterable(
     pipeline.evaluation_batches(dataset, SPLIT, EVALUATION, batch_size=batch_size)
     for _ in itertools.count()
@@ -103,12 +103,12 @@ def evaluation_cost(dataset: Dataset, batch_size: int, calls: int, repeats: int)
 
 
 def training_wait(config: ConfigDict, steps: int) -> dict[str, float]:
-  """Trains for some steps, in turns with as many on one batch that is already on the device.
+  """Trains for some steps, alternating with steps on a batch that is already on the device.
 
   Returns:
-    `steps` of either kind; the milliseconds of one, `fed` by the pipeline and `not_fed`; and
-    `blocked`, the share of the fed steps' time for which the loop stood still until the next batch
-    was there. The device may have been at work all the same.
+    `steps` of each kind; milliseconds per step, `fed` by the pipeline and `not_fed`; and `blocked`,
+    the share of the fed steps' time in which the loop waited for the next batch. The device may
+    have been busy meanwhile.
   """
   run = prepare(config)
   init, step_fn = compile_step(run.spec, run.schedule, run.mesh)

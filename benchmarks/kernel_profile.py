@@ -41,7 +41,10 @@ class Profile:
     """Milliseconds per call by class, and the kernels that take the longest."""
     classes: dict[str, list[float]] = collections.defaultdict(lambda: [0.0, 0.0])
     for name, (milliseconds, number) in self.kernels.items():
-      kind = next((kind for kind, pattern in CLASSES.items() if re.search(pattern, name)), "other")
+      kind = next(
+        (kind for kind, pattern in CLASSES.items() if re.search(pattern, name, re.IGNORECASE)),
+        "other",
+      )
       classes[kind][0] += milliseconds
       classes[kind][1] += number
     top = sorted(self.kernels.items(), key=lambda item: -item[1][0])[:longest]

@@ -1,12 +1,12 @@
-"""What a training step on several devices exchanges, that it computes the same, and what follows.
+"""Scaling of a training step over devices: communication, equal results, predicted efficiency.
 
   python -m benchmarks.scaling                         on 1, 2, 4 and 8 simulated devices
-  python -m benchmarks.scaling --topology v5e:2x4      what the compiler for real TPUs makes of it
+  python -m benchmarks.scaling --topology v5e:2x4      compiled for real TPUs
 
-Simulated devices share the cores of this machine, so that their speed says nothing. What can be
-known without a cluster: the collectives of the compiled step (first table, full size), whether all
-device counts compute the same (second, `--small_config`), and, with the model of
-`collectives.Cluster` and an assumed speed of one device, the efficiency of many (third).
+Simulated devices share the cores of this machine, so their speed is meaningless. What can be found
+without a cluster: the collectives of the compiled step (first table, full size), whether all device
+counts compute the same (second table, `--small_config`), and the efficiency of many devices,
+predicted from `collectives.Cluster` and an assumed speed of one device (third table).
 """
 
 import argparse
@@ -27,9 +27,9 @@ PREDICTED = (1, 8, 64, 512)
 
 
 def exchanged(config: str, devices: list[jax.Device]) -> tuple[list[Collective], int]:
-  """Collectives of a training step, and the number of the parameters.
+  """Collectives of a training step, and the number of parameters.
 
-  The step has one clip per device; more clips exchange no more.
+  The step has one clip per device; communication does not depend on the number of clips.
   """
   mesh = data_mesh(devices)
   program = workload.trace(load_config(config), "training", len(devices), mesh)
@@ -38,10 +38,10 @@ def exchanged(config: str, devices: list[jax.Device]) -> tuple[list[Collective],
 
 
 def compare(config: str, counts: Sequence[int], batch: int) -> list[dict[str, Any]]:
-  """Takes the same step on each number of devices and compares with the first number.
+  """Runs the same step on each number of devices and compares it with the first.
 
-  The difference of the parameters is relative: the norm of the difference over the norm of what
-  the step changed.
+  The difference of the parameters is relative: the norm of the difference over the norm of the
+  update.
   """
   rows, wanted = [], None
   changed = load_config(config)
@@ -75,7 +75,7 @@ def _vector(tree: Any) -> np.ndarray:
 def predict(
   found: list[Collective], cluster: Cluster, rate: float, clips_per_device: Sequence[int]
 ) -> list[dict[str, float]]:
-  """Clips per second of many devices, if each alone would do `rate` of them."""
+  """Predicts the clips per second of many devices, each of which alone would process `rate`."""
   rows = []
   for clips in clips_per_device:
     alone = clips / rate
@@ -136,20 +136,22 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-  """The arguments."""
+  """Parses the arguments."""
   parser = argparse.ArgumentParser(
     prog="python -m benchmarks.scaling",
-    description="Counts what a sharded training step exchanges, and predicts its speed.",
+    description="Measures the communication of a sharded training step, and predicts its speed.",
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
-  parser.add_argument("--config", default="ma52", help="compiled, not run")
-  parser.add_argument("--small_config", default="demo", help="run on every device count")
-  parser.add_argument("--devices", nargs="+", type=int, default=[1, 2, 4, 8], help="simulated")
-  parser.add_argument("--batch", type=int, default=16, help="clips, over all devices")
-  parser.add_argument("--topology", help="of TPUs to compile for, as v5e:2x4 (needs libtpu)")
-  parser.add_argument("--rate", type=float, default=600.0, help="clips/s of one device, assumed")
+  parser.add_argument("--config", default="ma52", help="config that is compiled, not run")
   parser.add_argument(
-    "--clips_per_device", nargs="+", type=int, default=[32, 4], help="of the prediction"
+    "--small_config", default="demo", help="config that is run on every device count"
+  )
+  parser.add_argument("--devices", nargs="+", type=int, default=[1, 2, 4, 8], help="simulated")
+  parser.add_argument("--batch", type=int, default=16, help="clips on all devices together")
+  parser.add_argument("--topology", help="TPUs to compile for, such as v5e:2x4 (needs libtpu)")
+  parser.add_argument("--rate", type=float, default=600.0, help="assumed clips/s of one device")
+  parser.add_argument(
+    "--clips_per_device", nargs="+", type=int, default=[32, 4], help="batches of the prediction"
   )
   arguments = parser.parse_args(argv)
   for count in arguments.devices:

@@ -1,7 +1,7 @@
-"""Made-up clips of MA-52's length that are as hard to decode as real ones.
+"""Artificial clips of MA-52's length that are as expensive to decode as real ones.
 
-Their texture has the spectrum of photographs, so that a JPEG image of it is as large, and takes as
-long, as one of a room with a person in it. Drawings, being flat, do not.
+Their texture has the spectrum of photographs, so that JPEG images are as large, and take as long to
+decode, as those of a person in a room; flat drawings would be cheaper.
 """
 
 import pathlib
@@ -25,12 +25,12 @@ _MARGIN = 32
 
 
 def write_dataset(directory: pathlib.Path, num_clips: int, side: int) -> None:
-  """Builds a data set of made-up clips, all in the split "train", from videos and poses.
+  """Builds a data set of artificial clips, all in the split "train", from videos and poses.
 
   Args:
-    directory: where it is written.
-    num_clips: how many.
-    side: of the videos and of the stored frames in pixels.
+    directory: target.
+    num_clips: number of clips.
+    side: of the videos and the stored frames in pixels.
   """
   with tempfile.TemporaryDirectory() as source:
     _write_source(pathlib.Path(source), num_clips, side)
@@ -56,7 +56,10 @@ def _write_source(directory: pathlib.Path, num_clips: int, side: int) -> None:
     _write_video(directory / "raw_videos" / SPLIT / f"{name}.mp4", frames)
     joints = rng.uniform(0.1, 0.9, (1, 1, _NUM_KEYPOINTS, 2)) * side
     keypoints = joints + rng.normal(size=(1, num_frames, _NUM_KEYPOINTS, 2))
-    keypoints[:, :, :2] = [[1], [side - 1]]  # two joints that make the whole frame the person's box
+    keypoints[:, :, :2] = [
+      [1],
+      [side - 1],
+    ]  # two joints, so that the person's box is the whole frame
     poses.append(
       {
         "frame_dir": f"{SPLIT}/{name}",
@@ -84,7 +87,7 @@ def _write_video(path: pathlib.Path, frames: list[UInt8[np.ndarray, "h w 3"]]) -
 
 
 def _texture(side: int, rng: np.random.Generator) -> UInt8[np.ndarray, "side side 3"]:
-  """Noise whose amplitude falls with frequency about as in photographs, mostly grey."""
+  """Mostly grey noise whose amplitude falls with frequency as in photographs."""
   frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side)))
   frequency[0, 0] = np.inf
   noise = np.fft.ifft2(np.fft.fft2(rng.normal(size=(4, side, side))) / frequency**1.1).real

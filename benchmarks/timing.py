@@ -1,6 +1,6 @@
-"""What all benchmarks share: repeated timing, the machine they ran on, and how they print.
+"""Common parts of the benchmarks: repeated timing, description of the machine, output.
 
-JAX is imported late: what it reads of the environment can be set after this module is imported.
+JAX is imported late, so that its environment variables can be set after importing this module.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "torch", "tensorflow", "tensorflow-cpu")
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-  """Seconds that the calls of one function took, in their order."""
+  """Durations of the calls of one function in seconds, in order."""
 
   seconds: tuple[float, ...]
 
@@ -40,22 +40,22 @@ class Timing:
     return max(self.seconds)
 
   def ratios(self, other: "Timing") -> list[float]:
-    """How many times as long as another's calls, turn by turn.
+    """Ratios of the durations to another function's, turn by turn.
 
-    What slows the machine for a while slows both calls of a turn.
+    A temporary slowdown of the machine affects both calls of a turn.
     """
     return [own / others for own, others in zip(self.seconds, other.seconds)]
 
 
 def measure(function: Callable[[], Any], *, repeats: int = 5, warmup: int = 1) -> Timing:
-  """Times calls of a function, which must return only when its work is done."""
+  """Times calls of a function, which must block until its work is done."""
   return measure_interleaved({"": function}, repeats=repeats, warmup=warmup)[""]
 
 
 def measure_interleaved(
   functions: dict[str, Callable[[], Any]], *, repeats: int = 5, warmup: int = 1
 ) -> dict[str, Timing]:
-  """Times several functions in turns, so that what slows the machine slows them all."""
+  """Times several functions in turns, so that a slowdown of the machine affects them all."""
   clocked = {name: functools.partial(clock, function) for name, function in functions.items()}
   return take_turns(clocked, repeats=repeats, warmup=warmup)
 
@@ -63,7 +63,7 @@ def measure_interleaved(
 def take_turns(
   timed: dict[str, Callable[[], float]], *, repeats: int = 5, warmup: int = 1
 ) -> dict[str, Timing]:
-  """As `measure_interleaved`, of functions that return the seconds they took."""
+  """Like `measure_interleaved`, for functions that return their durations in seconds."""
   seconds: dict[str, list[float]] = {name: [] for name in timed}
   for turn in range(-warmup, repeats):
     for name, function in timed.items():
@@ -74,32 +74,31 @@ def take_turns(
 
 
 def clock(function: Callable[[], Any]) -> float:
-  """Seconds that a call takes."""
+  """Duration of a call in seconds."""
   start = time.perf_counter()
   function()
   return time.perf_counter() - start
 
 
 class OwnProcess:
-  """A function in a process of its own, to be timed there.
+  """A function in a separate process, timed there.
 
-  Implementations that share a process share its heap and its threads, and the one that is made
-  first leaves the other less of both.
+  Implementations in the same process would compete for its heap and threads, at the expense of the
+  one created later.
   """
 
   def __init__(self, make: Callable[..., Callable[[], Any]], *args: Any) -> None:
-    """Starts the process and makes the function there.
+    """Starts the process and creates the function there.
 
     Args:
-      make: returns the function; it and its arguments travel to the process, so they must be
-        importable and picklable.
-      *args: what it is called with.
+      make: returns the function; must be importable, and its arguments picklable.
+      *args: arguments of `make`.
     """
     self._executor = futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
     self._executor.submit(_make, make, args).result()
 
   def __call__(self) -> float:
-    """Seconds that a call took."""
+    """Calls the function; returns the duration in seconds."""
     return self._executor.submit(_clock_made).result()
 
   def close(self) -> None:
@@ -107,7 +106,7 @@ class OwnProcess:
     self._executor.shutdown()
 
 
-_made: list[Callable[[], Any]] = []  # the function of `OwnProcess`, in its process
+_made: list[Callable[[], Any]] = []  # the function of an `OwnProcess`, in that process
 
 
 def _make(make: Callable[..., Callable[[], Any]], args: tuple[Any, ...]) -> None:
@@ -122,12 +121,12 @@ def matmul_peak(dtype: str) -> float:
   """Operations per second of the first device on a large matrix product of random numbers.
 
   Args:
-    dtype: of factors and product, as JAX names it.
+    dtype: JAX's name for the type of factors and product.
   """
   import jax
   import jax.numpy as jnp
 
-  # An accelerator is done with a small one before the clock ticks.
+  # On an accelerator, small products are too fast to time.
   size, products = (2048, 1) if jax.default_backend() == "cpu" else (8192, 20)
   factors = [
     jax.random.normal(jax.random.key(seed), (size, size), jnp.float32).astype(dtype)
@@ -142,7 +141,7 @@ def matmul_peak(dtype: str) -> float:
 
 
 def environment() -> dict[str, str | int]:
-  """The machine and the versions that figures depend on."""
+  """The machine and the versions that results depend on."""
   import jax
 
   device = jax.devices()[0]
@@ -186,5 +185,5 @@ def _cell(value: Any) -> str:
 
 
 def print_json(results: dict[str, Any]) -> None:
-  """Prints the last line of a benchmark, for programs."""
+  """Prints the last, machine-readable line of a benchmark."""
   print(json.dumps(results, sort_keys=True))

@@ -1,1 +1,1 @@
-"""Data sets: reading source directories, checking them and building TFRecord shards of them."""
+"""Data commands: download, import, check and build data sets, and generate synthetic ones."""

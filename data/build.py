@@ -1,6 +1,6 @@
 """Builds a data set: `pcan build SOURCE OUT`.
 
-SOURCE is a directory in MA-52's layout; the shards end up in OUT/pcan/LAYOUT-SIDE/VERSION.
+SOURCE is a directory in MA-52's layout; the shards are written to OUT/pcan/LAYOUT-SIDE/VERSION.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 
 from pcan_jax.clips import source_layout
+from pcan_jax.clips.stored_frames import CLIPS_PER_SHARD, Encoding
 from pcan_jax.console import quiet_libraries
 from pcan_jax.keypoints import LAYOUTS, get_layout
 
@@ -19,30 +20,30 @@ def build(
   source: pathlib.Path,
   out: pathlib.Path,
   *,
-  side: int = 256,
+  side: int = Encoding.side,
   layout: str | None = None,
   tree: pathlib.Path | None = None,
-  jpeg_quality: int = 90,
-  clips_per_shard: int = 64,
+  jpeg_quality: int = Encoding.jpeg_quality,
+  clips_per_shard: int = CLIPS_PER_SHARD,
   skip_bad: bool = False,
   jobs: int = 0,
 ) -> pathlib.Path:
-  """Builds a source directory into TFRecord shards, unless that has been done already.
+  """Builds TFRecord shards from a source directory, unless they already exist.
 
   Args:
     source: directory in MA-52's layout.
-    out: where data sets are kept.
+    out: folder of data sets.
     side, jpeg_quality, tree, clips_per_shard, skip_bad, jobs: see `PcanConfig`.
-    layout: see `PcanConfig`; None is the known layout with as many keypoints as the source has.
+    layout: see `PcanConfig`; None is the known layout with as many keypoints as the source.
 
   Returns:
-    The folder that holds the shards.
+    The folder of the shards.
 
   Raises:
-    FileNotFoundError: something of the source is missing.
-    ValueError: something of the source cannot be read, or clips are bad.
+    FileNotFoundError: a file of the source is missing.
+    ValueError: a file of the source cannot be read, or clips are bad.
   """
-  # Not at the top: worker processes import this module again and have no use for TensorFlow.
+  # Not at the top: worker processes import this module and do not need TensorFlow.
   import tensorflow_datasets as tfds
 
   from pcan_jax.feed.pcan_dataset_builder import Builder, PcanConfig
@@ -71,7 +72,7 @@ def build(
         "delete it, or build into another directory"
       )
     return folder
-  with tempfile.TemporaryDirectory() as downloads:  # stays empty, but TFDS insists
+  with tempfile.TemporaryDirectory() as downloads:  # stays empty, but TFDS requires it
     builder.download_and_prepare(
       download_dir=downloads,
       download_config=tfds.download.DownloadConfig(manual_dir=str(source)),
@@ -83,15 +84,21 @@ def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = argparse.ArgumentParser(
     prog="pcan build",
-    description="Builds TFRecord shards from clips in MA-52's layout. Run it again after an "
-    "interruption and it goes on where it was.",
+    description="Builds TFRecord shards from clips in MA-52's layout. Run it again to resume an "
+    "interrupted build.",
   )
   parser.add_argument("source", type=pathlib.Path, help="directory in MA-52's layout")
   parser.add_argument("out", type=pathlib.Path, help="where to write the data set")
-  parser.add_argument("--side", type=int, default=256, help="of the stored frames (256 pixels)")
-  parser.add_argument("--jpeg_quality", type=int, default=90, help="of the stored frames (90)")
-  parser.add_argument("--clips_per_shard", type=int, default=64, help="at most (64)")
-  parser.add_argument("--skip_bad", action="store_true", help="leave out clips that are unreadable")
+  parser.add_argument(
+    "--side", type=int, default=Encoding.side, help="pixels of the stored frames (%(default)s)"
+  )
+  parser.add_argument(
+    "--jpeg_quality", type=int, default=Encoding.jpeg_quality, help="of frames (%(default)s)"
+  )
+  parser.add_argument(
+    "--clips_per_shard", type=int, default=CLIPS_PER_SHARD, help="at most (%(default)s)"
+  )
+  parser.add_argument("--skip_bad", action="store_true", help="leave out unreadable clips")
   add_source_arguments(parser)
   arguments = parser.parse_args(argv)
   quiet_libraries()
@@ -111,14 +118,17 @@ def _count_damaged(folder: pathlib.Path) -> int:
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-  """Adds what every command that reads a source directory asks."""
+  """Adds the arguments common to all commands that read a source directory."""
   parser.add_argument(
-    "--layout", help=f"of the keypoints: {', '.join(LAYOUTS)}, or a JSON file (found by number)"
+    "--layout",
+    help=f"keypoint layout: {', '.join(LAYOUTS)}, or a JSON file (default: by number of keypoints)",
   )
   parser.add_argument(
-    "--tree", type=pathlib.Path, help="label tree, id,action,body (annotations/actions.csv, MA-52)"
+    "--tree",
+    type=pathlib.Path,
+    help="label tree, CSV id,action,body (default: annotations/actions.csv, else MA-52's)",
   )
-  parser.add_argument("--jobs", type=int, default=0, help="processes (one per core)")
+  parser.add_argument("--jobs", type=int, default=0, help="processes (default: one per core)")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Checks a source directory or a built data set: `pcan check DIR [--html PAGE]`.
 
-Exits with 1 and names the first bad record if a build would fail on it or training would suffer.
+Exits with 1 and names the first bad record if it would break a build or harm training.
 """
 
 import argparse
@@ -37,10 +37,10 @@ def check_source(
     jobs: processes; 0 is one per core.
 
   Returns:
-    What was found, and the clips that can be read with what was measured of them.
+    The findings, and the readable clips with their measurements.
 
   Raises:
-    FileNotFoundError, ValueError: a list or a pickle as a whole cannot be read.
+    FileNotFoundError, ValueError: a list or a whole pickle cannot be read.
   """
   labels = source_layout.read_tree(source, tree)
   result = CheckResult(f"source directory {source}", labels, {}, [])
@@ -68,7 +68,7 @@ def check_source(
 
 
 def _examine(clip: ClipSource) -> ClipFacts:
-  # The build's own code looks at the clip; so small, its frames cost nothing.
+  # Uses the code of the build, with tiny frames to save time.
   record = encode_clip(clip, Encoding(side=16))
   with clip.video.open("rb") as file:
     digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -79,7 +79,7 @@ def _examine(clip: ClipSource) -> ClipFacts:
 
 
 def print_result(result: CheckResult, shown: int) -> None:
-  """Prints the numbers of every split, the clips per class, and `shown` findings of each kind."""
+  """Prints a summary of every split, the clips per class, and up to `shown` findings per kind."""
   print(result.title)
   for split, clips in result.clips.items():
     print(f"  {split}: {findings.describe_clips(clips)}")
@@ -118,13 +118,17 @@ def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = argparse.ArgumentParser(
     prog="pcan check",
-    description="Checks every clip of a source directory in MA-52's layout, or of a built data "
-    "set, and exits with 1 if one is bad.",
+    description="Checks every clip of a source directory in MA-52's layout or of a built data set. "
+    "Exits with 1 if a clip is bad.",
   )
   parser.add_argument("directory", type=pathlib.Path, help="the source directory or data set")
-  parser.add_argument("--html", type=pathlib.Path, help="write a page that shows sample clips")
-  parser.add_argument("--samples", type=int, default=12, help="clips per split on the page (12)")
-  parser.add_argument("--show", type=int, default=5, help="findings to list of each kind (5)")
+  parser.add_argument("--html", type=pathlib.Path, help="write an HTML page with sample clips")
+  parser.add_argument(
+    "--samples", type=int, default=12, help="clips per split on the page (%(default)s)"
+  )
+  parser.add_argument(
+    "--show", type=int, default=5, help="findings listed of each kind (%(default)s)"
+  )
   add_source_arguments(parser)
   arguments = parser.parse_args(argv)
   quiet_libraries()
@@ -138,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> CheckResult:
-  # Not at the top: worker processes import this module again and have no use for TensorFlow.
+  # Not at the top: worker processes import this module and do not need TensorFlow.
   from . import check_shards, contact_sheet
 
   directory = arguments.directory

@@ -29,11 +29,11 @@ def check_dataset(
   """Reads every record and decodes every frame of a built data set.
 
   Args:
-    path: the data set, or a folder that holds one.
-    num_samples: clips of different classes to return from each split.
+    path: the data set, or a folder that contains one.
+    num_samples: number of clips, of different classes, to return from each split.
 
   Returns:
-    What was found, the data set, and samples.
+    The findings, the data set, and samples.
 
   Raises:
     FileNotFoundError, ValueError: there is no data set that this version can read.
@@ -70,7 +70,7 @@ def check_dataset(
 def _read_shard(
   shard: pathlib.Path, dataset: Dataset
 ) -> Iterator[tuple[Record | None, list[np.ndarray | str], str]]:
-  """Yields records with their decoded frames, or with what is wrong."""
+  """Yields records with their decoded frames, or with an error."""
   features = dataset.builder.info.features
   decoders = {"frames": tfds.decode.SkipDecoding()}
   stream = tf.data.TFRecordDataset(os.fspath(shard)).map(
@@ -91,9 +91,9 @@ def _read_shard(
 
 
 def _decode(jpeg: bytes, side: int) -> np.ndarray | str:
-  """The image, decoded as for training, or what is wrong with it."""
+  """Decodes an image as for training, or returns what is wrong with it."""
   try:
-    # Before it is decoded: a few bytes can ask for gigabytes.
+    # Checked before decoding: a few bytes can claim gigabytes.
     height, width, channels = tf.io.extract_jpeg_shape(jpeg).numpy()
     if (height, width, channels) != (side, side, 3):
       return f"is {width} x {height} with {channels} channels, not {side} x {side} with 3"
@@ -103,7 +103,7 @@ def _decode(jpeg: bytes, side: int) -> np.ndarray | str:
 
 
 def _what_is_wrong(record: Record, frames: list[np.ndarray | str], dataset: Dataset) -> str:
-  """Why the record cannot be used, or nothing."""
+  """Why the record cannot be used; empty if it can."""
   num_frames = record["num_frames"]
   poses = record["keypoints"].shape[1]
   if not len(frames) == poses == num_frames > 0:

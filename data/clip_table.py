@@ -1,14 +1,14 @@
-"""Reads the table that says which videos there are and what happens in them.
+"""Reads the table of videos and their labels.
 
 A CSV file in UTF-8, with commas, semicolons or tabs, whose first line names the columns
 
-    video    file name below the folder of videos; its name without the suffix is the clip's id
-    label    name of the action, or `body/action`, or with a label tree the id of the action
+    video    path below the folder of videos; the file name without its suffix is the clip's id
+    label    name of the action, or `body/action`, or the id of the action in a label tree
     body     optional: name of the body part
     split    optional: train, val or test; labels of test are not used
-    person   optional: who is to be seen; no person ends up in two splits that are drawn
+    person   optional: who is in the video; drawn splits do not share persons
 
-Rows and columns in which all cells are empty, as spreadsheets leave them, do not count.
+Empty rows and columns, as spreadsheets write them, are ignored.
 """
 
 import csv
@@ -34,15 +34,15 @@ _MAX_NAME_BYTES = 255
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One line of the table; what it leaves open is empty.
+  """One line of the table; missing values are empty strings.
 
   Attributes:
-    where: file and line, for messages.
+    where: file and line, for error messages.
     video: path of the video below the folder of videos.
     label: of the clip.
     body: body part.
     split: train, val or test.
-    person: who is to be seen.
+    person: who is in the video.
   """
 
   where: str
@@ -65,7 +65,7 @@ def read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], list[str]]:
   """Reads the table.
 
   Returns:
-    The rows in their order, and the columns that are not used.
+    The rows in their order, and the names of unused columns.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -97,7 +97,7 @@ def read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], list[str]]:
 
 
 def _read_lines(path: pathlib.Path) -> list[tuple[int, list[str]]]:
-  """The rows in which something is written, with the numbers of their lines."""
+  """The rows that are not empty, with their line numbers."""
   try:
     with path.open(newline="", encoding="utf-8-sig") as file:
       first = next((line for line in file if line.strip(" ,;\t\r\n")), "")
@@ -106,7 +106,7 @@ def _read_lines(path: pathlib.Path) -> list[tuple[int, list[str]]]:
       lines = csv.reader(file, strict=True, delimiter=delimiter)
       return [(lines.line_num, cells) for cells in lines if any(cell.strip() for cell in cells)]
   except (UnicodeDecodeError, csv.Error) as error:
-    raise ValueError(f"{path}: not a CSV file in UTF-8 ({error}); save it as one") from error
+    raise ValueError(f"{path}: not CSV in UTF-8 ({error}); save it as CSV in UTF-8") from error
 
 
 def _check_header(header: Sequence[str], path: pathlib.Path) -> None:
@@ -134,7 +134,7 @@ def _row(header: Sequence[str], cells: Sequence[str], where: str) -> Row:
   nameless = [cell for name, cell in zip(header, cells) if not name and cell.strip()]
   if nameless:
     raise ValueError(f"{where}: the column of {nameless[0][:40]!r} has no name; give it one")
-  # Of a video's name, other white space than blanks is refused below.
+  # Other white space around the name of a video is refused below.
   given = {
     name: composed(cell.strip(" ") if name == "video" else cell.strip())
     for name, cell in zip(header, cells)
@@ -153,7 +153,7 @@ def _row(header: Sequence[str], cells: Sequence[str], where: str) -> Row:
 
 
 def _check_video(name: str, where: str) -> None:
-  """Names of videos come from outside and become parts of paths and of lists of lines."""
+  """Names of videos are untrusted and become parts of paths and lines of lists."""
   forbidden = any(unicodedata.category(char) in ("Cc", "Zl", "Zp", "Cs") for char in name)
   parts = name.split("/")
   if (
@@ -177,14 +177,14 @@ def label_rows(rows: Sequence[Row], tree: LabelTree | None) -> tuple[LabelTree, 
 
   Args:
     rows: the table.
-    tree: the label tree. None makes one of the labels, in alphabetical order, and then every row
-      must say its body part.
+    tree: the label tree. None creates one from the labels, in alphabetical order; every row must
+      then name its body part.
 
   Returns:
     The tree, and for every row the id of the action, -1 in the split test.
 
   Raises:
-    ValueError: a label is not in the tree, or a tree cannot be made; the message names the line.
+    ValueError: a label is not in the tree, or no tree can be created; the message names the line.
   """
   labelled = [row for row in rows if row.split != UNLABELLED_SPLIT]
   if tree is None:
@@ -207,14 +207,14 @@ def similar_labels(tree: LabelTree) -> list[str]:
 
 def _derive_tree(rows: Sequence[Row]) -> LabelTree:
   if not rows:
-    raise ValueError("all clips are in the split test, so that there are no labels; name a --tree")
+    raise ValueError("all clips are in the split test, so there are no labels; give a --tree")
   body_of: dict[str, str] = {}
   for row in rows:
     body, action = _body_and_action(row)
     if not body or not action:
       raise ValueError(
         f"{row.where}: the label {row.label[:40]!r} does not say which body part it belongs to; "
-        "write 'body/action', add a column 'body', or name a tree of labels with --tree"
+        "write 'body/action', add a column 'body', or give a label tree with --tree"
       )
     if action.isdecimal():
       raise ValueError(
@@ -223,7 +223,7 @@ def _derive_tree(rows: Sequence[Row]) -> LabelTree:
     if body_of.setdefault(action, body) != body:
       raise ValueError(
         f"{row.where}: the action {action!r} belongs to {body!r}, above to {body_of[action]!r}; "
-        "every action needs a name of its own"
+        "every action needs a unique name"
       )
   pairs = sorted((body, action) for action, body in body_of.items())
   bodies = tuple(dict.fromkeys(body for body, _ in pairs))

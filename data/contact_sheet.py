@@ -1,4 +1,4 @@
-"""A page that shows what the network is fed: clips with skeleton, crop and heatmaps, moving."""
+"""An HTML page of the network's inputs: animated clips with skeleton, crop and heatmaps."""
 
 import base64
 import dataclasses
@@ -55,7 +55,7 @@ _PAGE = """<!doctype html>
 <h1>{title}</h1>
 {splits}
 <p class=key>{layout}. <b class=left>Orange</b>: the person's left, <b class=right>blue</b>: the
-person's right, white: neither. Green: the crop. A sample stops while the mouse is on it.</p>
+person's right, white: neither. Green: the crop. Point at a sample to pause it.</p>
 <h2>Samples</h2>
 <div class=samples>{figures}</div>
 <h2>Findings</h2>
@@ -68,7 +68,7 @@ person's right, white: neither. Green: the crop. A sample stops while the mouse 
 
 @dataclasses.dataclass(frozen=True)
 class SourceFrames:
-  """The frames from which a sample was cropped.
+  """The original frames of a sample.
 
   Attributes:
     frames: [T, H, W, 3], RGB.
@@ -83,14 +83,14 @@ class SourceFrames:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-  """Some frames of a clip as they are stored.
+  """Some stored frames of a clip.
 
   Attributes:
-    facts: about the clip.
+    facts: measurements of the clip.
     frames: [T, S, S, 3], RGB.
     keypoints: [M, T, V, 2] in pixels of these frames.
     scores: [M, T, V].
-    source: what it was cropped from, if known.
+    source: the original frames, if known.
   """
 
   facts: ClipFacts
@@ -101,14 +101,14 @@ class Sample:
 
 
 def evenly_spaced(num_frames: int) -> list[int]:
-  """The frames of a clip that are shown."""
+  """Indices of the frames to show."""
   return np.linspace(0, num_frames - 1, min(_FRAMES, num_frames)).round().astype(int).tolist()
 
 
 def samples_of_source(
   clips: Iterable[tuple[ClipSource, ClipFacts]], per_split: int
 ) -> list[Sample]:
-  """Decodes clips of as many different classes as asked for, from every split."""
+  """Decodes up to `per_split` clips of different classes from every split."""
   by_split: dict[str, dict[int | str, tuple[ClipSource, ClipFacts]]] = {}
   for clip, facts in clips:
     by_split.setdefault(clip.split, {}).setdefault(facts.kind, (clip, facts))
@@ -142,11 +142,11 @@ def _sample(clip: ClipSource, facts: ClipFacts) -> Sample:
 def write_page(
   path: pathlib.Path, result: CheckResult, layout: KeypointLayout, samples: Sequence[Sample]
 ) -> None:
-  """Writes one HTML file that needs no other file.
+  """Writes one self-contained HTML file.
 
   Args:
-    path: where to.
-    result: the numbers and findings to show beside the samples.
+    path: of the file.
+    result: the numbers and findings to show with the samples.
     layout: of the samples' keypoints.
     samples: clips to show.
   """
@@ -196,7 +196,7 @@ def _figure(sample: Sample, tree: LabelTree, layout: KeypointLayout) -> str:
 def _draw(
   frames: Iterable[np.ndarray], keypoints: np.ndarray, scores: np.ndarray, layout: KeypointLayout
 ) -> list[np.ndarray]:
-  """Brings frames to the height in which they are shown, and draws the skeletons on them."""
+  """Resizes frames to the displayed height, and draws the skeletons on them."""
   drawn = []
   for time, frame in enumerate(frames):
     scale = _HEIGHT / frame.shape[0]
@@ -208,7 +208,7 @@ def _draw(
 
 
 def _draw_heatmaps(sample: Sample, layout: KeypointLayout) -> list[np.ndarray]:
-  """The input of MA-52's network, the largest value over joints."""
+  """The heatmaps that MA-52's network receives, as the maximum over joints."""
   config = Preprocessing(
     stored_size=sample.frames.shape[1],
     rgb_size=4 * _HEATMAP_SIZE,
@@ -235,7 +235,7 @@ def _draw_heatmaps(sample: Sample, layout: KeypointLayout) -> list[np.ndarray]:
 
 
 def _strip(name: str, frames: Sequence[np.ndarray], seconds: float) -> str:
-  """All frames side by side in one image, of which the page shows one after the other."""
+  """All frames side by side in one image, which the page animates."""
   done, jpeg = cv2.imencode(".jpg", np.hstack(frames)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
   if not done:
     raise RuntimeError("OpenCV cannot write JPEG images")
@@ -250,7 +250,7 @@ def _strip(name: str, frames: Sequence[np.ndarray], seconds: float) -> str:
 
 def _findings_table(result: CheckResult) -> str:
   if not result.findings:
-    return "<p>Nothing to complain about.</p>"
+    return "<p>None.</p>"
   rows = "".join(
     f"<tr class={'error' if finding.is_error else 'warning'}>"
     + "".join(

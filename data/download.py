@@ -1,10 +1,10 @@
-"""Fetches MA-52 from the Hugging Face Hub and makes a source directory of it.
+"""Downloads MA-52 from the Hugging Face Hub and arranges it as a source directory.
 
     pcan download ma52 --accept-license --out SOURCE
 
-Files arrive in SOURCE/download, zip files are unpacked from there into the layout of
-`pcan_jax.clips.source_layout`, and what is in place is compared with what was published. An
-interrupted run can be repeated and goes on where it was.
+Files are downloaded to SOURCE/download, zip files are unpacked from there into the layout of
+`pcan_jax.clips.source_layout`, and the result is compared with the published numbers of clips. An
+interrupted run resumes when repeated.
 """
 
 import argparse
@@ -29,21 +29,21 @@ from .safe_zip import FREE_SPACE_LEFT, unpack
 
 _SHOWN = 20
 _SPLIT_WORDS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_SAMPLE_WORDS = {"sample", "samples"}  # a few clips to look at, which the splits hold too
+_SAMPLE_WORDS = {"sample", "samples"}  # a preview; the splits contain these clips, too
 _LIST_WORDS = frozenset("annotation annotations label labels list lists ma video videos".split())
 
 
 @dataclasses.dataclass(frozen=True)
 class HubDataSet:
-  """A data set that is given to researchers through the hub.
+  """A gated data set on the hub.
 
   Attributes:
-    title: what it is called.
-    repos: data sets of the hub that it consists of, owner/name.
-    clips: number of clips per split, as published.
+    title: its name.
+    repos: the repositories it consists of, owner/name.
+    clips: published number of clips per split.
     layout: of its keypoints.
-    terms: what its licence asks for.
-    lists_page: where its lists of videos are, should they not be on the hub.
+    terms: the conditions of its licence.
+    lists_page: where to find its lists of videos if the hub lacks them.
   """
 
   title: str
@@ -64,11 +64,11 @@ MA-52 shows the faces and bodies of real people. Its authors give it to research
 non-commercial scientific purposes only, under a licence agreement that you sign.
 
   1. Read and sign the agreement, and apply: https://github.com/VUT-HFUT/Micro-Action#-data
-  2. Ask for access on both pages of the hub, with the account whose token you use here:
+  2. Request access on both pages of the hub, with the account whose token you use here:
      https://huggingface.co/datasets/kunli-cs/MA-52
      https://huggingface.co/datasets/kunli-cs/MA-52_openpose_28kp
-  3. Run this command again with --accept-license, which says that you have read the agreement, have
-     accepted it, and will keep to it.
+  3. Run this command again with --accept-license, which states that you have read the agreement,
+     accept it and will comply with it.
 
 Nothing was downloaded.""",
   lists_page="https://github.com/VUT-HFUT/Micro-Action/tree/main/mar_scripts/manet/mmaction2/data/ma52",
@@ -83,22 +83,22 @@ def download(
   splits: Sequence[str] = SPLITS,
   endpoint: str | None = None,
 ) -> list[str]:
-  """Fetches splits of a data set, arranges them in a source directory, and checks that.
+  """Downloads splits of a data set, arranges them as a source directory, and checks the result.
 
   Args:
-    dataset: which one.
-    out: the source directory; what is in it already is kept.
-    splits: which splits.
+    dataset: the data set.
+    out: the source directory; existing files are kept.
+    splits: the splits.
     endpoint: address of the hub; None is `HF_ENDPOINT`, else huggingface.co.
 
   Returns:
-    Every difference between what is in place and what was published, one sentence each.
+    The differences between the source directory and the published data set, one sentence each.
 
   Raises:
-    HubError: the hub cannot be reached or does not let us in.
-    FileNotFoundError: the hub holds nothing that could be a list of videos, or none of poses.
+    HubError: the hub cannot be reached or denies access.
+    FileNotFoundError: the hub has no list of videos, or no poses.
     ValueError: a file is damaged or hostile, or would replace another one.
-    OSError: the disk is too full, or cannot be written to.
+    OSError: the disk is full, or cannot be written to.
   """
   out = pathlib.Path(out)
   token = hub_files.read_token()
@@ -120,21 +120,21 @@ def download(
 
 
 def find_place(path: str, splits: Sequence[str]) -> str | None:
-  """Where a file of the hub belongs in a source directory, whatever the folders it comes in.
+  """Determines where a file of the hub belongs in a source directory.
 
   Args:
-    path: of the file, with the names of the folders and archives around it.
-    splits: the splits that are wanted.
+    path: of the file, including the names of the folders and archives that contain it.
+    splits: the requested splits.
 
   Returns:
-    Path in the source directory, or None if the file is not wanted.
+    Path in the source directory, or None if the file is not needed.
   """
   *around, name = pathlib.PurePosixPath(path).parts
   if name.startswith(".") or any(_words(part) & _SAMPLE_WORDS for part in around):
     return None
   stem, suffix = pathlib.PurePosixPath(name).stem, pathlib.PurePosixPath(name).suffix.lower()
   folder_split = next(filter(None, map(_split_of, reversed(around))), None)
-  if suffix in VIDEO_SUFFIXES:  # its own name is an id and means nothing
+  if suffix in VIDEO_SUFFIXES:  # the file name is an id, which says nothing about the split
     if folder_split is None:
       return f"raw_videos/{name}"
     return f"raw_videos/{folder_split}/{name}" if folder_split in splits else None
@@ -154,9 +154,9 @@ def find_differences(
   The videos are not decoded; `pcan check` does that.
 
   Args:
-    dataset: what should be there.
-    source: the source directory.
-    splits: which splits to look at.
+    dataset: the data set.
+    source: its source directory.
+    splits: the splits to compare.
   """
   tree = source_layout.read_tree(source)
   differences = []
@@ -174,12 +174,12 @@ def find_differences(
   try:
     unlisted = source_layout.find_unlisted(source)
   except (FileNotFoundError, ValueError):
-    return differences  # a list that is missing or cannot be read is among them already
+    return differences  # already includes the list that is missing or unreadable
   return differences + [f"{path}: this video is in no list" for path in unlisted]
 
 
 def _split_of(text: str) -> str | None:
-  """The one split that a name speaks of."""
+  """The split that a name mentions, if it mentions exactly one."""
   found = {_SPLIT_WORDS[word] for word in _words(text) & _SPLIT_WORDS.keys()}
   return found.pop() if len(found) == 1 else None
 
@@ -191,11 +191,11 @@ def _words(text: str) -> set[str]:
 def _choose(
   files: Mapping[str, Sequence[HubFile]], splits: Sequence[str]
 ) -> tuple[list[HubFile], list[str]]:
-  """The files to fetch, and the paths of the others."""
+  """Returns the files to download, and the paths of the others."""
   wanted, unused = [], []
   for file in (file for of_repo in files.values() for file in of_repo):
     is_zip = file.path.lower().endswith(".zip")
-    # What a video in the archive would be, it is itself.
+    # An archive is needed if a video in it would be.
     if find_place(f"{file.path}/video.mp4" if is_zip else file.path, splits):
       wanted.append(file)
     else:
@@ -206,7 +206,7 @@ def _choose(
 def _check_free_space(
   wanted: Sequence[HubFile], folders: Mapping[str, pathlib.Path], out: pathlib.Path
 ) -> None:
-  """Videos hardly shrink in archives: those need their size twice."""
+  """Archives need their size twice, because videos hardly compress."""
   missing = [file for file in wanted if not hub_files.is_fetched(file, folders[file.repo])]
   size = sum(file.size for file in missing)
   needed = size + sum(file.size for file in missing if file.path.lower().endswith(".zip"))
@@ -216,12 +216,12 @@ def _check_free_space(
   if needed + FREE_SPACE_LEFT > free:
     raise OSError(
       f"about {needed / 1e9:.1f} GB are needed to download and unpack, but {out} has "
-      f"{free / 1e9:.1f} GB free; make room, choose another --out or fewer --splits"
+      f"{free / 1e9:.1f} GB free; free some space, or choose another --out or fewer --splits"
     )
 
 
 def _arrange(path: pathlib.Path, name: str, out: pathlib.Path, splits: Sequence[str]) -> list[str]:
-  """Puts a file, or those in an archive, where they belong; returns what belongs nowhere."""
+  """Places a file, or the files in an archive; returns the names of files that are not needed."""
   if path.suffix.lower() == ".zip":
     unused = unpack(path, out, lambda member: find_place(f"{name}/{member}", splits))
     return [f"{name}/{member}" for member in unused]
@@ -232,7 +232,7 @@ def _arrange(path: pathlib.Path, name: str, out: pathlib.Path, splits: Sequence[
     return []
   target.parent.mkdir(parents=True, exist_ok=True)
   try:
-    os.link(path, target)  # needs no space, and survives when the download is deleted
+    os.link(path, target)  # takes no space, and remains if the download is deleted
   except OSError:
     part = target.with_name(target.name + ".part")
     shutil.copyfile(path, part)
@@ -261,7 +261,7 @@ def _check_lists_and_poses(
 
 
 def _some(names: Sequence[str]) -> str:
-  """Names, not too many, counted by their suffix where there are more."""
+  """Lists names; many are abbreviated and counted by suffix."""
   if len(names) <= _SHOWN:
     return ", ".join(names) or "nothing"
   kinds = collections.Counter(pathlib.PurePosixPath(name).suffix or "no suffix" for name in names)
@@ -273,8 +273,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = argparse.ArgumentParser(
     prog="pcan download",
-    description="Fetches a data set from the Hugging Face Hub into a source directory and checks "
-    "what arrived. Run it again after an interruption and it goes on where it was.",
+    description="Downloads a data set from the Hugging Face Hub to a source directory and checks "
+    "it. Run it again to resume an interrupted download.",
   )
   parser.add_argument("dataset", choices=DATA_SETS, help="which data set")
   parser.add_argument("--out", type=pathlib.Path, required=True, help="the source directory")
@@ -282,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     "--accept-license", action="store_true", help="you have read and accept the licence agreement"
   )
   parser.add_argument(
-    "--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="which splits (all)"
+    "--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="default: all"
   )
   arguments = parser.parse_args(argv)
   dataset = DATA_SETS[arguments.dataset]
@@ -294,11 +294,11 @@ def main(argv: Sequence[str] | None = None) -> None:
   except (HubError, ValueError, OSError) as error:
     sys.exit(f"error: {error}")
   log = arguments.out / "download" / "differences.txt"
-  log.unlink(missing_ok=True)  # of an earlier run
+  log.unlink(missing_ok=True)  # from an earlier run
   if differences:
     log.write_text("".join(f"{difference}\n" for difference in differences), encoding="utf-8")
     print("".join(f"  {difference}\n" for difference in differences[:_SHOWN]), file=sys.stderr)
-    sys.exit(f"{len(differences)} differences to what was published, all of them in {log}")
+    sys.exit(f"{len(differences)} differences from the published data set, listed in {log}")
   print(f"complete; next: pcan check {arguments.out}")
 
 

@@ -1,4 +1,4 @@
-"""Draws clips for validation, of every action the same share."""
+"""Draws the validation split: the same share of the clips of every action."""
 
 import collections
 import random
@@ -12,18 +12,18 @@ def draw_split(
 
   Args:
     actions: id of the action of every clip.
-    persons: who is to be seen in every clip. Nobody is then in both parts: people are drawn one
-      after the other, whoever brings the counts per action closest to the share, until nobody
-      brings them closer. None draws clip by clip, and of every action with two clips or more at
-      least one for each part.
-    val_share: of the clips, between 0 and 1.
-    seed: decides between equals.
+    persons: the person in every clip. No person is then in both parts: persons are added greedily,
+      each time the one who brings the counts per action closest to the share, until nobody brings
+      them closer. None draws single clips; every action with two or more clips gets at least one
+      in each part.
+    val_share: share of the clips for validation, between 0 and 1.
+    seed: breaks ties.
 
   Returns:
     For every clip, whether it is for validation.
 
   Raises:
-    ValueError: the share is not between 0 and 1, or there are not enough clips or people.
+    ValueError: the share is not between 0 and 1, or there are too few clips or persons.
   """
   if not 0 < val_share < 1:
     raise ValueError(f"the share for validation is {val_share}; choose one between 0 and 1")
@@ -31,7 +31,7 @@ def draw_split(
   if persons is None:
     chosen = _draw_clips(actions, val_share, rng)
     if not any(chosen):
-      raise ValueError("no action has two clips, so that none can be drawn for validation")
+      raise ValueError("no action has two clips, so none can be drawn for validation")
     return chosen
   people = _draw_people(actions, persons, val_share, rng)
   return [person in people for person in persons]
@@ -54,7 +54,7 @@ def _draw_people(
   for action, person in zip(actions, persons):
     clips_of[person][action] += 1
   if len(clips_of) < 2:
-    raise ValueError("the clips show one person only; say in a column 'split' which go where")
+    raise ValueError("all clips show the same person; assign them in a column 'split'")
   missing = {action: val_share * count for action, count in collections.Counter(actions).items()}
   waiting = sorted(clips_of)
   rng.shuffle(waiting)

@@ -2,20 +2,20 @@
 # requires-python = ">=3.11,<3.13"
 # dependencies = ["mediapipe==0.10.21", "av>=16,<19", "jaxtyping>=0.3.11,<0.4", "tqdm>=4.66"]
 # ///
-"""Estimates the pose of one person in videos: body and hands, as MA-52 has them.
+"""Estimates the pose of one person in videos: body and hands, with the keypoints of MA-52.
 
     uv run data/extract_pose.py VIDEOS --out poses.pkl
 
-VIDEOS is a video or a folder of them. The models are part of the package `mediapipe`, nothing else
-is downloaded. That package needs an older NumPy than the rest of this project, hence an environment
-of its own, which `uv run` sets up from the lines above. Without uv:
+VIDEOS is a video or a folder of videos. The models are part of the package `mediapipe`; nothing
+else is downloaded. It needs an older NumPy than the rest of this project and therefore a separate
+environment, which `uv run` creates from the lines above. Without uv:
 
     python3.12 -m venv poses && poses/bin/pip install mediapipe==0.10.21 av jaxtyping tqdm
     poses/bin/python data/extract_pose.py VIDEOS --out poses.pkl
 
-The result is a pickle as pyskl has it. Where nobody is found, or a joint is not seen, keypoints and
-scores are 0, as with OpenPose. Until all videos are done, those that are lie in `poses.pkl.parts`,
-and the same command goes on from there.
+The result is a pickle in the format of pyskl. Keypoints and scores are 0 if nobody is detected or a
+joint is not visible, as in OpenPose. Until all videos are done, finished poses are kept in
+`poses.pkl.parts`; after an interruption, the same command continues from there.
 """
 
 import argparse
@@ -38,7 +38,7 @@ import tqdm
 from jaxtyping import Float, Float32
 
 if not __package__:  # run as a script, which finds only what lies next to it
-  # Last, for this environment's own packages: that of an installed pcan_jax has another NumPy.
+  # Last, so that this environment's NumPy takes precedence.
   folders = pathlib.Path(__file__).resolve().parents
   sys.path[:] = [folder for folder in sys.path if folder != str(folders[0])]
   sys.path.append(str(next(folder for folder in folders if (folder / "pcan_jax").is_dir())))
@@ -52,10 +52,10 @@ from pcan_jax.clips.video_files import find_videos  # noqa: E402
 from pcan_jax.keypoints import LAYOUTS  # noqa: E402
 
 JOINTS = LAYOUTS["openpose-28"].joints
-"""Left and right are those of the person."""
+"""Left and right are the person's."""
 
 MIN_VISIBILITY = 0.3
-"""MediaPipe guesses joints that it does not see, such as legs under a table; those are left out."""
+"""MediaPipe guesses invisible joints, such as legs under a table; below this they are dropped."""
 
 BODY = {
   "nose": (0,),
@@ -77,10 +77,10 @@ BODY = {
   "right_ear": (8,),
   "left_ear": (7,),
 }
-"""For each joint of OpenPose's body the landmarks of MediaPipe's pose of which it is the mean."""
+"""For each body joint of OpenPose, the MediaPipe landmarks whose mean it is."""
 
 FINGERTIPS = {"thumb_tip": 4, "index_tip": 8, "middle_tip": 12, "ring_tip": 16, "little_tip": 20}
-"""The landmark of MediaPipe's hand for each fingertip."""
+"""For each fingertip, the landmark of MediaPipe's hand."""
 
 Body = Float[np.ndarray, "33 3"]
 """MediaPipe's pose: (x, y), 0 to 1 within the frame, and visibility."""
@@ -89,31 +89,31 @@ Hand = Float[np.ndarray, "21 2"]
 """MediaPipe's hand: (x, y), 0 to 1 within the frame."""
 
 Landmarks = tuple[Body | None, Hand | None, Hand | None]
-"""Body, left hand and right hand; None for what was not found."""
+"""Body, left hand and right hand; None if not detected."""
 
 Tracker = Callable[[Frame], Landmarks]
 NewTracker = Callable[[], contextlib.AbstractContextManager[Tracker]]
 Entry = dict[str, Any]
 
 CHUNK = 3000
-"""Frames of a long video whose poses are kept together: two minutes' work."""
+"""Frames whose poses are saved at a time, about two minutes of work."""
 
 
 def to_openpose(
   landmarks: Landmarks, size: tuple[int, int]
 ) -> tuple[Float32[np.ndarray, "28 2"], Float32[np.ndarray, "28"]]:
-  """Chooses OpenPose's joints from the landmarks of one frame.
+  """Converts the landmarks of one frame to OpenPose's joints.
 
-  The visibility of a landmark is the score of its joint. MediaPipe gives none to hands; a fingertip
-  has that of its wrist. Joints that are hardly visible or outside the frame count as not found.
+  The visibility of a landmark becomes the score of its joint. MediaPipe provides none for hands;
+  fingertips get that of the wrist. Joints hardly visible or outside the frame count as undetected.
 
   Args:
     landmarks: of the frame.
     size: (h, w) of the frame in pixels.
 
   Returns:
-    Keypoints in pixels, (0, 0) the centre of the first, and their scores, 0 to 1; both are 0 for
-    what was not found.
+    Keypoints in pixels, (0, 0) being the centre of the first, and their scores, 0 to 1; both are 0
+    for undetected joints.
   """
   body, *hands = landmarks
   points = np.zeros((len(JOINTS), 2))
@@ -139,40 +139,40 @@ def to_openpose(
 def estimate(
   video: pathlib.Path, name: str, chunks: pathlib.Path, new_tracker: NewTracker
 ) -> Entry:
-  """The pose in every frame of a video, as one entry of a pyskl pickle.
+  """Estimates the pose in every frame of a video, as one entry of a pyskl pickle.
 
   Args:
     video: path of the video.
     name: of the clip.
-    chunks: folder in which stretches of `CHUNK` frames are kept; those that are there are taken.
-    new_tracker: opens what finds the landmarks of frames, called for one after the other. Every
-      stretch has its own, so that the result does not depend on interruptions.
+    chunks: folder for the poses of every `CHUNK` frames; existing files are used.
+    new_tracker: opens a tracker, which is called for all frames of a chunk in order. Every chunk
+      has its own, so that the result does not depend on interruptions.
 
   Raises:
     VideoError: the video cannot be decoded to its end.
   """
   frames = decode_video(video)
-  stretches = []
+  done = []
   size = (0, 0)
   show = None if multiprocessing.parent_process() is None else True
   with tqdm.tqdm(desc=name, unit="frame", leave=False, disable=show) as progress:
     for frame in frames:
       size = frame.shape[:2]
-      stretch = itertools.islice(itertools.chain([frame], frames), CHUNK)
-      path = chunks / f"{len(stretches):06}.pkl"
+      chunk = itertools.islice(itertools.chain([frame], frames), CHUNK)
+      path = chunks / f"{len(done):06}.pkl"
       if path.exists():
-        progress.update(sum(1 for _ in stretch))
+        progress.update(sum(1 for _ in chunk))
       else:
         poses = []
         with new_tracker() as track:
-          for image in stretch:
+          for image in chunk:
             poses.append(to_openpose(track(np.ascontiguousarray(image)), size))
             progress.update()
         keypoints, scores = map(np.stack, zip(*poses))
         _write(path, {"keypoint": keypoints, "keypoint_score": scores})
-      stretches.append(load_pickle(path))
+      done.append(load_pickle(path))
   keypoints, scores = (
-    np.concatenate([stretch[field] for stretch in stretches])[None]
+    np.concatenate([chunk[field] for chunk in done])[None]
     for field in ("keypoint", "keypoint_score")
   )
   return {
@@ -187,11 +187,11 @@ def estimate(
 
 
 def name_videos(path: pathlib.Path) -> dict[str, pathlib.Path]:
-  """The videos at a path by the names of their clips: paths within the folder, without suffixes.
+  """The videos at a path, by clip name: their paths within the folder, without suffixes.
 
   Raises:
     FileNotFoundError: there is no video.
-    ValueError: two videos differ only in their folder or suffix; poses are found by the rest.
+    ValueError: two videos differ only in folder or suffix, which do not identify poses.
   """
   videos = find_videos(path)
   by_stem: dict[str, pathlib.Path] = {}
@@ -208,10 +208,10 @@ def name_videos(path: pathlib.Path) -> dict[str, pathlib.Path]:
 
 @contextlib.contextmanager
 def open_tracker() -> Iterator[Tracker]:
-  """Opens MediaPipe's Holistic, which follows one person from frame to frame of one video."""
-  import mediapipe  # not at the top: tests do without it
+  """Opens MediaPipe's Holistic, which tracks one person across the frames of one video."""
+  import mediapipe  # not at the top: tests run without it
 
-  # Smoothing over time would wear down the small movements that all this is about.
+  # Temporal smoothing would attenuate micro-actions.
   with (
     _mute_native_code(),
     mediapipe.solutions.holistic.Holistic(smooth_landmarks=False) as holistic,
@@ -236,7 +236,7 @@ def _to_array(found: Any, *fields: str) -> np.ndarray | None:
 
 @contextlib.contextmanager
 def _mute_native_code() -> Iterator[None]:
-  """MediaPipe logs several lines per video from C++, at no level that could be turned off."""
+  """MediaPipe logs several lines per video from C++, which cannot be turned off."""
   descriptor, python_stderr = sys.__stderr__.fileno(), sys.stderr
   own = os.dup(descriptor)
   with open(own, "w", buffering=1) as sys.stderr, open(os.devnull, "wb") as nowhere:
@@ -254,17 +254,17 @@ def extract(
   new_tracker: NewTracker,
   jobs: int = 1,
 ) -> tuple[list[Entry], list[str]]:
-  """Estimates the poses in many videos, and says on standard error where there were none.
+  """Estimates the poses in many videos, and reports frames without a person on standard error.
 
   Args:
-    videos: by the names of their clips.
-    parts: folder in which the poses of videos are kept. Those that are there already are taken, if
-      their videos have the same size and time of change.
-    new_tracker: opens what finds the landmarks, as `open_tracker` does; one for each video.
-    jobs: processes; 0 is one per core. One video is one process's work.
+    videos: by clip name.
+    parts: folder for finished poses. Existing ones are used if the video has the same size and
+      modification time.
+    new_tracker: opens a tracker, like `open_tracker`; called for each video.
+    jobs: number of processes; 0 is one per core. A video is processed by one of them.
 
   Returns:
-    The entries of the readable videos, and what is wrong with the others.
+    The entries of the readable videos, and the errors of the others.
   """
   nobody = np.zeros((0, 0, 0, 2), np.float32)
   clips = [
@@ -291,7 +291,7 @@ def extract(
 
 
 def _extract_one(clip: ClipSource, parts: pathlib.Path, new_tracker: NewTracker) -> pathlib.Path:
-  """Estimates the poses in one video, unless that has been done; returns where they lie."""
+  """Estimates the poses in one video, unless that has been done; returns their file."""
   status = clip.video.stat()
   key = repr((clip.id, status.st_size, status.st_mtime_ns))
   folder = parts / hashlib.sha256(key.encode()).hexdigest()[:32]
@@ -302,7 +302,7 @@ def _extract_one(clip: ClipSource, parts: pathlib.Path, new_tracker: NewTracker)
 
 
 def _write(path: pathlib.Path, content: Any) -> None:
-  """Writes a pickle, which appears when it is complete."""
+  """Writes a pickle, under a temporary name until it is complete."""
   path.parent.mkdir(parents=True, exist_ok=True)
   unfinished = path.with_name(f"{path.name}.unfinished")
   unfinished.write_bytes(pickle.dumps(content, protocol=4))
@@ -314,9 +314,9 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     prog="pcan extract_pose",
     description="Estimates body and hands of one person in every frame of a video, or of all "
-    "videos in a folder, with MediaPipe, and writes them as OpenPose's 28 keypoints. Run it again "
-    "after an interruption and it goes on where it was. Exits with 1 if a video is unreadable; the "
-    "others are written nevertheless.",
+    "videos in a folder, with MediaPipe, and writes them as OpenPose's 28 keypoints. After an "
+    "interruption, the same command continues. Exits with 1 if a video is unreadable; the poses of "
+    "the others are still written.",
   )
   parser.add_argument("videos", type=pathlib.Path, help="a video or a folder of videos")
   parser.add_argument("--out", type=pathlib.Path, required=True, help="pickle to write, *.pkl")

@@ -1,4 +1,4 @@
-"""What a check finds out about the clips of a source directory or a built data set."""
+"""Measures the clips of a source directory or a built data set, and finds what is wrong."""
 
 import collections
 import dataclasses
@@ -12,15 +12,15 @@ from pcan_jax.clips.source_layout import UNLABELLED
 from pcan_jax.labels import LabelTree
 
 OUTSIDE_SHARE = 0.1
-"""A clip with a larger share of its keypoints outside the frame is worth a look."""
+"""A clip with a larger share of its keypoints outside the frame is reported."""
 
 WITHOUT_PERSON_SHARE = 0.5
-"""And so is one with a larger share of frames without a person."""
+"""A clip with a larger share of frames without a person is reported."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ClipFacts:
-  """What was measured of one clip that can be read.
+  """Measurements of one readable clip.
 
   Attributes:
     id: of the clip.
@@ -29,13 +29,13 @@ class ClipFacts:
     num_frames: frames of the video.
     fps: frames per second.
     size: (h, w) of the video in pixels.
-    persons: number of persons that the poses have room for.
+    persons: number of persons in the arrays of poses.
     frames_without_person: frames in which no keypoint was detected.
     outside: share of the detected keypoints that lie outside the frame, 0 to 1.
     trimmed: whether video and poses differ by a frame.
-    varying: whether the frames of the video are not evenly spaced in time.
-    damage: what is wrong with the video, though it can be read.
-    digest: of the video file; equal for equal videos. Empty for stored clips.
+    varying: whether the frames of the video are unevenly spaced in time.
+    damage: damage of the video that does not keep it from being read; empty if there is none.
+    digest: of the video file, to find equal ones; empty for stored clips.
   """
 
   id: str
@@ -54,7 +54,7 @@ class ClipFacts:
 
   @property
   def kind(self) -> int | str:
-    """The action; a clip without a label is of a kind of its own."""
+    """The action; each unlabelled clip is a kind of its own."""
     return self.id if self.action == UNLABELLED else self.action
 
 
@@ -70,8 +70,8 @@ def measure_clip(
 
   Args:
     name, split, digest: see `ClipFacts`.
-    record: the clip as `encode_clip` returns it, or as it is read from a shard.
-    keypoints: (x, y) of the record's persons, in pixels of the frame that they should lie in.
+    record: the clip, from `encode_clip` or from a shard.
+    keypoints: (x, y) of the record's persons, in pixels of the frame.
     size: (h, w) of that frame.
   """
   height, width = size
@@ -97,13 +97,13 @@ def measure_clip(
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """One thing that is wrong, or worth a look.
+  """An error or a warning.
 
   Attributes:
-    kind: what sort of thing; findings of one kind are shown together.
+    kind: a short title; findings of one kind are shown together.
     clip: split/id, or the name of a file.
-    detail: what exactly, and what to do.
-    is_error: whether a build would fail on it or a result would be wrong because of it.
+    detail: what is wrong, and what to do.
+    is_error: whether it breaks a build or makes results wrong.
   """
 
   kind: str
@@ -114,7 +114,7 @@ class Finding:
 
 @dataclasses.dataclass
 class CheckResult:
-  """All that a check has to say.
+  """The result of a check.
 
   Attributes:
     title: what was checked.
@@ -138,7 +138,7 @@ class CheckResult:
 
 
 def examine_clips(clips: Mapping[str, Sequence[ClipFacts]], tree: LabelTree) -> Iterator[Finding]:
-  """Finds what is odd about readable clips, each by itself and in comparison with the others."""
+  """Finds oddities of readable clips, each by itself and in comparison with the others."""
   for split, of_split in clips.items():
     rates = collections.Counter(round(clip.fps, 1) for clip in of_split)
     for clip in of_split:
@@ -155,7 +155,7 @@ def examine_clips(clips: Mapping[str, Sequence[ClipFacts]], tree: LabelTree) -> 
       if clip.damage:
         yield Finding("damaged video", name, clip.damage, is_error=False)
       if clip.varying:
-        detail = "its frames are not evenly spaced; some are left out and others repeated"
+        detail = "its frames are not evenly spaced in time; some are dropped, others repeated"
         yield Finding("varying frame rate", name, detail, is_error=False)
       if clip.trimmed:
         detail = "video and poses differ by one frame; the longer one is cut"
@@ -190,7 +190,7 @@ def _find_duplicates(clips: Mapping[str, Sequence[ClipFacts]]) -> Iterator[Findi
 def _find_empty_classes(
   clips: Mapping[str, Sequence[ClipFacts]], tree: LabelTree
 ) -> Iterator[Finding]:
-  """Names the actions without a clip in labelled splits."""
+  """Finds the actions without a clip in labelled splits."""
   for split, of_split in clips.items():
     present = {clip.action for clip in of_split} - {UNLABELLED}
     for action in sorted(set(range(tree.num_actions)) - present) if present else ():
@@ -198,7 +198,7 @@ def _find_empty_classes(
 
 
 def describe_clips(clips: Sequence[ClipFacts]) -> str:
-  """One line of numbers: clips, frames, rates and sizes."""
+  """Summarises clips in one line: number, frames, rates and sizes."""
   if not clips:
     return "no readable clip"
   frames = np.array([clip.num_frames for clip in clips])

@@ -1,7 +1,7 @@
-"""Lists and fetches the files of a gated data set on the Hugging Face Hub.
+"""Lists and downloads the files of a gated data set on the Hugging Face Hub.
 
-The hub's own `snapshot_download` begins a file anew that a killed run left unfinished. Here it goes
-on, which matters where one file holds a whole split.
+The hub's own `snapshot_download` restarts files that a killed run left unfinished. Here they are
+resumed, which matters if one file contains a whole split.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _PART = ".part"
 
 
 class HubError(RuntimeError):
-  """The hub cannot be reached or does not let us in; the message says what to do."""
+  """The hub cannot be reached or denies access; the message says what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class HubFile:
     revision: hash of the commit.
     path: of the file within the data set.
     size: in bytes.
-    sha256: of the content, None for small text files.
+    sha256: of the content; None for small text files.
   """
 
   repo: str
@@ -46,22 +46,22 @@ class HubFile:
 
 
 def read_token() -> str:
-  """The access token from `HF_TOKEN` or from where `hf auth login` left it.
+  """The access token from `HF_TOKEN` or from `hf auth login`.
 
   Raises:
-    HubError: there is none.
+    HubError: there is no token.
   """
   token = huggingface_hub.get_token()
   if not token:
     raise HubError(
-      "no access token for Hugging Face: make one at https://huggingface.co/settings/tokens "
+      "no access token for Hugging Face: create one at https://huggingface.co/settings/tokens "
       "(read access), then run `hf auth login` or set HF_TOKEN"
     )
   return token
 
 
 def list_files(repo: str, token: str, endpoint: str | None = None) -> list[HubFile]:
-  """The files of a data set at its newest revision, after checking that we may read them.
+  """Lists the files of a data set at its latest revision, after checking that we may read them.
 
   Args:
     repo: owner/name.
@@ -70,7 +70,7 @@ def list_files(repo: str, token: str, endpoint: str | None = None) -> list[HubFi
 
   Raises:
     HubError: the hub cannot be reached, the token is not valid, or access was not granted.
-    ValueError: a file has a name that leads out of the folder.
+    ValueError: the name of a file leads out of the folder.
   """
   api = huggingface_hub.HfApi(endpoint=endpoint, token=token)
   with _explained(repo):
@@ -86,7 +86,7 @@ def list_files(repo: str, token: str, endpoint: str | None = None) -> list[HubFi
 
 
 def is_fetched(file: HubFile, folder: pathlib.Path) -> bool:
-  """Whether a file is complete in a folder; files get their names only when they are."""
+  """Whether a file is complete in a folder; files get their final name when complete."""
   path = folder / file.path
   return path.is_file() and path.stat().st_size == file.size
 
@@ -94,31 +94,32 @@ def is_fetched(file: HubFile, folder: pathlib.Path) -> bool:
 def fetch(
   file: HubFile, folder: pathlib.Path, token: str, endpoint: str | None = None
 ) -> pathlib.Path:
-  """Fetches a file, or the rest of it if an earlier call was interrupted, and checks its digest.
+  """Downloads a file, resuming an interrupted download, and checks its digest.
 
   Args:
     file: from `list_files`.
-    folder: where it goes, under its path within the data set.
+    folder: target, in which the file keeps its path within the data set.
     token, endpoint: as in `list_files`.
 
   Returns:
     Path of the complete file.
 
   Raises:
-    HubError: the hub cannot be reached or refuses.
-    ValueError: what arrived is not what the hub lists.
+    HubError: the hub cannot be reached or denies access.
+    ValueError: the downloaded file differs from what the hub lists.
   """
   path = folder / file.path
   if is_fetched(file, folder):
     return path
   path.parent.mkdir(parents=True, exist_ok=True)
-  # Parts of different contents must not be joined.
+  # Parts of different revisions must not be joined.
   part = path.with_name(f"{path.name}.{(file.sha256 or file.revision)[:12]}{_PART}")
   if part.exists() and part.stat().st_size > file.size:
     part.unlink()
   source = {"repo_type": "dataset", "revision": file.revision, "endpoint": endpoint}
   with _explained(file.repo):
-    if file.size > MAX_HTTP_DOWNLOAD_SIZE:  # only the hub's own protocol serves these, in one go
+    # Larger files are served by the hub's own protocol only, which cannot resume.
+    if file.size > MAX_HTTP_DOWNLOAD_SIZE:
       arrived = huggingface_hub.hf_hub_download(
         file.repo, file.path, **source, local_dir=part.with_suffix(".whole"), token=token
       )
@@ -136,7 +137,7 @@ def fetch(
   if part.stat().st_size != file.size or file.sha256 not in (None, _sha256(part)):
     part.unlink()
     raise ValueError(
-      f"{path}: what arrived differs from what {file.repo} lists; it was deleted, run the command "
+      f"{path}: the download differs from what {file.repo} lists; it was deleted, run the command "
       "again"
     )
   part.replace(path)
@@ -145,28 +146,28 @@ def fetch(
 
 @contextlib.contextmanager
 def _explained(repo: str) -> Iterator[None]:
-  """Says in our words what went wrong with the hub."""
+  """Converts exceptions of the hub to `HubError`s that say what to do."""
   page = f"https://huggingface.co/datasets/{repo}"
   try:
     yield
   except GatedRepoError as error:
     raise HubError(
-      f"access to {repo} was not granted to you: log in at {page}, ask for access there, and wait "
+      f"you have no access to {repo}: log in at {page}, request access there, and wait "
       "for the authors' answer"
     ) from error
   except RepositoryNotFoundError as error:
     raise HubError(
-      f"the hub shows you no data set {repo}: see whether {page} opens while you are logged in, "
-      "and whether your token may read gated data sets"
+      f"the hub shows you no data set {repo}: check that {page} opens while you are logged in, "
+      "and that your token may read gated data sets"
     ) from error
   except HfHubHTTPError as error:
     status = error.response.status_code
-    cause = "your token is not valid, make another one" if status == 401 else "try again later"
+    cause = "your token is not valid, create another one" if status == 401 else "try again later"
     raise HubError(f"{page}: the hub answered {status}; {cause} ({_first_line(error)})") from error
   except httpx2.HTTPError as error:
     raise HubError(
-      f"the hub cannot be reached for {repo} ({_first_line(error)}); run the command again and it "
-      "goes on where it was"
+      f"the hub cannot be reached for {repo} ({_first_line(error)}); run the command again to "
+      "resume the download"
     ) from error
 
 

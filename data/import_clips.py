@@ -1,7 +1,7 @@
-"""Makes a source directory of your own clips: `pcan import_clips CLIPS.csv ...`.
+"""Arranges your own clips as a source directory: `pcan import_clips CLIPS.csv ...`.
 
-A table (`clip_table`), a folder of videos and poses of any kind that `clips.pose_files` reads
-become a directory in MA-52's layout, which `pcan check` and `pcan build` take.
+From a table (`clip_table`), a folder of videos, and poses in any format of `clips.pose_files` it
+writes a directory in MA-52's layout, for `pcan check` and `pcan build`.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from .draw_split import draw_split
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-  """What the table says, with the split drawn; videos and poses not yet opened."""
+  """The content of the table, with splits drawn; videos and poses have not been opened."""
 
   tree: LabelTree
   clips: dict[str, list[ClipSource]]  # by split, without poses
@@ -59,17 +59,17 @@ def import_clips(
     table: CSV file, see `data.clip_table`.
     videos: folder of the videos.
     out: the source directory; must not exist.
-    poses: see `pcan_jax.clips.pose_files`; None gives every clip keypoints with the score 0, and
-      then the whole frame is what a network sees.
+    poses: see `pcan_jax.clips.pose_files`; None gives every clip keypoints with score 0, so that
+      the network sees the whole frame.
     layout: of the keypoints, a key of `pcan_jax.keypoints.LAYOUTS` or the path of a JSON file.
-    tree: as for `get_tree`; None makes a tree of the labels in the table.
+    tree: as for `get_tree`; None creates a tree from the labels in the table.
     copy: copy the videos instead of linking to them.
     val_share: share of the clips for validation if the table has no column `split`.
-    seed: of the drawing of that share.
+    seed: for drawing that share.
     jobs: processes; 0 is one per core.
 
   Returns:
-    What there is to know about the result, line by line.
+    Notes on the result, line by line.
 
   Raises:
     FileNotFoundError: a file or folder is missing.
@@ -77,7 +77,7 @@ def import_clips(
     ValueError: the table or the poses are wrong, or clips are bad; nothing is left at `out`.
   """
   if out.exists():
-    raise FileExistsError(f"{out} exists; delete it, or choose another directory")
+    raise FileExistsError(f"{out} exists; delete it or choose another directory")
   if not videos.is_dir():
     raise FileNotFoundError(f"no folder of videos at {videos}")
   keypoint_layout = get_layout(layout)
@@ -122,7 +122,7 @@ def _plan(
       ClipSource(row.id, split, found[row], action, unknown, unknown[..., 0], img_shape=None)
     )
   counts = ", ".join(f"{len(of_split)} {split}" for split, of_split in clips.items())
-  origin = f"from {tree_path}" if tree_path else "made of the labels in the table"
+  origin = f"from {tree_path}" if tree_path else "from the labels in the table"
   notes = [
     f"{_count(len(rows), 'clip')}: {counts}",
     *notes,
@@ -133,7 +133,7 @@ def _plan(
   if similar:
     notes.append(f"warning: labels that are nearly the same: {', '.join(similar)}")
   if unused:
-    notes.append(f"columns that are not used: {', '.join(unused)}")
+    notes.append(f"unused columns: {', '.join(unused)}")
   return _Plan(tree, clips, notes)
 
 
@@ -144,7 +144,7 @@ def _count(number: int, noun: str) -> str:
 def _splits(
   rows: Sequence[Row], actions: Sequence[int], tree: LabelTree, val_share: float, seed: int
 ) -> tuple[list[str], list[str]]:
-  """The split of every row, and what there is to know about it."""
+  """The split of every row, and notes on it."""
   persons = [row.person for row in rows] if rows[0].person else None
   if not rows[0].split:
     chosen = draw_split(actions, persons, val_share, seed)
@@ -152,10 +152,10 @@ def _splits(
     drawn = f"split drawn with seed {seed}, about {val_share:.0%} of every action for val"
     if persons:
       people = sorted({person for person, is_chosen in zip(persons, chosen) if is_chosen})
-      notes = [f"{drawn}, nobody in both parts; in val: {', '.join(people)}"]
+      notes = [f"{drawn}, no person in both parts; in val: {', '.join(people)}"]
     else:
       notes = [
-        f"{drawn}, clip by clip; people may be in both parts, and then the scores are too good: "
+        f"{drawn}, clip by clip; persons may be in both parts, which makes scores too high: "
         "add a column 'person' or 'split'"
       ]
   else:
@@ -184,7 +184,7 @@ def _shared_persons(rows: Sequence[Row]) -> str:
 def _read_poses(
   plan: _Plan, path: pathlib.Path | None, layout: KeypointLayout, out: pathlib.Path, jobs: int
 ) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
-  """For every split the entries of its pickle, and what there is to know about them."""
+  """The entries of every split's pickle, and notes on them."""
   clips = [clip for of_split in plan.clips.values() for clip in of_split]
   only = clips[0].id if len(clips) == 1 else None
   poses = open_poses(path, layout, only_clip=only) if path else None
@@ -223,7 +223,7 @@ def _read_poses(
   if problems:
     raise ValueError(
       f"{describe_problems('cannot import the clips', problems)}\n"
-      f"All of them: {bad_clips}. Mend them, or take them out of the table"
+      f"All of them: {bad_clips}. Fix them, or remove them from the table"
     )
   notes = []
   if damaged:
@@ -237,14 +237,14 @@ def _read_poses(
   if empty:
     worst = max(empty, key=empty.get)
     notes.append(
-      f"nobody found in {sum(empty.values())} of {total} frames, "
+      f"no person in {sum(empty.values())} of {total} frames, "
       f"in {len(empty)} of {len(clips)} clips; most in {worst!r}: {empty[worst]}"
     )
   return entries, notes
 
 
 def _measure(clip: ClipSource) -> tuple[int, tuple[int, int], list[str]]:
-  """Number and size (h, w) of the frames of a video, and what is wrong with it."""
+  """The number of frames of a video, their size (h, w), and damage."""
   frames = decode_video(clip.video)
   sizes = [frame.shape[:2] for frame in frames]
   return len(sizes), sizes[0], frames.damage
@@ -277,11 +277,11 @@ def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
   parser = argparse.ArgumentParser(
     prog="pcan import_clips",
-    description="Arranges your own videos like MA-52's, for `pcan check` and `pcan build`. See "
-    "docs/DATA.md for the table.",
+    description="Arranges your own videos in MA-52's layout, for `pcan check` and `pcan build`. "
+    "docs/DATA.md describes the table.",
   )
   parser.add_argument(
-    "table", type=pathlib.Path, help="CSV file: video,label and optionally body, split, person"
+    "table", type=pathlib.Path, help="CSV file: video,label and optionally body,split,person"
   )
   parser.add_argument("--videos", type=pathlib.Path, required=True, help="folder of the videos")
   parser.add_argument("--out", type=pathlib.Path, required=True, help="directory to write")
@@ -289,26 +289,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     "--poses", type=pathlib.Path, help="pyskl pickle, .npz, COCO or MMPose .json, or a folder"
   )
   parser.add_argument(
-    "--no_poses", action="store_true", help="do without, for models that see RGB only"
+    "--no_poses", action="store_true", help="import without poses, for RGB models"
   )
   parser.add_argument(
     "--layout",
     default="openpose-28",
-    help=f"of the keypoints: {', '.join(LAYOUTS)}, or a JSON file (openpose-28)",
+    help=f"keypoint layout: {', '.join(LAYOUTS)}, or a JSON file (default: openpose-28)",
   )
   parser.add_argument(
-    "--tree", type=pathlib.Path, help="label tree: ma52, or a CSV file (made of the labels)"
+    "--tree",
+    type=pathlib.Path,
+    help="label tree: ma52, or a CSV file (default: from the labels)",
   )
   parser.add_argument("--copy", action="store_true", help="copy the videos instead of linking them")
   parser.add_argument(
-    "--val_share", type=float, default=0.2, help="drawn for val without a column split (0.2)"
+    "--val_share",
+    type=float,
+    default=0.2,
+    help="share of the clips drawn for val if there is no column split (default: 0.2)",
   )
-  parser.add_argument("--seed", type=int, default=0, help="of that drawing (0)")
-  parser.add_argument("--jobs", type=int, default=0, help="processes (one per core)")
+  parser.add_argument("--seed", type=int, default=0, help="for drawing that share (default: 0)")
+  parser.add_argument("--jobs", type=int, default=0, help="processes (default: one per core)")
   arguments = vars(parser.parse_args(argv))
   if arguments.pop("no_poses") == bool(arguments["poses"]):
     parser.error(
-      "give --poses, or --no_poses for a model that sees RGB only. Without poses yet? "
+      "give --poses, or --no_poses for an RGB model. If you have no poses, "
       f"`uv run data/extract_pose.py {arguments['videos']} --out poses.pkl` estimates them"
     )
   try:

@@ -1,9 +1,9 @@
-"""Unpacks zip files of people one does not know.
+"""Unpacks untrusted zip files.
 
-No member leaves the folder, none is a link, none is unpacked that is not wanted, and an archive
-cannot unpack to much more than its own size. Everything is checked before the first byte is
-written, but for damage, which shows only on reading. Files appear under their names once they are
-complete, so that an interrupted run can be repeated and goes on where it was.
+No member leaves the folder or is a link, unneeded members are not unpacked, and an archive cannot
+unpack to much more than its own size. Everything is checked before the first byte is written,
+except for damage, which is found only on reading. Files get their final names when complete, so
+that an interrupted run resumes when repeated.
 """
 
 import os
@@ -20,25 +20,25 @@ from collections.abc import Callable, Iterator
 import tqdm
 
 FREE_SPACE_LEFT = 1 << 28
-"""Bytes that must remain free on the disk."""
+"""Bytes that must stay free on the disk."""
 
 MAX_MEMBERS = 200_000
 MAX_TOTAL_BYTES = 1 << 40
 MAX_RATIO = 100
-"""Of all files, unpacked, to the size of the archive. Videos are compressed already."""
+"""Limit for unpacked size divided by archive size. Videos are already compressed."""
 
-_MAX_NAME_BYTES = 240  # most file systems allow 255, and a suffix is added while a file is written
+_MAX_NAME_BYTES = 240  # most file systems allow 255, and unfinished files have a suffix
 _PART = ".part"
 _CHUNK = 1 << 20
 
-# What `zipfile` raises when it reads damaged archives.
+# Exceptions of `zipfile` for damaged archives.
 _DAMAGE = (
   zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError,
   IndexError, KeyError, OverflowError, MemoryError,
 )  # fmt: skip
 
 Place = Callable[[str], str | None]
-"""From the path of a file in an archive to its path in the folder, or None if it is not wanted."""
+"""Maps the path of a file in an archive to its path in the folder, or None if it is not needed."""
 
 
 def unpack(
@@ -46,23 +46,23 @@ def unpack(
   folder: str | os.PathLike[str],
   place: Place = lambda name: name,
 ) -> list[str]:
-  """Unpacks the files of an archive that are wanted and not there yet.
+  """Unpacks the needed files of an archive that do not exist yet.
 
-  A file that is there with the size of its member counts as unpacked.
+  An existing file with the size of its member counts as unpacked.
 
   Args:
     archive: a zip file.
-    folder: where to; it is created.
-    place: says where in the folder a file goes, if at all.
+    folder: target; it is created.
+    place: maps the path of a member to its path in the folder, or None.
 
   Returns:
-    The members that are not wanted.
+    The members that are not needed.
 
   Raises:
     FileNotFoundError: there is no such archive.
     ValueError: the archive is damaged or encrypted, holds a link or a path that leaves the folder,
       is too large, or would replace another file; the message names archive and member.
-    OSError: the disk is too full, or cannot be written to.
+    OSError: the disk is full, or cannot be written to.
   """
   archive, folder = pathlib.Path(archive), pathlib.Path(folder)
   if not archive.is_file():
@@ -94,8 +94,8 @@ def check_name(name: str, where: str) -> None:
   """Refuses names that are not plain relative paths.
 
   Raises:
-    ValueError: the name is empty, absolute, leads upwards, is too long, or has characters that no
-      file should have; the message starts with `where`.
+    ValueError: the name is empty, absolute, leads upwards, is too long, or has control characters;
+      the message starts with `where`.
   """
   shown = repr(name[:80])
   if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
@@ -121,17 +121,17 @@ def _check_size(archive: pathlib.Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 def _check_member(archive: pathlib.Path, member: zipfile.ZipInfo) -> None:
-  name = member.orig_filename  # `filename` ends where a zero byte was
+  name = member.orig_filename  # `filename` is cut at a zero byte
   check_name(name, str(archive))
   mode = member.external_attr >> 16
   if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
     raise ValueError(f"{archive}: {name!r} is a link or a device, not a file")
   if member.flag_bits & 0x41:
     raise ValueError(f"{archive}: {name!r} is encrypted; unpack the archive yourself")
-  # Others need gigabytes to unpack a few bytes, or are not Python's to read.
+  # Other methods need gigabytes to unpack a few bytes, or Python cannot read them.
   if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
     raise ValueError(
-      f"{archive}: {name!r} is compressed by method {member.compress_type}, which is not read; "
+      f"{archive}: {name!r} is compressed by method {member.compress_type}, not supported; "
       "unpack the archive yourself"
     )
 
@@ -139,7 +139,7 @@ def _check_member(archive: pathlib.Path, member: zipfile.ZipInfo) -> None:
 def _assign_targets(
   archive: pathlib.Path, members: list[zipfile.ZipInfo], place: Place
 ) -> tuple[dict[str, zipfile.ZipInfo], list[str]]:
-  """The member that goes to each path, and the names of those that are not wanted."""
+  """Maps each target path to its member; also returns the names of unneeded members."""
   targets, unused, taken = {}, [], {}
   for member in members:
     if member.is_dir():
@@ -149,7 +149,7 @@ def _assign_targets(
       unused.append(member.filename)
       continue
     check_name(target, str(archive))
-    # Some file systems take names for equal that differ in case or composition of letters.
+    # Some file systems ignore case or Unicode composition.
     same = unicodedata.normalize("NFC", target).casefold()
     if same in taken:
       raise ValueError(
@@ -174,14 +174,14 @@ def _check_free_space(archive: pathlib.Path, folder: pathlib.Path, needed: int) 
   if needed + FREE_SPACE_LEFT > free:
     raise OSError(
       f"{archive} unpacks to {needed / 1e9:.1f} GB, but {folder} has {free / 1e9:.1f} GB free; "
-      "make room and run the command again"
+      "free some space and run the command again"
     )
 
 
 def _read(
   opened: zipfile.ZipFile, archive: pathlib.Path, member: zipfile.ZipInfo
 ) -> Iterator[bytes]:
-  """The content of a member, never more than it announces, checked against its checksum."""
+  """Reads a member, at most its declared size, and verifies its checksum."""
   size = 0
   try:
     with opened.open(member) as file:

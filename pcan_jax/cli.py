@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import app, flags
 
-from pcan_jax import cpu
+from pcan_jax import cpu, devices
 from pcan_jax.console import define_config_flag, quiet_libraries, run_with_flags
 
 COMMANDS = {
@@ -243,11 +243,15 @@ def _keep_compiled_programs() -> None:
 
 def _suit_cpu() -> None:
   """Starts the program again with `pcan_jax.cpu.settings`, unless there is an accelerator."""
-  settings = cpu.settings(os.environ)
-  if FLAGS.multi_host or not settings:
+  if FLAGS.multi_host:
     return
-  import jax
-
-  if jax.default_backend() == "cpu":
+  try:
+    backend, missing = devices.start_jax()
+  except ValueError as error:
+    sys.exit(f"error: {error}")
+  settings = cpu.settings(os.environ)
+  if backend == "cpu" and settings:
     os.environ.update(settings)
     os.execv(sys.executable, sys.orig_argv)
+  if missing:
+    logging.getLogger("pcan_jax").warning(missing)

@@ -18,7 +18,7 @@ DOCUMENT = ROOT / "docs" / "ARCHITECTURE.md"
 
 # From the ground up: each wing may import those before it.
 WINGS = {
-  "names": ("labels", "keypoints", "shipped", "config", "console", "cpu"),
+  "names": ("labels", "keypoints", "shipped", "config", "console", "cpu", "devices"),
   "clips": ("clips",),
   "feed": ("feed",),
   "network": ("network",),

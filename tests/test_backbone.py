@@ -12,6 +12,9 @@ import pytest
 from pcan_jax.network.backbone import FUSIONS, Backbone, exchange_places
 from tests.paper import POSE_PATHWAY, RGB_PATHWAY
 
+LISTENERS = {"late": (), "lateral": ("rgb", "pose"), "lateral_attention": ("rgb", "pose")}
+"""The streams that read the other one's features."""
+
 REFERENCE = pathlib.Path(__file__).parent / "reference"
 
 RGB = dataclasses.replace(
@@ -110,7 +113,7 @@ def test_one_stream_leaves_the_other_out(stream):
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_streams_hear_each_other_unless_fusion_is_late(fusion):
+def test_streams_hear_each_other_as_the_fusion_says(fusion):
   backbone = joined(fusion=fusion)
   rgb, heatmaps = inputs()
   variables = initialised(backbone, rgb, heatmaps)
@@ -120,8 +123,8 @@ def test_streams_hear_each_other_unless_fusion_is_late(fusion):
   other_pose, _ = run(backbone, variables, (rgb, heatmaps[::-1]))
   assert (base["rgb"] != other_rgb["rgb"]).any()
   assert (base["pose"] != other_pose["pose"]).any()
-  assert bool((base["pose"] != other_rgb["pose"]).any()) == (fusion != "late")
-  assert bool((base["rgb"] != other_pose["rgb"]).any()) == (fusion != "late")
+  assert bool((base["pose"] != other_rgb["pose"]).any()) == ("pose" in LISTENERS[fusion])
+  assert bool((base["rgb"] != other_pose["rgb"]).any()) == ("rgb" in LISTENERS[fusion])
 
 
 def test_bfloat16_keeps_float32_state():

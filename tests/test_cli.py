@@ -7,6 +7,9 @@ import sys
 import pytest
 
 from pcan_jax.cli import COMMANDS, MODES
+from pcan_jax.shipped import ROOT
+
+CONFIGS = ", ".join(sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py")))
 
 
 def python(*arguments):
@@ -52,11 +55,11 @@ def test_commands_have_help_without_tensorflow():
     ("--mode=eval --workdir=runs/a runs/b", "nothing is known of 'runs/b'"),
     ("--mode=evaluate", "<train|eval|report|predict|export>"),
     ("--wrkdir=runs/a", "flag 'wrkdir'"),
-    ("--config=ma51 --workdir=runs/a", "choose from demo, ma52, utd_mhad, or give the path"),
+    ("--config=ma51 --workdir=runs/a", f"choose from {CONFIGS}, or give the path"),
     ("--config=ma52:pcan_depth", "no variant 'pcan_depth'"),
     ("--config=configs/ma52.py --config.optimizer.lr=1", "no field 'lr'"),
     ("--config=demo --config.optimizer.epochs=many", "--config.optimizer.epochs=many"),
-    ("convert --config=ma51", "choose from demo, ma52, utd_mhad"),
+    ("convert --config=ma51", f"choose from {CONFIGS}"),
     ("convert --config=ma52 --workdir=runs/a", "--source"),
     ("convert --config=ma52 --source=a.pth --workdir=runs/a b.pth", "nothing is known of 'b.pth'"),
   ],

@@ -54,9 +54,9 @@ def test_names_of_other_files_are_refused(tmp_path, name):
     ("video,label\na.mp4\n", "line 2: 1 cells in 2 columns"),
     ("video,label\na.mp4,x,y\n", "line 2: 3 cells in 2 columns"),
     ("video,label\na.mp4,\n", "line 2: no label"),
-    ("video,label\na.mp4,x\x00\n", "not a CSV file in UTF-8|control characters"),
+    ("video,label\na.mp4,x\x00\n", "not CSV in UTF-8|control characters"),
     ("video,label\na.mp4,x\x1b\n", "line 2: the label 'x.x1b' holds control characters"),
-    ('video,label\na.mp4,"x', "not a CSV file in UTF-8"),
+    ('video,label\na.mp4,"x', "not CSV in UTF-8"),
     ("video,label,split\na.mp4,x,dev\n", "line 2: split 'dev'; expected one of train, val, test"),
     ("video,label,split\na.mp4,x,val\nb.mp4,x,\n", "line 3: 'split' is empty; fill it everywhere"),
     ("video,label,person\na.mp4,x,\n", "line 2: 'person' is empty"),
@@ -78,7 +78,7 @@ def test_tables_must_be_there_and_be_utf_8(tmp_path):
   with pytest.raises(FileNotFoundError, match="no table of clips at"):
     read_rows(tmp_path / "clips.csv")
   (tmp_path / "clips.csv").write_bytes(b"video,label\n\xff.mp4,x\n")
-  with pytest.raises(ValueError, match="clips.csv: not a CSV file in UTF-8"):
+  with pytest.raises(ValueError, match="clips.csv: not CSV in UTF-8"):
     read_rows(tmp_path / "clips.csv")
 
 

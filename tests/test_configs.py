@@ -80,10 +80,3 @@ def test_release_follows_its_code():
   assert (optimizer.epochs, optimizer.decay_epochs, optimizer.clip_norm) == (30, (10, 20), 40)
   for name in ("learning_rate", "batch_size", "momentum", "weight_decay", "schedule"):
     assert optimizer[name] == paper.optimizer[name]
-
-
-def test_unknown_configs_and_variants_are_named():
-  with pytest.raises(ValueError, match="no variant 'pcan_depth'"):
-    load_config("ma52:pcan_depth")
-  with pytest.raises(FileNotFoundError, match="no config called 'ma53': choose from demo, ma52"):
-    load_config("ma53")

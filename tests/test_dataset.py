@@ -63,7 +63,7 @@ def test_an_unlabelled_split_cannot_be_balanced(tiny_dataset):
 def test_several_data_sets_are_named(tiny_dataset_path, tmp_path):
   for name in ("a", "b"):
     shutil.copytree(tiny_dataset_path, tmp_path / name)
-  with pytest.raises(ValueError, match=r"several data sets; name one of: .*a, .*b"):
+  with pytest.raises(ValueError, match=r"several data sets; choose one of: .*a, .*b"):
     open_dataset(tmp_path)
 
 

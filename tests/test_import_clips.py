@@ -87,7 +87,7 @@ def test_recordings_become_a_source_directory(recordings, tmp_path):
   assert notes[0] == "8 clips: 6 train, 2 val"
   (person,) = people["val"]
   assert notes[1].endswith(
-    f"seed 0, about 20% of every action for val, nobody in both parts; in val: {person}"
+    f"seed 0, about 20% of every action for val, no person in both parts; in val: {person}"
   )
   assert not list(tmp_path.glob("*.partial")) and not list(tmp_path.glob("*.csv"))
   report, _ = check_source(tmp_path / "source", LAYOUT, jobs=1)
@@ -135,7 +135,7 @@ def test_openpose_folders_without_a_person_here_and_there(recordings, tmp_path):
     path.unlink()
   notes = run(recordings, tmp_path / "source", poses=tmp_path / "poses")
   total = sum(pose["keypoint"].shape[1] for pose in clips.values())
-  assert notes[-1] == f"nobody found in 3 of {total} frames, in 1 of 8 clips; most in {first!r}: 3"
+  assert notes[-1] == f"no person in 3 of {total} frames, in 1 of 8 clips; most in {first!r}: 3"
 
 
 def test_without_poses_the_whole_frame_is_kept(recordings, tmp_path):
@@ -178,7 +178,7 @@ def test_people_in_two_given_splits_and_untrained_actions_are_told(recordings, t
   notes = run(recordings, tmp_path / "source", table=tmp_path / "clips.csv")
   assert notes[1] == "split from the column 'split'; persons in more than one: Ann, Bob, Cy, Dee"
   assert notes[2] == "actions without a clip in train: shake"
-  assert "columns that are not used: notes" in notes
+  assert "unused columns: notes" in notes
 
 
 def test_names_of_a_mac_are_found_and_similar_labels_told(recordings, tmp_path):

@@ -17,7 +17,15 @@ from tests.paper import LOSSES, RELEASE_LOSSES
 NUM_ACTIONS, NUM_BODIES, DIM, BODY_DIM = 5, 2, 8, 4
 PARENTS = (0, 0, 0, 1, 1)
 RECIPES = {"paper": LOSSES, "release": RELEASE_LOSSES}
-of_both_recipes = pytest.mark.parametrize("recipe", RECIPES)
+WEIGHTS = {
+  "ce_action": "ce_weight",
+  "ce_body": "ce_weight",
+  "hp": "hp_weight",
+  "pcc_action": "pcc_weight",
+  "pcc_body": "pcc_weight",
+  "pda": "pda_weight",
+}
+of_all_recipes = pytest.mark.parametrize("recipe", RECIPES)
 BASELINE = dataclasses.replace(LOSSES, hp_weight=0.0, pcc_weight=0.0, pda_weight=0.0)
 
 
@@ -185,17 +193,13 @@ def test_rectification_adds_similarity():
   np.testing.assert_array_equal(rectify(logits, z, protos, gamma=0.0), logits)
 
 
-@of_both_recipes
+@of_all_recipes
 def test_total_is_the_weighted_sum_of_its_terms(recipe):
-  config = RECIPES[recipe]
-  total, terms, _ = compute(random_batch(), config)
-  wanted = (
-    terms["ce_action"]
-    + terms["ce_body"]
-    + terms["hp"]
-    + config.pcc_weight * (terms["pcc_action"] + terms["pcc_body"])
-    + config.pda_weight * terms["pda"]
-  )
+  config = dataclasses.asdict(RECIPES[recipe])
+  total, terms, _ = compute(random_batch(), RECIPES[recipe])
+  found = {name for name in terms if not name.startswith("num_")}
+  assert found == {name for name, weight in WEIGHTS.items() if config[weight]}
+  wanted = sum(config[WEIGHTS[name]] * terms[name] for name in found)
   assert total == pytest.approx(float(wanted), rel=1e-6)
 
 
@@ -234,7 +238,7 @@ def test_baseline_needs_no_prototypes():
     stream_loss(plain, LOSSES, None)
 
 
-@of_both_recipes
+@of_all_recipes
 def test_order_of_the_batch_does_not_matter(recipe):
   batch, old = random_batch(), random_prototypes()
   order = np.random.default_rng(1).permutation(16)
@@ -260,7 +264,7 @@ def test_one_compilation_serves_every_outcome():
   assert len(traces) == 1
 
 
-@of_both_recipes
+@of_all_recipes
 @pytest.mark.parametrize("edge", ["correct", "zero z", "zero prototypes", "extreme", "one sample"])
 def test_gradients_are_finite_at_the_edges(recipe, edge):
   batch = random_batch(n=1 if edge == "one sample" else 16, correct=edge == "correct")
@@ -284,15 +288,16 @@ def test_paper_calibration_vanishes_when_all_is_right():
   assert terms["pcc_body"] == 0
 
 
-@of_both_recipes
+@of_all_recipes
 def test_diversity_moves_embeddings_as_the_recipe_says(recipe):
   config = RECIPES[recipe]
-  alone = dataclasses.replace(config, ce_weight=0.0, hp_weight=0.0, pcc_weight=0.0)
+  others = dict.fromkeys({*WEIGHTS.values()} - {"pda_weight"}, 0.0)
+  alone = dataclasses.replace(config, **others)
   _, gradient = differentiate(random_batch(), alone, random_prototypes())
   assert gradient["action_embedding"].any() == config.pda_gradient
 
 
-@of_both_recipes
+@of_all_recipes
 def test_new_prototypes_carry_no_gradient(recipe):
   batch = random_batch()
 

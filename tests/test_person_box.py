@@ -68,5 +68,5 @@ def test_half_precision_is_computed_in_single():
 
 
 def test_infinite_keypoints_are_refused():
-  with pytest.raises(ValueError, match="infinity"):
+  with pytest.raises(ValueError, match="infinite"):
     person_box(persons((30, 20), (np.inf, 100)), SHAPE)

@@ -284,7 +284,7 @@ def test_folders_that_name_a_clip_twice_or_hold_all_clips_in_one_file_are_refuse
   (tmp_path / "clip").mkdir()
   write_npz(tmp_path / "clip" / "a.npz", "clip", POINTS)
   with pytest.raises(
-    ValueError, match="a.npz and .*clip.pkl are called as the same clip; keep one"
+    ValueError, match="a.npz and .*clip.pkl have the name of the same clip; keep one"
   ):
     open_poses(tmp_path, LAYOUT)
   (tmp_path / "clip.pkl").unlink()

@@ -79,9 +79,9 @@ def test_what_is_wrong_with_a_file_is_said_and_the_others_go_on(predicted, folde
   for name in ("damaged.mp4", "no_pose.mp4"):
     assert videos[name]["windows"] == []
   assert videos["nobody.mp4"]["error"] is None and videos["nobody.mp4"]["windows"]
-  assert "no person was found" in videos["nobody.mp4"]["warnings"][0]
+  assert "no person in any frame" in videos["nobody.mp4"]["warnings"][0]
   assert not any(window["person_found"] for window in videos["nobody.mp4"]["windows"])
-  assert "one frame" in videos["single.mp4"]["warnings"][0]
+  assert "single frame" in videos["single.mp4"]["warnings"][0]
   assert len(videos["single.mp4"]["windows"]) == 1
   good = videos["good.mp4"]
   assert good["warnings"] == [] and good["error"] is None
@@ -239,7 +239,7 @@ def test_mistakes_are_answered_before_any_work(checkpoint, folder, tmp_path):
     (folder, {"pose": folder / "missing.pkl"}, "no poses at"),
     (folder, {"window": -1.0}, "window must be a positive"),
     (folder, {"stride": 1.0}, "needs a window"),
-    (folder, {"output": folder / "output"}, "lies among the videos"),
+    (folder, {"output": folder / "output"}, "is inside the folder of videos"),
     (folder / "missing", {}, "no video or folder"),
   ):
     with pytest.raises((ValueError, FileNotFoundError), match=message):

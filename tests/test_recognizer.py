@@ -120,6 +120,18 @@ def test_only_the_strongest_person_is_looked_at(recognizer, video):
   assert largest_difference(stronger, alone) > 0
 
 
+def test_a_recognizer_follows_the_config_it_is_made_with(tiny_dataset, tmp_path, video):
+  spec, variables, step = load_model(write_tiny_checkpoint(tmp_path, tiny_dataset, "pcan_pose"))
+  recognizers, predictions = [], []
+  for gamma in (1.0, 9.0):
+    spec.config.eval.gamma.pose = gamma
+    recognizers.append(Recognizer(spec, variables, step))
+    predictions.append(
+      recognizers[-1].predict(keypoints=video.keypoints, scores=video.scores, size=video.size)
+    )
+  assert largest_difference(*predictions) > 0
+
+
 def test_nobody_and_a_single_frame_are_predicted(recognizer, video):
   frames = np.stack(list(video.frames()))[:1]
   nobody = np.zeros((0, 1, *video.keypoints.shape[2:]), np.float32)
@@ -163,7 +175,7 @@ def test_wrong_arrays_are_named(recognizer, video):
   for arrays, message in (
     (without("frames", video), "give frames"),
     (without("scores", video), "both keypoints and scores"),
-    ({"frames": frames}, "the model looks at poses"),
+    ({"frames": frames}, "the model needs poses"),
     ({"frames": frames.astype(np.float32)} | without("frames", video), "must be uint8"),
     ({"frames": frames[:-1]} | without("frames", video), "frames, but keypoints of"),
     ({"keypoints": keypoints[:, :, :5]} | without("keypoints", video), r"\[M, T, 28, 2\]"),

@@ -29,7 +29,7 @@ def test_a_file_of_ones_own_may_build_on_a_shipped_one(tmp_path):
 
 
 def test_unknown_names_are_answered_with_those_there_are():
-  with pytest.raises(FileNotFoundError, match="no config called 'ma51': choose from demo, ma52"):
+  with pytest.raises(FileNotFoundError, match="no config called 'ma51': choose from .*ma52"):
     load_config("ma51")
   with pytest.raises(FileNotFoundError, match="no .* called 'ma51': choose from ma52"):
     get_tree("ma51")

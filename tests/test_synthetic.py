@@ -92,7 +92,7 @@ def test_other_seed_other_clips():
 
 def test_what_is_there_is_kept(source, tmp_path):
   assert not generate.generate(source, SMALL)
-  with pytest.raises(FileExistsError, match="holds something else"):
+  with pytest.raises(FileExistsError, match="has other contents"):
     generate.generate(source, generate.Settings(seed=9, train=4, val=2, height=96, figures=3))
   (tmp_path / "mine.txt").write_text("x")
   with pytest.raises(FileExistsError, match="another directory"):

@@ -61,8 +61,8 @@ def test_calls_nothing(tmp_path):
 @pytest.mark.parametrize(
   ("tensor", "message"),
   [
-    (weight(offset=1), "reaches beyond its storage of 4 numbers"),
-    (weight(shape=(2, 2), strides=(10**12, 1)), "reaches beyond"),
+    (weight(offset=1), "extends beyond its storage of 4 numbers"),
+    (weight(shape=(2, 2), strides=(10**12, 1)), "extends beyond"),
     (weight(offset=-1), "without a storage, an offset"),
     (weight(shape=(2,)), "with strides"),
     (weight(shape=(10**9, 10**9), strides=(0, 0)), "far more than the file has"),
@@ -113,7 +113,7 @@ def test_other_files_are_refused(tmp_path):
   with pytest.raises(ValueError, match="cannot be read as a PyTorch checkpoint"):
     read_state_dict(path)
   path.write_bytes(pickle.dumps({"w": 1}))
-  with pytest.raises(ValueError, match="does not start as a file of torch.save does"):
+  with pytest.raises(ValueError, match="does not start like a file of torch.save"):
     read_state_dict(path)
   with pytest.raises(ValueError, match="holds no state dict"):
     read_state_dict(write(path, {"epoch": 3}))

@@ -1,4 +1,5 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +47,19 @@ def test_prototypes_are_state_and_not_parameters():
   assert jax.tree.map(jnp.shape, state.prototypes) == {
     stream: {"action": (4, 16), "body": (2, 8)} for stream in ("rgb", "pose")
   }
+
+
+def test_products_have_the_precision_of_the_config_forward_and_backward():
+  def precisions(value):
+    step, state = make_step(**{"model.matmul_precision": value})
+    jaxpr = str(jax.make_jaxpr(step)(state, make_batch()))
+    assert "precision=None" not in jaxpr
+    return set(re.findall(r"Precision\.(\w+)", jaxpr))
+
+  assert precisions("highest") == {"HIGHEST"}
+  assert precisions("default") == {"DEFAULT", "HIGHEST"}
+  with pytest.raises(ValueError, match="matmul_precision must be default, high or highest"):
+    precisions("low")
 
 
 def test_prototypes_move_only_where_a_class_has_true_positives():

@@ -14,6 +14,7 @@ from pcan_jax.feed.dataset import open_dataset
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
 from pcan_jax.mesh import data_mesh, replicated
+from pcan_jax.network.backbone import FUSIONS
 from pcan_jax.spec import ModelSpec
 from pcan_jax.training import loop, warm_start
 from tests.tiny_config import shrink
@@ -102,12 +103,13 @@ def merge(runs):
   return {stream: runs[f"pcan_{stream}"][0] for stream in STREAMS}
 
 
-@pytest.mark.parametrize("variant", ["pcan", "release"])
-def test_merged_network_behaves_like_its_parts(runs, variant):
-  merged, fresh = started(variant, merge(runs))
+@pytest.mark.parametrize("fusion", [name for name in FUSIONS if name != "late"])
+def test_merged_network_behaves_like_its_parts(runs, fusion):
+  settings = {"model.fusion": fusion}
+  merged, fresh = started("pcan", merge(runs), **settings)
   assert jax.tree.map(jnp.shape, merged) == jax.tree.map(jnp.shape, fresh)
   inputs = random_inputs()
-  outputs, features = outputs_and_features(describe(variant).model, merged, inputs)
+  outputs, features = outputs_and_features(describe("pcan", **settings).model, merged, inputs)
   for stream, key in (("rgb", "rgb"), ("pose", "heatmaps")):
     part = f"pcan_{stream}"
     alone, its_features = outputs_and_features(

@@ -16,22 +16,22 @@ def main() -> None:
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
   parser.add_argument(
-    "--out", required=True, help="a new or empty directory; left alone if it holds the same already"
+    "--out", required=True, help="new or empty directory; unchanged if it already has these clips"
   )
-  parser.add_argument("--seed", type=int, default=default.seed, help="all follows from it")
+  parser.add_argument("--seed", type=int, default=default.seed, help="determines all clips")
   parser.add_argument("--train", type=int, default=default.train, help="number of training clips")
   parser.add_argument("--val", type=int, default=default.val, help="number of validation clips")
   parser.add_argument(
     "--height",
     type=int,
     default=default.height,
-    help="of the videos in pixels, MA-52 has about 1080; the width is 1.2 times that",
+    help="of the videos in pixels, about 1080 in MA-52; the width is 1.2 times that",
   )
   parser.add_argument(
     "--figures",
     type=int,
     default=default.figures,
-    help="figures in training; validation has a third as many, all different",
+    help="number of figures in training; validation has a third as many other figures",
   )
   parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
   args = parser.parse_args()

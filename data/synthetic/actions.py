@@ -10,7 +10,7 @@ from .take import Take
 
 
 class Action(NamedTuple):
-  """A motion, and how many training clips MA-52 has of it."""
+  """A motion, and its number of training clips in MA-52."""
 
   perform: Callable[[Take], None]
   train_clips: int
@@ -73,9 +73,9 @@ ACTIONS = (
 
 
 def long_tail(total: int, least: int) -> np.ndarray:
-  """How many clips of each action make a split of `total` clips.
+  """The number of clips of each action in a split of `total` clips.
 
-  Every action first gets `least` clips (or `total // 52`, if that is fewer); the rest is shared out
+  Every action first gets `least` clips (or `total // 52`, if that is fewer); the rest is allocated
   in proportion to MA-52's training counts, by largest remainder, so that the sum is exact.
   """
   counts = np.array([action.train_clips for action in ACTIONS], float)

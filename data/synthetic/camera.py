@@ -51,7 +51,7 @@ class Camera:
     return np.stack([x, y], -1), near
 
   def framed(self, points: Float[Array, "*n 3"], margin: float = 0.03) -> "Camera":
-    """This camera, shifted and if need be zoomed out so that all points are in the picture."""
+    """This camera, shifted and if necessary zoomed out so that all points are in the image."""
     pixels = self.project(points)[0].reshape(-1, 2)
     low, high = pixels.min(0), pixels.max(0)
     room = np.array([self.width, self.height]) * (1 - 2 * margin)
@@ -66,7 +66,7 @@ class Camera:
 def sample_camera(
   rng: np.random.Generator, setting: np.random.Generator, height: int, width: int
 ) -> Camera:
-  """A camera of a figure's `setting`, a little differently placed in each clip (`rng`)."""
+  """A camera for a figure's `setting`, with a slightly different position per clip (`rng`)."""
   yaw, pitch = setting.uniform(-13, 13), setting.uniform(0, 10)
   fill, distance = setting.uniform(0.72, 0.86), setting.uniform(2.6, 4.0)
   offset = setting.uniform(-0.05, 0.05, 2)

@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 Array = np.ndarray
 Colour = tuple[float, float, float]
 _SHIFT = 4  # fractional bits of coordinates
-LIGHT = np.array([-0.55, -0.83])  # where light comes from, in the image
+LIGHT = np.array([-0.55, -0.83])  # direction of the light source, in the image
 
 
 @dataclasses.dataclass
@@ -51,7 +51,7 @@ def capsule(
   radius: Array | float,
   end_radius: Array | float,
 ) -> Float[Array, "t n 2"]:
-  """Outline of a limb: two round ends and what is between them."""
+  """Outline of a limb with two round ends."""
   radius, end_radius = (np.broadcast_to(r, (len(start),)) for r in (radius, end_radius))
   corners = int(np.clip(np.ceil(np.sqrt(max(radius.max(), end_radius.max())) * 1.7), 3, 14))
   span = end - start
@@ -73,7 +73,7 @@ def limb(
   end_radius: Array,
   colour: Colour,
 ) -> None:
-  """A shaded limb: dark rim, body colour, light streak on the side of the light."""
+  """A shaded limb: dark rim, body colour, and a highlight on the lit side."""
   for size, towards, shade in ((1.0, 0.0, 0.74), (0.86, 0.12, 0.93), (0.5, 0.3, 1.05)):
     offset = (np.maximum(radius, end_radius) * towards)[:, None] * LIGHT
     part.fill(

@@ -1,4 +1,4 @@
-"""What a pose detector would make of a figure: jitter, scores, occlusion and missing points."""
+"""Simulates a pose detector: jitter, scores, occlusion and missing points."""
 
 import numpy as np
 from jaxtyping import Float
@@ -38,8 +38,8 @@ def detect(
 ) -> tuple[Float[Array, "t 28 2"], Float[Array, "t 28"]]:
   """Keypoints in pixels with errors, and scores.
 
-  Errors are white and slowly changing jitter of a few millimetres, larger for fingertips and for
-  what is hidden; a point that gets lost has score 0 and lies at (0, 0).
+  Errors are white and slowly changing jitter of a few millimetres, larger for fingertips and hidden
+  points; a lost point has score 0 and lies at (0, 0).
   """
   pixels, _ = camera.project(performance.keypoints)
   num_frames = len(pixels)
@@ -64,7 +64,7 @@ def detect(
   level[_FINGERS] = 0.66
   level = np.where(hidden, 0.45, level) + rng.normal(0, 0.04, NUM_KEYPOINTS)
   scores = np.clip(level + rng.normal(0, 0.04, hidden.shape), 0.06, 0.99)
-  # Points get lost for short runs of frames.
+  # Points are lost for short runs of frames.
   lost = rng.random(hidden.shape) < np.where(hidden, 0.05, 0.002) * np.where(
     np.arange(NUM_KEYPOINTS) >= 18, 3.0, 1.0
   )

@@ -1,4 +1,4 @@
-"""Who sits there: a figure's body, looks and surroundings, drawn once for all of its clips."""
+"""A figure's body, looks and surroundings, sampled once for all of its clips."""
 
 import dataclasses
 
@@ -34,8 +34,8 @@ _SHOES = ((28, 26, 28), (230, 228, 224), (92, 62, 44), (60, 70, 96), (150, 40, 4
 class Looks:
   """Colours (RGB, 0-255), hair and clothes.
 
-  `hair_line` is the angular radius of the face in the hair (radians) and `hair` one of short, bob,
-  long, bun; `pattern` one of plain, stripes, placket, print, jacket.
+  `hair_line` is the angular radius of the face within the hair (radians). `hair` is one of short,
+  bob, long, bun; `pattern` is one of plain, stripes, placket, print, jacket.
   """
 
   skin: Colour
@@ -56,7 +56,7 @@ class Looks:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-  """One identity: body, looks, and the seed of the room and the camera it is filmed in."""
+  """One identity: body, looks, and the seed of its room and camera."""
 
   body: Body
   looks: Looks
@@ -64,14 +64,14 @@ class Figure:
 
 
 def _vivid(rng: np.random.Generator) -> Colour:
-  """A colour of clothes: any hue, from pale to strong, from dark to light."""
+  """A colour for clothes: any hue, from pale to strong, from dark to light."""
   hue, saturation, value = rng.uniform(0, 6), rng.uniform(0.05, 0.75), rng.uniform(0.25, 0.95)
   wheel = np.clip(np.abs((hue + np.array([0, 4, 2])) % 6 - 3) - 1, 0, 1)
   return tuple(255 * value * (1 - saturation * (1 - wheel)))
 
 
 def sample_figure(rng: np.random.Generator) -> Figure:
-  """A figure by chance."""
+  """Samples a figure."""
   size = rng.normal(1.0, 0.045)
   part = dict(
     zip(

@@ -3,13 +3,13 @@
     raw_videos/{train,val}/ID.mp4           H.264, 30 fps, 45-75 frames
     pose/MA52_{train,val}.pkl               list of dicts (pyskl's schema), 28 keypoints
     annotations/{train,val}_list_videos.txt `ID.mp4 label`, CRLF
-    annotations/actions.csv                 MA-52's tree of labels
-    README.txt                              says that none of it is MA-52
+    annotations/actions.csv                 MA-52's label tree
+    README.txt                              says that this is not MA-52
 
-The clips are drawings. They have MA-52's label tree and its long tail (`actions.long_tail`), and
-nothing else of it. Figures of the validation split do not occur in the training split. Everything
-follows from the seed: every figure and every clip has a seed sequence of its own, so that neither
-the number of processes nor what other clips hold changes a clip.
+The clips are drawings. They share with MA-52 only the label tree and the long tail
+(`actions.long_tail`). Figures of the validation split do not occur in the training split. The seed
+determines everything: every figure and every clip has its own seed sequence, so that a clip depends
+neither on the number of processes nor on other clips.
 """
 
 import concurrent.futures
@@ -39,11 +39,11 @@ from .take import FPS, Performance, Take
 Array = np.ndarray
 SPLITS = ("train", "val")
 _LABELS, _FIGURE, _CLIP = range(3)  # kinds of seed sequences
-_README = """Synthetic micro-actions, drawn by a program. This is not MA-52, and no person is in it.
+_OPTIONS = "--seed {seed} --train {train} --val {val} --height {height} --figures {figures}"
+_README = f"""Synthetic micro-actions, drawn by a program. Not MA-52, and no real people.
 
-Label tree, long tail and file layout are those of MA-52's release; the rest is made up.
-Command: python -m data.synthetic --seed {seed} --train {train} --val {val} --height {height} \
---figures {figures}
+Label tree, long tail and file layout are those of MA-52's release; everything else is made up.
+Command: pcan synthetic {_OPTIONS}
 """
 
 
@@ -52,10 +52,10 @@ class Settings:
   """What to generate.
 
   Attributes:
-    seed: everything follows from it.
+    seed: determines everything.
     train, val: number of clips.
-    height: of the video, in pixels, even; the width is 1.2 times that, as MA-52's mostly are.
-    figures: how many figures the training split has; the validation split has a third as many.
+    height: of the videos in pixels, even; the width is 1.2 times that, as mostly in MA-52.
+    figures: number of figures in the training split; the validation split has a third as many.
   """
 
   seed: int = 0
@@ -78,7 +78,7 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-  """Where one clip stands: enough to make it."""
+  """The specification of one clip."""
 
   split: str
   index: int
@@ -93,9 +93,9 @@ def _rng(settings: Settings, split: str, kind: int, index: int = 0) -> np.random
 
 
 def plan(settings: Settings, split: str) -> list[Clip]:
-  """The clips of a split: labels by the long tail, shuffled, each with a figure.
+  """The clips of a split: long-tailed labels, shuffled, each with a figure.
 
-  Actions have at least 4 clips in training and 2 in validation where the totals allow it.
+  Actions have at least 4 clips in training and 2 in validation if the totals allow it.
   """
   total, least, num_figures = {
     "train": (settings.train, 4, settings.figures),
@@ -114,12 +114,12 @@ def plan(settings: Settings, split: str) -> list[Clip]:
 
 @functools.lru_cache(maxsize=512)
 def figure_of(settings: Settings, split: str, index: int) -> Figure:
-  """A figure of a split."""
+  """Samples a figure of a split."""
   return sample_figure(_rng(settings, split, _FIGURE, index))
 
 
 def perform(settings: Settings, clip: Clip) -> tuple[Performance, Figure, np.random.Generator]:
-  """Acts a clip out; also returns the clip's generator, for what follows."""
+  """Performs a clip; also returns the clip's generator, for further draws."""
   rng = _rng(settings, clip.split, _CLIP, clip.index)
   figure = figure_of(settings, clip.split, clip.figure)
   take = Take(figure.body, rng, int(rng.integers(45, 76)))
@@ -153,7 +153,7 @@ def make_clip(
 def write_video(path: pathlib.Path, frames: list[UInt8[Array, "h w 3"]]) -> None:
   """Writes RGB frames as H.264 mp4."""
   height, width = frames[0].shape[:2]
-  # One thread: x264's output depends on how many there are.
+  # One thread: x264's output depends on their number.
   options = {"preset": "ultrafast", "crf": "23", "threads": "1"}
   with av.open(str(path), "w", format="mp4") as container:
     stream = container.add_stream("libx264", rate=FPS, options=options)
@@ -177,7 +177,7 @@ def _write_clips(
   write = functools.partial(_write_clip, out, settings)
   if jobs == 1:
     return [write(clip) for clip in clips]
-  # Processes are spawned: a forked copy of a process with threads (JAX, TensorFlow) may hang.
+  # Spawned, because forking a process with threads (JAX, TensorFlow) may deadlock.
   context = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(
     jobs, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
@@ -188,29 +188,30 @@ def _write_clips(
 def generate(out: str | os.PathLike[str], settings: Settings, jobs: int = 1) -> bool:
   """Writes the source directory.
 
-  It is written beside `out`, as `OUT.partial`, and renamed when complete.
+  It is written to `OUT.partial` and renamed when complete.
 
   Args:
-    out: a directory that does not exist, or is empty, or holds the same already.
+    out: a directory that does not exist, is empty, or already has clips of these settings.
     settings: what to generate.
     jobs: number of processes; does not change the output.
 
   Returns:
-    False if the same was already there and nothing was done.
+    False if the clips already existed and nothing was done.
 
   Raises:
-    FileExistsError: there is something else in `out`.
+    FileExistsError: `out` has other contents.
     ValueError: `jobs` is not positive.
   """
   if jobs < 1:
     raise ValueError(f"jobs must be at least 1, not {jobs}")
   out = pathlib.Path(out)
-  readme = _README.format(**dataclasses.asdict(settings))
+  values = dataclasses.asdict(settings)
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
     note = out / "README.txt"
-    if note.is_file() and note.read_text(encoding="utf-8") == readme:
+    options = _OPTIONS.format(**values)
+    if note.is_file() and note.read_text(encoding="utf-8").endswith(f" {options}\n"):
       return False
-    raise FileExistsError(f"{out} holds something else: remove it or choose another directory")
+    raise FileExistsError(f"{out} has other contents; delete it or choose another directory")
   partial = out.with_name(out.name + ".partial")
   if partial.exists():
     shutil.rmtree(partial)
@@ -226,7 +227,7 @@ def generate(out: str | os.PathLike[str], settings: Settings, jobs: int = 1) -> 
       pickle.dump([annotations[i] for i in chosen], file, protocol=4)
     lines = "".join(f"{clips[i].name}.mp4 {clips[i].label}\r\n" for i in chosen)
     (partial / "annotations" / f"{split}_list_videos.txt").write_bytes(lines.encode())
-  (partial / "README.txt").write_text(readme, encoding="utf-8")
+  (partial / "README.txt").write_text(_README.format(**values), encoding="utf-8")
   if out.exists():
     out.rmdir()
   partial.rename(out)

@@ -1,4 +1,4 @@
-"""Gestures of arms and hands, and hands that meet (actions 11-23 of MA-52); see `motions`."""
+"""Gestures of arms and hands, and touching hands (actions 11-23 of MA-52); see `motions`."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from .take import Take
 
 
 def scratching_arms(take: Take) -> None:
-  """One hand scratches the other arm, which lies still."""
+  """One hand scratches the other arm, which rests."""
   take.reach(
     take.other, 1.0, "chest", (0.13, -0.38, 0.2), (-0.75, 0.0, 0.65), (0, -1, 0.1), curl=0.25
   )
@@ -32,7 +32,7 @@ def scratching_arms(take: Take) -> None:
 
 
 def playing_objects(take: Take) -> None:
-  """Both hands fiddle with a thing they hold all the time."""
+  """Both hands fiddle with an object that they hold throughout."""
   take.prop = ("phone", "pen", "cube", "paper")[int(take.rng.integers(4))]
   height, depth = take.uniform(-0.36, -0.28), take.uniform(0.24, 0.3)
   for side in (RIGHT, LEFT):
@@ -60,7 +60,7 @@ def playing_objects(take: Take) -> None:
 
 
 def _before_chest(take: Take, height: float) -> None:
-  """Both hands apart in front of the belly, where a movement of two hands begins."""
+  """Both hands apart in front of the belly, the start of a two-handed movement."""
   apart = take.uniform(0.15, 0.24)
   for side in (RIGHT, LEFT):
     take.reach(
@@ -69,7 +69,7 @@ def _before_chest(take: Take, height: float) -> None:
 
 
 def putting_hands_together(take: Take) -> None:
-  """Both hands approach until the palms meet; there they stay, fingers straight."""
+  """Both hands approach until the palms meet, and stay there, fingers straight."""
   height = take.uniform(-0.32, -0.22)
   if take.chance(0.6):
     _before_chest(take, height)
@@ -90,7 +90,7 @@ def putting_hands_together(take: Take) -> None:
 
 
 def rubbing_hands(take: Take) -> None:
-  """Palms slide on each other, one forth while the other goes back."""
+  """Palms slide on each other in opposite directions."""
   height = take.uniform(-0.36, -0.26)
   course = take.once(0.2, 0.35) if take.chance(0.5) else np.ones(take.num_frames)
   rub = take.uniform(0.035, 0.055) * take.swing((2.0, 3.4), course)
@@ -111,7 +111,7 @@ def rubbing_hands(take: Take) -> None:
 
 
 def pointing_oneself(take: Take) -> None:
-  """The index finger, others bent, points at the chest; it does not lie flat on it."""
+  """The index finger, the others bent, points at the chest without lying flat on it."""
   at = np.zeros((take.num_frames, 3)) + (
     take.uniform(-0.06, 0.06),
     take.uniform(-0.2, -0.1),
@@ -134,7 +134,7 @@ def pointing_oneself(take: Take) -> None:
 
 
 def clenching_fist(take: Take) -> None:
-  """Fingers bend into a fist and perhaps open again; the hand stays about where it is."""
+  """Fingers bend into a fist and perhaps open again; the hand hardly moves."""
   close = take.there_and_back(0.3, 0.6, back=0.4)
   if take.chance(0.35):
     close = 0.5 + 0.5 * take.swing((0.9, 1.4))
@@ -147,7 +147,7 @@ def clenching_fist(take: Take) -> None:
 
 
 def _extended(take: Take, side: int) -> tuple[tuple[float, float, float], tuple[float, ...]]:
-  """Where the palm of a stretched arm is (frame of the chest), and the arm's direction."""
+  """The palm's position for a stretched arm (frame of the chest), and the arm's direction."""
   kind = int(take.rng.integers(3))
   direction = np.array([(0.35, -0.15, 0.9), (0.95, -0.15, 0.3), (0.5, 0.75, 0.35)][kind])
   direction += take.rng.normal(0, 0.08, 3)
@@ -271,7 +271,7 @@ def hands_touching_fingers(take: Take) -> None:
 
 
 def other_finger_movements(take: Take) -> None:
-  """Single fingers lift and bend, each in its own time; the hand lies still."""
+  """Single fingers lift and bend, each with its own timing; the hand rests."""
   sides = (RIGHT, LEFT) if take.chance(0.5) else (take.side,)
   for side in sides:
     rate = take.uniform(1.4, 2.6)
@@ -288,7 +288,7 @@ def other_finger_movements(take: Take) -> None:
 
 
 def illustrative_gestures(take: Take) -> None:
-  """An arm beats along with speech, the open hand wandering before the body."""
+  """An arm beats along with speech, the open hand moving in front of the body."""
   beats = take.swing((1.1, 2.0))
   for side in (RIGHT, LEFT) if take.chance(0.4) else (take.side,):
     at = np.stack(

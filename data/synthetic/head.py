@@ -9,11 +9,11 @@ from .figure import Looks
 from .skeleton import HEAD_RADII, Trunk, apply
 
 Array = np.ndarray
-_FACE = np.array([0.0, -0.36, 0.93])  # where the middle of the face is, seen from the head's centre
+_FACE = np.array([0.0, -0.36, 0.93])  # direction of the face's centre from the head's centre
 
 
 class _Ellipsoid:
-  """An ellipsoid over time in the image, with points of its surface that may be turned away."""
+  """An ellipsoid over time in the image; points of its surface may face away."""
 
   def __init__(self, camera: Camera, centre: Array, turn: Array, radii: Array) -> None:
     seen = np.einsum("ij,tjk->tik", camera.turn, turn) * radii
@@ -21,7 +21,7 @@ class _Ellipsoid:
     self.centre, self.near = pixels, near
     self.scale = camera.zoom * camera.distance / (camera.distance - near)
     self.matrix = seen[:, :2] * np.array([1.0, -1.0])[:, None] * self.scale[:, None, None]
-    # Surface normals of the unit sphere that look at the camera have a positive product with this.
+    # Surface normals of the unit sphere facing the camera have a positive product with this.
     facing = np.linalg.inv(seen)[:, :, 2]
     self.facing = facing / np.linalg.norm(facing, axis=-1, keepdims=True)
 
@@ -32,7 +32,7 @@ class _Ellipsoid:
     return self.centre[:, None] + (spread @ circle).transpose(0, 2, 1)
 
   def points(self, directions: Float[Array, "n 3"], clamp: bool = True) -> Float[Array, "t n 2"]:
-    """Surface points; those turned away move to the silhouette if `clamp`."""
+    """Surface points; those facing away move to the silhouette if `clamp`."""
     directions = np.broadcast_to(directions, (len(self.centre), *np.shape(directions)))
     if clamp:
       towards = np.einsum("tnj,tj->tn", directions, self.facing)
@@ -65,7 +65,7 @@ def _oval(x: float, y: float, wide: float, high: float, corners: int = 8) -> Arr
 
 
 def head_parts(trunk: Trunk, camera: Camera, looks: Looks, glasses: bool) -> list[Part]:
-  """The head and what hangs from it."""
+  """The head with hair, face and glasses."""
   size = trunk.body.head
   skull = _Ellipsoid(camera, trunk.head, trunk.head_turn, HEAD_RADII * size)
   # Hair grows upwards and sideways, not under the chin.
@@ -149,7 +149,7 @@ def _glasses(part: Part, skull: _Ellipsoid, unit: float) -> None:
 def _long_hair(trunk: Trunk, camera: Camera, looks: Looks, near: Array) -> Part:
   """Hair that falls behind the neck, to the jaw (bob) or the shoulders (long)."""
   size, length = trunk.body.head, 0.11 if looks.hair == "bob" else 0.2
-  # Behind the shoulders too, also when the head is far in front of them.
+  # Behind the shoulders, too, even if the head is far in front of them.
   part = Part(np.minimum(near, camera.project(trunk.neck_base)[1]) - 0.15)
   top = trunk.head + apply(trunk.head_turn, np.array([0, 0.02, -0.03]) * size)
   hanging = 0.5 * (trunk.head_turn + trunk.chest_turn)

@@ -1,6 +1,6 @@
-"""Hands that go to the head (actions 38-47 of MA-52); see `motions`.
+"""Hands touching the head (actions 38-47 of MA-52); see `motions`.
 
-Places on the head are in radii of its ellipsoid, so that hands arrive on figures of any build.
+Targets on the head are in radii of its ellipsoid, so that hands reach them on any body.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ _TIPS = ("index", "middle", "ring")
 
 
 def tidying_hair(take: Take) -> None:
-  """The hand strokes or twiddles at the side or the top of the head, always moving."""
+  """The hand strokes or twirls hair at the side or the top of the head, always moving."""
   course = take.there_and_back(0.35, 0.6, back=0.2)
   if take.chance(0.5):
     at = take.scratch((0.95, 0.75, 0.15), course, (0.12, -0.25, -0.3), 1.0, (1.0, 2.2))
@@ -91,7 +91,7 @@ def touching_face(take: Take) -> None:
 
 
 def rubbing_eyes(take: Take) -> None:
-  """A knuckle or two fingers rub an eye in small circles; eyes shut behind them."""
+  """A knuckle or two fingers rub an eye in small circles, with eyes closed."""
   course = take.there_and_back()
   rub = take.swing((2.0, 3.4), course)
   circle = np.stack([0.13 * rub, 0.08 * np.roll(rub, 3), 0 * rub], -1)
@@ -192,7 +192,7 @@ def covering_mouth(take: Take) -> None:
 
 
 def pushing_glasses(take: Take) -> None:
-  """A finger at the bridge, or finger and thumb at the temple, push once and leave."""
+  """A finger at the bridge, or finger and thumb at the temple, push once and withdraw."""
   take.glasses = True
   up = take.once(0.35, 0.5)
   leave = take.uniform(0.4, 0.55)

@@ -1,7 +1,7 @@
 """Movements of body, head and legs (actions 0-10 and 24-31 of MA-52).
 
-Each function performs one action, in a variant drawn by chance, on a `Take`. Angles are small on
-purpose: these are micro-actions. What tells siblings apart is noted where it is not obvious.
+Each function performs one action on a `Take`, in a randomly drawn variant. Angles are small because
+these are micro-actions. Docstrings note what distinguishes similar actions if it is not obvious.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from .take import Take
 
 
 def shaking_body(take: Take) -> None:
-  """Sways side to side; the head stays about upright."""
+  """Sways from side to side; the head stays roughly upright."""
   sway = take.degrees(5, 10) * take.sign() * take.swing((0.9, 1.7))
   take.posture.lower[:, ROLL] += sway
   take.posture.head[:, ROLL] -= 0.5 * sway
@@ -32,7 +32,7 @@ def sitting_straightly(take: Take) -> None:
 
 
 def shrugging(take: Take) -> None:
-  """Shoulders up or forth and back; nothing else moves."""
+  """Shoulders move up or back and forth; nothing else moves."""
   times = 1 if take.chance(0.6) else 2
   length = take.uniform(0.7, 0.95) * min(take.seconds, 0.9 * times)
   start = take.uniform(0.05, take.seconds - length)
@@ -67,7 +67,7 @@ def rising_up(take: Take) -> None:
 
 
 def bowing_head(take: Take) -> None:
-  """Lowered once; it mostly stays."""
+  """Lowered once; it usually stays down."""
   speed = (0.3, 0.5) if take.chance(0.5) else (0.7, 1.1)
   take.posture.head[:, PITCH] += take.degrees(20, 38) * take.there_and_back(*speed, back=0.2)
 
@@ -95,7 +95,7 @@ def turning_head(take: Take) -> None:
 
 
 def nodding(take: Take) -> None:
-  """Up and down, repeated: below the level pose, two cycles or more."""
+  """Up and down below the level pose, repeated at least twice."""
   nod = take.swing((1.6, 2.6))
   take.posture.head[:, PITCH] += take.degrees(8, 15) * (nod + 0.4 * np.abs(nod))
 
@@ -121,7 +121,7 @@ def shaking_legs(take: Take) -> None:
 def _move_foot(
   take: Take, side: int, course: np.ndarray, to: tuple[float, float, float], lift: float
 ) -> None:
-  """Moves a ball of the foot by a way (x outwards), lifted in between."""
+  """Moves the ball of a foot along a path (x outwards), lifted on the way."""
   way = np.array(to) * (SIGN[side], 1, 1)
   take.posture.ball[:, side] += course[:, None] * way
   take.posture.ball[:, side, 1] += 4 * lift * course * (1 - course)
@@ -179,7 +179,7 @@ def stretching_feet(take: Take, course: np.ndarray | None = None) -> None:
 
 
 def retracting_feet(take: Take) -> None:
-  """A foot is drawn back from there, or from the floor to under the chair."""
+  """A stretched foot is drawn back, or a foot moves from the floor to under the chair."""
   if take.chance(0.5):
     stretching_feet(take, 1 - take.once(0.5, 0.9))
     return
@@ -190,7 +190,7 @@ def retracting_feet(take: Take) -> None:
 
 
 def tiptoe(take: Take) -> None:
-  """Heels lift, or come to rest, toes on the ground; once."""
+  """Heels lift or come down once, toes on the ground."""
   course = take.once(0.35, 0.8)
   if take.chance(0.3):
     course = 1 - course

@@ -1,6 +1,6 @@
-"""Draws a performing figure: clothes, head and face, hands with fingers, what it holds.
+"""Draws a performing figure: clothes, head and face, hands with fingers, held objects.
 
-All shapes are worked out for the whole clip at once and then drawn frame by frame (`canvas`).
+All shapes are computed for the whole clip at once and then drawn frame by frame (`canvas`).
 """
 
 import cv2
@@ -19,7 +19,7 @@ Array = np.ndarray
 
 
 class _View:
-  """A performance as a camera sees it."""
+  """A performance seen by a camera."""
 
   def __init__(self, performance: Performance, camera: Camera, figure: Figure) -> None:
     self.performance, self.camera, self.figure = performance, camera, figure
@@ -33,7 +33,7 @@ class _View:
     return self.camera.project(points)[1]
 
   def size(self, metres: float, points: Float[Array, "t 3"]) -> Float[Array, "t"]:
-    """Pixels that a length takes up at these points."""
+    """Length in pixels of a length in metres at these points."""
     camera = self.camera
     return metres * camera.zoom * camera.distance / (camera.distance - self.near(points))
 
@@ -111,7 +111,7 @@ def _torso(view: _View) -> list[Part]:
 
 
 def _pattern(view: _View, part: Part) -> None:
-  """What is on the front of the shirt."""
+  """The pattern on the front of the shirt."""
   trunk, looks, girth = view.trunk, view.looks, view.body.girth
   torso = view.body.upper_spine + view.body.lower_spine
 
@@ -121,7 +121,7 @@ def _pattern(view: _View, part: Part) -> None:
     bulge = 0.115 * girth * np.minimum(1, 0.45 + 2 * down)
     out = bulge * np.sqrt(np.clip(1 - (x / 0.2) ** 2, 0, 1))
     points = np.stack([x, -down * torso, out], -1)
-    # The upper half hangs on the chest, the lower half on the hips.
+    # The upper half follows the chest, the lower half the hips.
     upper = trunk.neck_base[:, None] + np.einsum("tij,nj->tni", trunk.chest_turn, points)
     points = points + np.array([0, torso, 0])
     lower = trunk.pelvis[:, None] + np.einsum("tij,nj->tni", trunk.lower_turn, points)

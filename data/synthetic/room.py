@@ -16,7 +16,7 @@ def _paint(image: Array, camera: Camera, corners: Array, colour: Array) -> None:
 
 
 def _box(image: Array, camera: Camera, low: Array, high: Array, colour: Array) -> None:
-  """An upright box; the faces that can be seen, the far ones first."""
+  """The visible faces of an upright box, farthest first."""
   (x0, y0, z0), (x1, y1, z1) = low, high
   faces = (
     ([(x0, y0, z0), (x0, y0, z1), (x0, y1, z1), (x0, y1, z0)], 0.72),

@@ -14,9 +14,9 @@ Array = np.ndarray
 
 RIGHT, LEFT = 0, 1
 SIGN = np.array([-1.0, 1.0])
-PITCH, YAW, ROLL = 0, 1, 2  # bow forward, turn to the own left, lean to the own right
+PITCH, YAW, ROLL = 0, 1, 2  # bow forward, turn to one's left, lean to one's right
 
-# What of a hand touches its target: weights over these points.
+# Which part of a hand touches its target: weights over these points.
 CONTACTS = ("palm", "thumb", "index", "middle", "ring", "little")
 
 _KNUCKLE_X = np.array([0.032, 0.029, 0.009, -0.010, -0.028])  # towards the thumb
@@ -46,10 +46,10 @@ class Body:
 
 @dataclasses.dataclass
 class Posture:
-  """What a motion may move, apart from the hands; time first.
+  """Everything that a motion may move, except for the hands; time first.
 
-  `ball` is the ball of each foot, from which the ankle follows by `foot_pitch` (heel lifted) and
-  `foot_yaw` (turned outwards); `knee_out` says how far outwards the knees point; `shrug` moves the
+  `ball` is the ball of each foot; the ankle follows from it by `foot_pitch` (heel lifted) and
+  `foot_yaw` (turned outwards). `knee_out` is how far outwards the knees point; `shrug` moves the
   shoulders up and forward.
   """
 
@@ -66,11 +66,11 @@ class Posture:
 
 @dataclasses.dataclass
 class HandPosture:
-  """One hand over time: where its contact point is, how it is turned, how the fingers bend.
+  """One hand over time: position of its contact point, orientation, bending of the fingers.
 
-  `fingers` is the direction of the straight fingers and `palm` the direction the palm faces;
-  `curl` is 0 for a straight finger and 1 for one in a fist, thumb first; `pole` is the direction in
-  which the elbow points.
+  `fingers` is the direction of the straight fingers and `palm` the direction the palm faces. `curl`
+  is 0 for a straight finger and 1 for one in a fist, thumb first. `pole` is the direction in which
+  the elbow points.
   """
 
   point: Float[Array, "t 3"]
@@ -84,7 +84,7 @@ class HandPosture:
 
 @dataclasses.dataclass
 class Trunk:
-  """Positions of everything but the arms; `*_turn` are rotation matrices."""
+  """Positions of everything except the arms; `*_turn` are rotation matrices."""
 
   body: Body
   pelvis: Float[Array, "t 3"]
@@ -246,7 +246,7 @@ HEAD_POINTS = {
 
 
 def head_points(figure: Trunk, points: Float[Array, "*n 3"]) -> Float[Array, "t *n 3"]:
-  """Points given in units of the head's radii, in the world."""
+  """Converts points in units of the head's radii to world coordinates."""
   points = np.asarray(points, float) * HEAD_RADII * figure.body.head
   return figure.head.reshape(-1, *(1,) * (points.ndim - 1), 3) + np.einsum(
     "tij,...j->t...i", figure.head_turn, points

@@ -1,8 +1,8 @@
-"""One take of a seated figure: idle life, the timing of movements, and hands that reach for things.
+"""One take of a seated figure: idle movements, the timing of movements, and reaching hands.
 
-A motion gets a `Take`, bends its posture and tells its hands where to go; `Take.perform` then works
-out all joints. Coordinates given to `reach` are written for the left hand: x is positive on the
-hand's own side and is mirrored for the right hand.
+A motion receives a `Take`, changes its posture and directs its hands; `Take.perform` then computes
+all joints. Coordinates given to `reach` are for the left hand: x is positive on the hand's own side
+and is mirrored for the right hand.
 """
 
 import dataclasses
@@ -22,17 +22,17 @@ THIGH_RADIUS, SHIN_RADIUS, ARM_RADIUS = 0.075, 0.05, 0.038
 
 @dataclasses.dataclass
 class Reach:
-  """A hand's way to a target.
+  """A hand's movement to a target.
 
   Attributes:
-    weight: 0 where the hand still is where it was before, 1 where it has arrived.
-    frame: the part of the body in whose frame the rest is given (see `_frame`).
-    at: where the contact point goes, fixed or one per frame.
-    contact: which points of the hand (mean of them) go there.
-    fingers, palm: directions in the same frame.
+    weight: 0 while the hand is at its previous position, 1 once it has arrived.
+    frame: the part of the body whose frame `at`, `fingers` and `palm` refer to (see `_frame`).
+    at: target of the contact point, fixed or one per frame.
+    contact: the points of the hand whose mean goes there.
+    fingers, palm: directions.
     curl: of all fingers, or of each.
     pole: direction of the elbow, in the frame of the chest.
-    arc: how far the way bulges, in world axes (x mirrored).
+    arc: how far the path bulges, in world axes (x mirrored).
   """
 
   weight: Float[Array, "t"]
@@ -49,7 +49,7 @@ class Reach:
 
 @dataclasses.dataclass
 class Performance:
-  """All joints of a take, and what the figure holds (`prop` is a kind of object, or empty)."""
+  """All joints of a take, and the held object (`prop` is its kind, or empty)."""
 
   trunk: Trunk
   arms: tuple[Arm, Arm]
@@ -58,7 +58,7 @@ class Performance:
   glasses: bool
 
   def outermost(self) -> Float[Array, "t n 3"]:
-    """Points between which the whole drawn figure lies."""
+    """Points that enclose the whole drawn figure."""
     hair = self.trunk.head[:, None] + np.array([0, 0.17, 0])
     soles = self.trunk.balls * np.array([1, 0, 1]) + np.array([0, -0.02, 0.06])
     return np.concatenate([self.keypoints, hair, soles], 1)
@@ -71,13 +71,13 @@ def ease(x: Float[Array, "t"]) -> Float[Array, "t"]:
 
 
 class Take:
-  """A seated figure over time, at first only idling.
+  """A seated figure over time, initially idle.
 
   Attributes:
-    posture: the joint angles and feet, to be changed in place.
-    side, other: the limb that acts, drawn by chance, and the opposite one.
+    posture: the joint angles and feet, changed in place by motions.
+    side, other: the acting limb, drawn at random, and the opposite one.
     t: time of each frame in seconds.
-    prop, glasses: an object in the hands; whether the motion needs the figure to wear glasses.
+    prop, glasses: the object in the hands; whether the motion requires glasses.
   """
 
   def __init__(self, body: Body, rng: np.random.Generator, num_frames: int) -> None:
@@ -112,14 +112,14 @@ class Take:
     self._idle()
     self._rest()
 
-  # Chance and timing.
+  # Random draws and timing.
 
   def uniform(self, low: float, high: float) -> float:
-    """A number between the two."""
+    """A random number between the two."""
     return float(self.rng.uniform(low, high))
 
   def degrees(self, low: float, high: float) -> float:
-    """An angle between the two, in radians."""
+    """A random angle between the two (degrees), in radians."""
     return float(np.radians(self.rng.uniform(low, high)))
 
   def chance(self, probability: float) -> bool:
@@ -127,17 +127,17 @@ class Take:
     return bool(self.rng.random() < probability)
 
   def sign(self) -> float:
-    """-1 or 1."""
+    """-1 or 1, at random."""
     return 1.0 if self.chance(0.5) else -1.0
 
   def wander(self, size: float, hz: float = 0.5) -> Float[Array, "t"]:
-    """A slow, smooth, aimless course of about this size."""
+    """A slow, smooth random walk of about this size."""
     rates = hz * self.rng.uniform(0.4, 1.6, 3)
     phases = self.rng.uniform(0, 2 * np.pi, 3)
     return size * np.sin(2 * np.pi * rates * self.t[:, None] + phases).sum(1) / np.sqrt(3)
 
   def once(self, low: float = 0.4, high: float = 0.8) -> Float[Array, "t"]:
-    """From 0 to 1, in a time between the two (seconds); it then stays."""
+    """Rises from 0 to 1 in a time between the two (seconds), then stays at 1."""
     duration = min(self.uniform(low, high), 0.7 * self.seconds)
     start = self.uniform(0.05, min(0.45, 0.9 * self.seconds - duration))
     return ease((self.t - start) / duration)
@@ -145,7 +145,7 @@ class Take:
   def there_and_back(
     self, low: float = 0.4, high: float = 0.7, back: float = 0.35
   ) -> Float[Array, "t"]:
-    """Like `once`; with probability `back` it returns before the end."""
+    """Like `once`, but returns to 0 before the end with probability `back`."""
     course = self.once(low, high)
     if self.chance(back):
       duration = self.uniform(low, high)
@@ -156,7 +156,7 @@ class Take:
   def swing(
     self, hz: tuple[float, float], after: Float[Array, "t"] | None = None
   ) -> Float[Array, "t"]:
-    """A sine of this frequency between -1 and 1, starting when `after` has nearly arrived."""
+    """A sine of this frequency between -1 and 1, starting when `after` is close to 1."""
     rate = self.uniform(*hz)
     if after is None:
       start = self.uniform(0.0, 0.25)
@@ -174,7 +174,7 @@ class Take:
     likely: float = 0.6,
     hz: tuple[float, float] = (2.0, 3.6),
   ) -> Float[Array, "t 3"]:
-    """A place to touch: still, or (`likely`) scratched to and fro `along` a way on arrival."""
+    """A point to touch: still, or (with probability `likely`) scratched `along` a direction."""
     to_and_fro = self.swing(hz, course) if self.chance(likely) else np.zeros(self.num_frames)
     return np.asarray(at) + to_and_fro[:, None] * np.asarray(along)
 
@@ -194,7 +194,7 @@ class Take:
     pole: Sequence[float] = (0.7, -0.8, -0.35),
     arc: Sequence[float] = (0.0, 0.0, 0.06),
   ) -> None:
-    """Adds a way of one hand to a target, starting wherever the hand was before; see `Reach`."""
+    """Adds a movement of one hand from its previous position to a target; see `Reach`."""
     weight = np.broadcast_to(np.asarray(weight, float), (self.num_frames,))
     curl = np.asarray(curl, float)
     curl = np.broadcast_to(
@@ -216,7 +216,7 @@ class Take:
     )
 
   def rest(self, side: int, kind: str, weight: Float[Array, "t"] | float = 1.0) -> None:
-    """Lays a hand down, on its own thigh or in the lap."""
+    """Lays a hand on its own thigh or in the lap."""
     if kind == "thigh":
       at = np.array([self.uniform(-0.3, 0.3), self.uniform(0.5, 0.72), 1.12])
       at = at + self.wander(1.0, 0.4)[:, None] * (0.03, 0.008, 0)
@@ -250,14 +250,14 @@ class Take:
       for axis in range(3):
         channel[:, axis] += self.wander(np.radians(size), 0.35)
     posture.head += np.radians(self.rng.normal(0, (3.0, 4.0, 2.0)))
-    # Nobody is quite still: now and then the gaze shifts a little, whatever else is done.
+    # Nobody sits perfectly still: the gaze shifts a little now and then, during any action.
     if self.chance(0.3):
       glance = np.radians(self.rng.normal(0, (3.0, 5.0, 1.5)))
       posture.head += self.once(0.4, 0.9)[:, None] * glance
     for side in (RIGHT, LEFT):
       posture.knee_out[:, side] += self.wander(0.015, 0.3)
 
-  # Working it out.
+  # Computing the joints.
 
   def _frame(
     self, name: str, side: int, trunk: Trunk, other_arm: Arm | None
@@ -266,7 +266,7 @@ class Take:
 
     chest (base of the neck, metres of an average body), hips (likewise), head (its centre, radii),
     thigh, shin, foot, forearm, upper arm (the upper end; x and z in radii, y in lengths; z is the
-    outer or upper face); with `other` in front: of the opposite limb.
+    outer or upper face). The prefix `other` selects the opposite limb.
     """
     body = self.body
     torso = (body.lower_spine + body.upper_spine) / 0.49
@@ -326,7 +326,7 @@ class Take:
     return HandPosture(point, contact, fingers, palm, curl, spread[:, 0], pole)
 
   def perform(self) -> Performance:
-    """Works out all joints."""
+    """Computes all joints."""
     trunk = skeleton.trunk(self.body, self.posture)
     arms: list[Arm | None] = [None, None]
     leans = [any("arm" in r.frame for r in self.reaches[side]) for side in (RIGHT, LEFT)]

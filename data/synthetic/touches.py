@@ -1,6 +1,6 @@
-"""Hands that go to the body and the legs (actions 32-37 and 48-51 of MA-52); see `motions`.
+"""Hands touching the body and the legs (actions 32-37 and 48-51 of MA-52); see `motions`.
 
-Places on the limbs are in radii and lengths, so that hands arrive on figures of any build.
+Targets on limbs are in radii and lengths, so that hands reach them on any body.
 """
 
 import numpy as np
@@ -54,7 +54,7 @@ def touching_chest(take: Take) -> None:
 
 
 def touching_back(take: Take) -> None:
-  """Behind the waist, or over the own shoulder."""
+  """Behind the waist, or over the same-side shoulder."""
   course = take.there_and_back(0.5, 0.8)
   if take.chance(0.6):
     at = take.scratch((0.04, take.uniform(0.14, 0.24), -0.13), course, (0.01, 0.03, 0))
@@ -88,7 +88,7 @@ def touching_back(take: Take) -> None:
 
 
 def touching_shoulder(take: Take) -> None:
-  """Mostly the opposite shoulder, else the own one."""
+  """Usually the opposite shoulder, otherwise the same-side one."""
   course = take.there_and_back()
   if take.chance(0.7):
     at = take.scratch((-0.165, 0.015, 0.05), course, (0.025, 0.008, 0))
@@ -138,7 +138,7 @@ def arms_akimbo(take: Take) -> None:
 
 
 def crossing_arms(take: Take) -> None:
-  """Forearms cross over the chest, one hand over, one under the other arm."""
+  """Forearms cross over the chest, one hand over and one under the other arm."""
   course = take.once(0.5, 0.9)
   height = take.uniform(-0.27, -0.21)
   for side, dy, dz in ((take.side, 0.035, 0.19), (take.other, -0.015, 0.13)):
@@ -157,7 +157,7 @@ def crossing_arms(take: Take) -> None:
 
 
 def patting_legs(take: Take) -> None:
-  """The flat hand strikes the thigh again and again."""
+  """The flat hand pats the thigh repeatedly."""
   beat = np.abs(take.swing((0.9, 1.6)))
   for side in (RIGHT, LEFT) if take.chance(0.35) else (take.side,):
     at = np.zeros((take.num_frames, 3)) + (take.uniform(-0.3, 0.3), take.uniform(0.55, 0.75), 1.15)
@@ -167,7 +167,7 @@ def patting_legs(take: Take) -> None:
 
 
 def touching_legs(take: Take) -> None:
-  """A hand comes to the thigh and rests there, or strokes along it."""
+  """A hand moves to the thigh and rests there, or strokes along it."""
   frame = "thigh" if take.chance(0.75) else "other thigh"
   side = take.side
   if take.chance(0.6):
@@ -193,7 +193,7 @@ def touching_legs(take: Take) -> None:
 
 
 def scratching_legs(take: Take) -> None:
-  """Bends down; the hand scratches shin or calf."""
+  """Bends down to scratch a shin or calf."""
   course = take.once(0.5, 0.8)
   lean = take.degrees(30, 42)
   take.posture.lower[:, PITCH] += lean * course
@@ -216,7 +216,7 @@ def scratching_legs(take: Take) -> None:
 
 
 def scratching_feet(take: Take) -> None:
-  """A foot lies on the other knee, and the hand scratches it."""
+  """A foot rests on the other knee, and a hand scratches it."""
   side = take.side
   target = np.array([-SIGN[side] * take.uniform(0.12, 0.18), take.body.seat + 0.06, 0.47])
   take.posture.ball[:, side] = target + take.wander(0.004)[:, None]

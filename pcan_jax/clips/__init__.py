@@ -1,4 +1,4 @@
-"""One recording becomes one stored clip: videos, crops, poses, source directories.
+"""From recordings to stored clips: videos, crops, poses, source directories.
 
-Neither JAX nor TensorFlow is imported here.
+Imports neither JAX nor TensorFlow.
 """

@@ -1,4 +1,4 @@
-"""Turns one clip of a source directory into the record that is stored."""
+"""Converts one clip of a source directory to the record that is stored."""
 
 from typing import Any
 
@@ -15,16 +15,16 @@ MAX_RECORD_BYTES = 1 << 30
 """Half of what a TFRecord example can hold."""
 
 UNSTORED_FIELDS = ("trimmed", "order", "damage")
-"""What a record says of its making: `trimmed`, whether the video or the poses lost a frame at the
-end; `order`, for every frame the one of the video that it is; `damage`, what is wrong with the
-video (`pcan_jax.clips.video.VideoFrames`)."""
+"""Fields of a record that are not stored: `trimmed`, whether the last frame of the video or of the
+poses was dropped; `order`, the index in the video of every frame; `damage`, see
+`pcan_jax.clips.video.VideoFrames`."""
 
 
 def encode_clip(clip: ClipSource, encoding: Encoding) -> dict[str, Any]:
-  """Crops the frames of a clip to the persons in it, resizes them, and moves the keypoints along.
+  """Crops the frames of a clip to its persons, resizes them and transforms the keypoints to match.
 
-  A video whose frames are not evenly spaced in time is stored as one of as many frames that are:
-  some of its frames are left out, others repeated (`pcan_jax.clips.timing.evenly_in_time`).
+  A video of varying frame rate is stored at a constant rate with the same number of frames: some
+  are dropped, others repeated (`pcan_jax.clips.timing.evenly_in_time`).
 
   Args:
     clip: the clip.
@@ -35,7 +35,7 @@ def encode_clip(clip: ClipSource, encoding: Encoding) -> dict[str, Any]:
     those of `UNSTORED_FIELDS`.
 
   Raises:
-    FileNotFoundError: the video is gone.
+    FileNotFoundError: the video no longer exists.
     ValueError: the video is damaged or does not fit the poses; the message names the file.
   """
   frames = decode_video(clip.video)
@@ -53,7 +53,7 @@ def encode_clip(clip: ClipSource, encoding: Encoding) -> dict[str, Any]:
     images.append(encode_frame(frame, box, encoding))
     stored_bytes += len(images[-1])
     if stored_bytes > MAX_RECORD_BYTES:
-      raise ValueError(f"{clip.video}: too long to be one record; cut it into shorter clips")
+      raise ValueError(f"{clip.video}: too long for one record; cut it into shorter clips")
   if abs(count - clip.num_frames) > FRAME_COUNT_TOLERANCE:
     more = "or more " if count > clip.num_frames else ""
     damage = f" ({'; '.join(frames.damage)})" if frames.damage else ""

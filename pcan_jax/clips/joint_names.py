@@ -1,8 +1,8 @@
-"""The keypoints of pose estimators by their names, and the choice of those of a layout.
+"""The joint names of pose estimators, and the selection of a layout's joints.
 
-Where the estimator has no neck it is the middle of the shoulders, as OpenPose itself defines it.
-Any other joint of the layout that the estimator does not have is an error, for a network would be
-shown a skeleton that it was not trained on.
+If the estimator has no neck, it is computed as the midpoint of the shoulders, which is OpenPose's
+definition. Any other joint of the layout that the estimator lacks is an error, because the network
+was not trained on such a skeleton.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _FINGERS = ("thumb", "index", "middle", "ring", "little")
 
 
 def hand(side: str) -> list[str]:
-  """OpenPose's and COCO's 21 joints of a hand: its root, then four per finger up to the tip."""
+  """OpenPose's and COCO's 21 hand joints: the root, then four per finger up to the tip."""
   names = [f"{side}_hand_{index}" for index in range(HAND_JOINTS)]
   for finger, name in enumerate(_FINGERS, start=1):
     names[4 * finger] = f"{side}_{name}_tip"
@@ -39,7 +39,7 @@ OPENPOSE_25 = """
   left_big_toe left_small_toe left_heel right_big_toe right_small_toe right_heel
 """.split()
 OPENPOSE = [*OPENPOSE_25, *_HANDS]
-"""Its body BODY_25 and both hands."""
+"""BODY_25 and both hands."""
 
 _HALPE_26 = [
   *COCO_17,
@@ -59,10 +59,10 @@ _BY_NUMBER = {
 
 
 def joints_by_number(count: int, layout: KeypointLayout, where: str) -> Sequence[str]:
-  """The joints of an estimator that does not name them: the layout's, or COCO's or Halpe's.
+  """The joints of a file that does not name them: the layout's, COCO's or Halpe's.
 
   Raises:
-    ValueError: none has so many.
+    ValueError: none of these has this number of joints.
   """
   if count == layout.num_keypoints:
     return layout.joints
@@ -75,7 +75,7 @@ def joints_by_number(count: int, layout: KeypointLayout, where: str) -> Sequence
 def choose_joints(
   points: Persons, joints: Sequence[str], layout: KeypointLayout, where: str, hint: str = ""
 ) -> Persons:
-  """The joints of the layout, in its order.
+  """Selects the joints of the layout, in its order.
 
   Raises:
     ValueError: the estimator lacks some.
@@ -88,7 +88,7 @@ def choose_joints(
 def joint_indices(
   joints: Sequence[str], layout: KeypointLayout, where: str, hint: str = ""
 ) -> list[int]:
-  """Where the joints of the layout are among those of an estimator.
+  """The indices of the layout's joints among those of an estimator.
 
   Raises:
     ValueError: the estimator lacks some.

@@ -1,4 +1,4 @@
-"""Follows persons from frame to frame, where a pose estimator looks at each frame by itself."""
+"""Links persons across frames, for pose estimators that process each frame on its own."""
 
 from collections.abc import Mapping
 
@@ -6,28 +6,28 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 Persons = Float[np.ndarray, "_m _v 3"]
-"""The M persons of one frame: (x, y, score) of each of their V keypoints; both may change."""
+"""The M persons of one frame: (x, y, score) of V keypoints; M and V vary."""
 
 
 def link_persons(
   frames: Mapping[int, Persons], num_frames: int, num_keypoints: int
 ) -> Float32[np.ndarray, "m t v 3"]:
-  """Gives every person a place of their own.
+  """Assigns every person a fixed slot along the M axis.
 
-  From one frame to the next, people are matched so that the sum of the mean distances between their
-  keypoints is smallest. Somebody who is further away from everybody before than their own size is
-  somebody else, and takes a place that nobody has had, as long as there is one.
+  Persons of consecutive frames are matched so that the sum of the mean distances between their
+  keypoints is minimal. A person farther from every earlier one than their own size counts as a new
+  person and gets an unused slot, if one is left.
 
   Args:
-    frames: persons by frame, 0 to T - 1; in frames that are not mentioned nobody is seen.
+    frames: persons by frame, 0 to T - 1; frames that are missing have no persons.
     num_frames: T.
     num_keypoints: V.
 
   Returns:
-    (x, y, score); M is the largest number of persons in one frame, and zeros say that a person is
-    not seen.
+    (x, y, score). M is the largest number of persons in one frame; a person who is not detected in
+    a frame has zeros there.
   """
-  from scipy.optimize import linear_sum_assignment  # slow to import, and seldom needed
+  from scipy.optimize import linear_sum_assignment  # slow to import and seldom needed
 
   places = max((len(frame) for frame in frames.values()), default=0)
   linked = np.zeros((places, num_frames, num_keypoints, 3), np.float32)
@@ -54,7 +54,7 @@ def _sizes(persons: Persons) -> Float[np.ndarray, " m"]:
 def _distances(
   persons: Persons, before: Float[np.ndarray, "v 3"], otherwise: Float[np.ndarray, " m"]
 ) -> Float[np.ndarray, " m"]:
-  """Mean distance of the keypoints that are seen in both, `otherwise` where there are none."""
+  """Mean distance of the keypoints detected in both, `otherwise` where there are none."""
   seen = (persons[..., 2] > 0) & (before[:, 2] > 0)
   distances = np.linalg.norm(persons[..., :2] - before[:, :2], axis=-1)
   counts = seen.sum(axis=1)

@@ -1,4 +1,4 @@
-"""Reads the poses of one video as MMPose's inferencer and demos write them."""
+"""Reads the JSON files that MMPose's inferencer and demos write, one per video."""
 
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
@@ -15,19 +15,19 @@ from pcan_jax.keypoints import KeypointLayout
 
 
 class MMPoseFile:
-  """The frames of the clip after which the file is called, perhaps under `instance_info`.
+  """A list of frames, or an object with one under `instance_info`; the file name is the clip id.
 
-  A frame has `frame_id`, from 0 or 1, and `instances`, with `keypoints` [V, 2] and
-  `keypoint_scores` [V] each. Joints are those of `meta_info`, `keypoint_id2name`, else they are
-  known by their number.
+  A frame has `frame_id`, counted from 0 or 1, and `instances`, each with `keypoints` [V, 2] and
+  `keypoint_scores` [V]. Joints are named by `keypoint_id2name` in `meta_info`, or else recognised
+  by their number.
 
   Args:
     path: of the file.
-    content: of the file.
-    layout: what the keypoints shall be.
+    content: parsed JSON.
+    layout: of the keypoints to return.
 
   Raises:
-    ValueError: it is something else.
+    ValueError: it is not such a file.
   """
 
   def __init__(self, path: pathlib.Path, content: Any, layout: KeypointLayout) -> None:
@@ -53,7 +53,7 @@ class MMPoseFile:
 
   @staticmethod
   def fits(content: Any) -> bool:
-    """Whether the content of a JSON file looks like MMPose's."""
+    """Whether parsed JSON looks like MMPose's."""
     if isinstance(content, dict):
       return "instance_info" in content
     return isinstance(content, list) and content[:1] != [] and _is_frame(content[0])
@@ -104,7 +104,7 @@ def _is_frame(entry: Any) -> bool:
 
 
 def _named_joints(about: Any, path: pathlib.Path) -> list[str] | None:
-  """The joints in their order, where the file names them."""
+  """The names of the joints in order, if the file has them."""
   names = about.get("keypoint_id2name") if isinstance(about, dict) else None
   if names is None:
     return None

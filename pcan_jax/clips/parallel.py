@@ -1,4 +1,4 @@
-"""Works on many clips in worker processes, in order, and survives a worker that crashes."""
+"""Processes clips in worker processes, in order, and survives crashing workers."""
 
 import collections
 import concurrent.futures
@@ -29,10 +29,10 @@ def map_clips(
   """Calls a function for every clip, `jobs` at a time.
 
   Args:
-    function: what to do with a clip; for other processes it must be picklable. Its `ValueError`s
-      and `FileNotFoundError`s say that the clip is bad.
+    function: called with a clip; must be picklable if `jobs` is not 1. A `ValueError` or
+      `FileNotFoundError` means that the clip is bad.
     clips: the clips.
-    jobs: number of processes; 0 is one per core, with 1 the work is done in this process.
+    jobs: number of processes; 0 is one per core, 1 runs in this process.
 
   Yields:
     For every clip, in the given order, what the function returns or what is wrong with the clip.
@@ -55,7 +55,7 @@ def map_clips(
       try:
         result = future.result()
       except BrokenProcessPool:
-        # Which of the clips in flight brought a worker down shows when each is tried alone.
+        # Run the clips in flight one by one to find the one that crashes.
         suspects = [clip for clip, _ in pending]
         pending.clear()
         for clip in suspects:
@@ -69,7 +69,7 @@ def map_clips(
 
 
 def call_or_explain(function: ClipFunction, clip: ClipSource) -> Result | Problem:
-  """What the function returns, or what is wrong with the clip."""
+  """Returns what the function returns, or what is wrong with the clip."""
   try:
     return function(clip)
   except (ValueError, FileNotFoundError) as error:
@@ -95,7 +95,7 @@ def _available_cores() -> int:
 
 
 def _pool(jobs: int) -> concurrent.futures.ProcessPoolExecutor:
-  # Forking a process in which TensorFlow's threads run may deadlock.
+  # Forking a process with TensorFlow's threads may deadlock.
   return concurrent.futures.ProcessPoolExecutor(
     jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
   )
@@ -103,11 +103,11 @@ def _pool(jobs: int) -> concurrent.futures.ProcessPoolExecutor:
 
 def _start_worker() -> None:
   cv2.setNumThreads(1)
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
   threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
 def _die_with_parent() -> None:
-  """Without this the workers of a killed build would wait for clips forever."""
+  """Otherwise the workers of a killed build would wait for clips forever."""
   multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
   os._exit(1)

@@ -1,25 +1,25 @@
-"""The square that is cut out around the persons of a clip."""
+"""The square crop around the persons of a clip."""
 
 import numpy as np
 from jaxtyping import Float
 
 PADDING = 0.25
-"""By how much the tight box grows, as a part of its width and height."""
+"""Margin added to the tight box, as a fraction of its width and height."""
 
 MIN_SIZE = 10
-"""Pixels; around a narrower or flatter tight box nothing is cut out."""
+"""Pixels; a clip whose tight box is narrower or lower is not cropped."""
 
 MAX_BOX_TO_FRAME = 8
-"""A crop wider than so many frames comes from keypoints that are not pixels of this video."""
+"""A crop wider than this many frames means that the keypoints are not pixels of this video."""
 
 
 def person_box(
   keypoints: Float[np.ndarray, "m t v 2"], img_shape: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-  """One square around everybody in all frames, as MMAction2's MMCompact finds it.
+  """One square around all persons in all frames, as computed by MMAction2's MMCompact.
 
-  The tight box of all keypoints, grown by `PADDING` and made square about its centre. Coordinates
-  that are zero or NaN count as not detected, each of x and y by itself.
+  The tight box of all keypoints, enlarged by `PADDING` and made square about its centre.
+  Coordinates that are zero or NaN count as not detected, separately for x and y.
 
   Args:
     keypoints: (x, y) in pixels.
@@ -27,14 +27,14 @@ def person_box(
 
   Returns:
     (x0, y0, x1, y1) in pixels, end exclusive; it may lie partly outside the image. The whole image
-    if the tight box is smaller than `MIN_SIZE` either way, or nobody is there.
+    if the tight box is smaller than `MIN_SIZE` in either direction, or nobody is detected.
 
   Raises:
     ValueError: a keypoint is infinite.
   """
   keypoints = np.asarray(keypoints, dtype=np.float32)
   if np.isinf(keypoints).any():
-    raise ValueError("a keypoint lies at infinity")
+    raise ValueError("a keypoint is infinite")
   height, width = img_shape
   whole_image = (0, 0, int(width), int(height))
 
@@ -48,7 +48,7 @@ def person_box(
     return whole_image
   centre = (high + low) / 2
   half_side = ((high - low) / 2 * (1 + PADDING)).max()
-  # int() truncates towards zero, also left of the image, and the released models rely on it.
+  # int() truncates towards zero, also for negative values; the released models rely on it.
   x0, y0, x1, y1 = (int(edge) for edge in (*(centre - half_side), *(centre + half_side)))
   return x0, y0, x1, y1
 

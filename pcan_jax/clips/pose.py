@@ -1,4 +1,4 @@
-"""The pose of one clip as a file or a caller has it, and what must be true of its arrays."""
+"""The pose of one clip as given by a file or a caller, and the validation of its arrays."""
 
 import dataclasses
 from typing import Any
@@ -9,10 +9,10 @@ from pcan_jax.clips.person_box import MAX_BOX_TO_FRAME, person_box
 from pcan_jax.keypoints import KeypointLayout
 
 FRAME_COUNT_TOLERANCE = 1
-"""Frames by which video and poses may differ; the longer one is cut at its end."""
+"""Number of frames by which video and poses may differ; the longer one is cut at its end."""
 
 MAX_SCORE = 10
-"""Estimators give 0 to 1, some a little more; percentages and damaged numbers are larger."""
+"""Estimators give 0 to 1, some a little more; larger numbers are percentages or damage."""
 
 _OTHER_KEYPOINTS = {
   25: "OpenPose's BODY_25; give its folder of JSON files",
@@ -20,19 +20,19 @@ _OTHER_KEYPOINTS = {
   133: "COCO-WholeBody; its first 17 are those of coco-17, or give a COCO JSON file",
   136: "Halpe-136; its first 17 are those of coco-17, or give AlphaPose's JSON file",
 }
-"""Numbers of keypoints that are no layout of this project, and what to do about them."""
+"""Common numbers of keypoints without a layout here, and what to do about them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-  """The pose of one clip as somebody gives it.
+  """The pose of one clip, not yet checked.
 
   Attributes:
-    keypoints: [M, T, V, 2], (x, y) in pixels, if all is well.
-    scores: [M, T, V].
-    img_shape: (h, w) in pixels for which the pose was made, if that is known.
-    where: names the file and the clip in errors.
-    names: what keypoints and scores are called there.
+    keypoints: [M, T, V, 2], (x, y) in pixels; `checked` confirms it.
+    scores: [M, T, V]; `check` confirms it.
+    img_shape: (h, w) in pixels of the frames used for pose estimation, if known.
+    where: file and clip, for error messages.
+    names: names of keypoints and scores there.
   """
 
   keypoints: Any
@@ -42,14 +42,14 @@ class Pose:
   names: tuple[str, str] = ("keypoints", "scores")
 
   def checked(self, layout: KeypointLayout) -> "Pose":
-    """The same pose, with zeros for all that was not found.
+    """Checks the arrays, and sets keypoints that were not detected to 0.
 
-    A keypoint was not found if its score is 0 or less, wherever it lies, or if it lies at exactly
-    (0, 0).
+    A keypoint was not detected if its score is 0 or less, whatever its coordinates, or if it lies
+    at exactly (0, 0).
 
     Raises:
-      ValueError: the arrays are not those of the layout, a number is not finite, a score is far
-        larger than scores are, or coordinates are parts of the frame instead of pixels.
+      ValueError: the arrays do not have the keypoints of the layout, a number is not finite, a
+        score exceeds `MAX_SCORE`, or coordinates are relative to the frame instead of pixels.
     """
     arrays = dict(zip(self.names, (self.keypoints, self.scores)))
     for name, array in arrays.items():
@@ -88,14 +88,14 @@ class Pose:
     return dataclasses.replace(self, keypoints=keypoints, scores=scores)
 
   def check_fit(self, num_frames: int, size: tuple[int, int]) -> None:
-    """Checks that this pose, which has been checked, is of this video.
+    """Checks that this pose, already `checked`, belongs to a video.
 
     Args:
       num_frames: T, of the video.
       size: (h, w) of the video in pixels.
 
     Raises:
-      ValueError: it is of another one, or of another size of it, as its numbers show.
+      ValueError: it belongs to another video, or to another frame size.
     """
     keypoints = self.keypoints.astype(np.float32)
     if abs(keypoints.shape[1] - num_frames) > FRAME_COUNT_TOLERANCE:
@@ -109,7 +109,7 @@ class Pose:
         f"but the video has {size[1]} x {size[0]}; estimate the poses again from this video"
       )
     limit = MAX_BOX_TO_FRAME * max(size)
-    # The first keeps the numbers of the second finite.
+    # The first test keeps the arithmetic of the second one finite.
     is_far = np.abs(keypoints).max(initial=0) > 2 * limit
     x0, y0, x1, y1 = (0, 0, 0, 0) if is_far else person_box(keypoints, size)
     if is_far or max(x1 - x0, y1 - y0) > limit:
@@ -122,6 +122,6 @@ class Pose:
     if not good.all():
       frame = np.argwhere(~good)[0][1]
       raise ValueError(
-        f"{self.where}: {name!r} {wrong} in frame {frame}; write 0 with score 0 for what was not "
-        "found"
+        f"{self.where}: {name!r} {wrong} in frame {frame}; write 0 with score 0 for keypoints "
+        "that were not detected"
       )

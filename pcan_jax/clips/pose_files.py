@@ -1,20 +1,20 @@
-"""Reads the poses of clips from whatever a pose estimator has written.
+"""Reads the poses of clips from the files of common pose estimators.
 
     open_poses("poses.pkl", layout).read("clip1", num_frames=60, size=(480, 640))
 
 Accepted are
 
-    FILE.pkl    a pickle as pyskl has it (`pcan_jax.clips.pyskl`)
+    FILE.pkl    a pickle in the format of pyskl (`pcan_jax.clips.pyskl`)
     FILE.npz    arrays `CLIP/keypoints` [M, T, V, 2] and `CLIP/scores` [M, T, V] for every clip, or
-                `keypoints` and `scores` of the one clip that has the name of the file
+                `keypoints` and `scores` of a single clip, whose id is the name of the file
     FILE.json   COCO annotations or results, one per person and frame, AlphaPose's among them
                 (`pcan_jax.clips.pose_json`), or MMPose's (`pcan_jax.clips.mmpose_json`)
-    FOLDER      OpenPose's output, one JSON file per frame (`pcan_jax.clips.pose_json`), in a folder
+    FOLDER      OpenPose's output, one JSON file per frame (`pcan_jax.clips.pose_json`), in one
                 per clip, or in one folder for all; or one file per clip of any kind above, CLIP.pkl
                 and so on, or alone in a folder CLIP
 
-M persons, T frames, V keypoints, (x, y) in pixels of the video. The keypoints of pickles and arrays
-are in the order of the layout; those of JSON files are chosen by the names of the joints.
+M persons, T frames, V keypoints, (x, y) in pixels of the video. Keypoints in pickles and arrays are
+in the order of the layout; those in JSON files are selected by joint name.
 """
 
 import collections
@@ -41,7 +41,7 @@ from pcan_jax.clips.video_files import composed
 from pcan_jax.keypoints import KeypointLayout
 
 MAX_ARRAY_BYTES = 1 << 29
-"""Of one array in an .npz file, unpacked: hours of video."""
+"""Limit for one unpacked array of an .npz file; enough for hours of video."""
 
 _SHOWN_CLIPS = 5
 _SUFFIXES = (".pkl", ".pickle", ".npz", ".json")
@@ -58,21 +58,21 @@ class _Source(Protocol):
 
   @property
   def clip_ids(self) -> Collection[str]:
-    """Clips that it has poses of."""
+    """Ids of its clips."""
 
   def pose(self, clip_id: str, num_frames: int) -> Pose:
-    """The pose of one of them; its arrays may still be wrong."""
+    """The pose of one clip; its arrays are not checked."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PoseFiles:
-  """The poses of some clips, read one clip at a time.
+  """Poses of clips, read one clip at a time.
 
   Attributes:
     path: of the file or folder.
     layout: of the keypoints that `read` returns.
-    frames_without_person: for every clip read so far, the frames in which nobody was found, those
-      that the files do not mention among them.
+    frames_without_person: for every clip read so far, the number of frames without a detected
+      person, including frames missing from the files.
   """
 
   path: pathlib.Path
@@ -82,7 +82,7 @@ class PoseFiles:
 
   @property
   def clip_ids(self) -> list[str]:
-    """The clips that there are poses of, in alphabetical order."""
+    """Ids of the clips that have poses, sorted."""
     return sorted(self._source.clip_ids)
 
   def read(
@@ -96,8 +96,8 @@ class PoseFiles:
       size: (h, w) of the video in pixels.
 
     Returns:
-      Keypoints, (x, y) in pixels of the video, and their scores. At least one person; frames in
-      which nobody was found have only zeros. One frame too many is cut, one too few added empty.
+      Keypoints, (x, y) in pixels of the video, and their scores, of at least one person. Frames in
+      which nobody was detected are all zeros. A surplus frame is cut, a missing one is added empty.
 
     Raises:
       FileNotFoundError: there is no pose of this clip.
@@ -125,16 +125,16 @@ class PoseFiles:
 def open_poses(
   path: str | os.PathLike[str], layout: KeypointLayout, *, only_clip: str | None = None
 ) -> PoseFiles:
-  """Opens poses of any accepted kind; which one it is shows by the suffix.
+  """Opens poses of any accepted format, which is determined by the suffix.
 
   Args:
     path: a file `.pkl`, `.npz` or `.json`, or a folder that OpenPose wrote, or of a file per clip.
-    layout: what the keypoints shall be.
-    only_clip: the clip, if there is only one; AlphaPose's file does not say whose poses it holds.
+    layout: of the keypoints to return.
+    only_clip: id of the clip, if there is only one; AlphaPose's files do not name it.
 
   Raises:
     FileNotFoundError: there is nothing at `path`.
-    ValueError: it is of no accepted kind, damaged, or lacks joints of the layout.
+    ValueError: the format is not accepted, or a file is damaged or lacks joints of the layout.
   """
   path = pathlib.Path(path)
   if not path.exists():
@@ -167,7 +167,7 @@ def _open_file(path: pathlib.Path, layout: KeypointLayout, only_clip: str | None
 
 
 class _FilePerClip:
-  """A folder with one file per clip that is called as the clip, or lies in a folder called so."""
+  """A folder with one file per clip; the file, or the folder it is alone in, is named after it."""
 
   def __init__(self, path: pathlib.Path, layout: KeypointLayout) -> None:
     self._path = path
@@ -181,7 +181,7 @@ class _FilePerClip:
       for file in files:
         other = self._files.setdefault(composed(entry.name if entry.is_dir() else file.stem), file)
         if other is not file:
-          raise ValueError(f"{other} and {file} are called as the same clip; keep one")
+          raise ValueError(f"{other} and {file} have the name of the same clip; keep one")
     if not self._files:
       is_yolo = any(path.rglob("*.txt"))
       raise ValueError(
@@ -200,14 +200,14 @@ class _FilePerClip:
     ids = source.clip_ids
     if clip_id not in ids and len(ids) != 1:
       raise ValueError(
-        f"{file} has poses of {len(ids)} clips, but none of {clip_id!r}, as which it is called; if "
-        "it has those of all clips, give the file itself"
+        f"{file} has poses of {len(ids)} clips, but none of {clip_id!r}, its name; if it has the "
+        "poses of all clips, give the file itself"
       )
     return source.pose(clip_id if clip_id in ids else next(iter(ids)), num_frames)
 
 
 class _Arrays:
-  """An .npz file: a zip archive of arrays, which could unpack to any size."""
+  """An .npz file: a zip archive of arrays, whose unpacked size is limited here."""
 
   def __init__(self, path: pathlib.Path) -> None:
     self._path = path
@@ -246,7 +246,7 @@ class _Arrays:
         info = archive.getinfo(name)
         if info.file_size > MAX_ARRAY_BYTES:
           raise ValueError(f"it unpacks to {info.file_size >> 20} MiB")
-        # Others are not NumPy's, and some need gigabytes to unpack a few bytes.
+        # NumPy writes no others, and some need gigabytes to unpack a few bytes.
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
           raise ValueError("it is compressed in another way than NumPy's")
         content = io.BytesIO(archive.read(info))
@@ -260,7 +260,7 @@ class _Arrays:
     return array
 
 
-# What `zipfile` and NumPy's reader of headers raise, as fuzzing shows.
+# Exceptions of `zipfile` and NumPy's header reader, found by fuzzing.
 _ZIP_ERRORS = (
   ValueError, OSError, EOFError, RuntimeError, KeyError, IndexError, TypeError, OverflowError,
   MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError,
@@ -272,7 +272,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _with_frames(array: np.ndarray, num_frames: int) -> Float32[np.ndarray, "..."]:
-  """At least one person, and exactly so many frames: cut, or added with zeros at their end."""
+  """Cuts or zero-pads the end to `num_frames`, and adds a person if there is none."""
   padding = [(0, 0)] * array.ndim
   padding[:2] = (0, not len(array)), (0, max(num_frames - array.shape[1], 0))
   return np.pad(array[:, :num_frames].astype(np.float32), padding)

@@ -1,4 +1,4 @@
-"""What readers of poses have in common that come frame by frame, in JSON files."""
+"""Shared by the readers of JSON files with one record per person and frame."""
 
 import json
 import pathlib
@@ -13,16 +13,16 @@ from pcan_jax.clips.pose import FRAME_COUNT_TOLERANCE, Pose
 from pcan_jax.keypoints import KeypointLayout
 
 MAX_PERSONS = 64
-"""In one frame."""
+"""Limit for one frame."""
 
 MAX_FILE_BYTES = 1 << 28
-"""JSON takes up to twenty times its size in memory."""
+"""Parsed JSON takes up to twenty times this size in memory."""
 
 _MAX_NUMBER = 1e9
 
 
 def read_json(path: pathlib.Path) -> Any:
-  """The content of a file.
+  """Parses a file.
 
   Raises:
     ValueError: it is too large, or not JSON.
@@ -36,10 +36,10 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def triples(values: Any, where: str) -> Float[np.ndarray, "n 3"]:
-  """A flat list x, y, score, x, y, score and so on; points with a score of 0 or less become 0.
+  """Parses a flat list x, y, score, x, y, score and so on; points with a score <= 0 become 0.
 
   Raises:
-    ValueError: it is something else.
+    ValueError: it is not such a list.
   """
   if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
     raise ValueError(f"{where} is missing, or not a list of numbers")
@@ -47,25 +47,25 @@ def triples(values: Any, where: str) -> Float[np.ndarray, "n 3"]:
     raise ValueError(f"{where} has {len(values)} numbers, not x, y, score for every keypoint")
   points = zip(values[::3], values[1::3], values[2::3])
   points = [(0, 0, 0) if point[2] <= 0 else point for point in points]
-  # Integers of JSON have no bounds.
+  # JSON integers are unbounded.
   if not all(-_MAX_NUMBER < number < _MAX_NUMBER for point in points for number in point):
-    raise ValueError(f"{where} holds NaN, infinity, or a number that is no pixel")
+    raise ValueError(f"{where} holds NaN, infinity, or a number too large for a pixel")
   return np.array(points, np.float64).reshape(-1, 3)
 
 
 def first_frame(
   numbers: Collection[int], num_frames: int, where: str, *, as_alphapose: bool = False
 ) -> int:
-  """The number, 0 or 1, with which the frames of a clip begin.
+  """The number of the first frame of a clip, 0 or 1.
 
   Args:
-    numbers: of the frames that a file has.
+    numbers: of the frames in the file.
     num_frames: of the video.
-    where: names the file and the clip in errors.
-    as_alphapose: whether they count from 0 where the numbers do not tell.
+    where: file and clip, for error messages.
+    as_alphapose: assume 0 if the numbers leave it open.
 
   Raises:
-    ValueError: it cannot be told.
+    ValueError: it is not clear.
   """
   if not numbers or min(numbers) == 0:
     return 0
@@ -75,8 +75,8 @@ def first_frame(
     return 0
   raise ValueError(
     f"{where}: the frame numbers run from {min(numbers)} to {max(numbers)}, and its video has "
-    f"{num_frames} frames: neither 0 nor {num_frames} is there, so that it cannot be told "
-    "whether they count from 0 or 1. Estimate the poses of this video again, or list every frame"
+    f"{num_frames} frames: neither 0 nor {num_frames} occurs, so it is not clear whether "
+    "they count from 0 or 1. Estimate the poses of this video again, or list every frame"
   )
 
 
@@ -87,10 +87,10 @@ def link_frames(
   img_shape: tuple[int, int] | None,
   where: str,
 ) -> Pose:
-  """Persons by frame, 0 to T - 1, as one array.
+  """Links the persons of all frames, 0 to T - 1, into one array.
 
   Raises:
-    ValueError: there are frames that the video does not have, or too many persons in one.
+    ValueError: there are more frames than in the video.
   """
   if max(frames, default=0) >= num_frames + FRAME_COUNT_TOLERANCE:
     raise ValueError(

@@ -1,6 +1,6 @@
 """Poses in JSON files, one record per person and frame: OpenPose's folders and COCO's files.
 
-Joints are chosen by name (`pcan_jax.clips.joint_names`).
+Joints are selected by name (`pcan_jax.clips.joint_names`).
 """
 
 import collections
@@ -23,14 +23,14 @@ _ALPHAPOSE_NAME = "alphapose-results"
 
 
 class OpenPoseFolder:
-  """What OpenPose writes with `--write_json`: `NAME_000000000012_keypoints.json` for frame 12.
+  """Output of OpenPose's `--write_json`: `NAME_000000000012_keypoints.json` for frame 12.
 
-  The files of a clip lie in a folder that has the clip's id as its name, or those of all clips in
-  one folder, and then NAME is the clip's id.
+  The files of a clip are in a folder named after the clip's id, or the files of all clips are in
+  one folder and NAME is the clip's id.
 
   Args:
     path: of the folder.
-    layout: what the keypoints shall be.
+    layout: of the keypoints to return.
 
   Raises:
     ValueError: a file has no frame number, or the layout has joints that OpenPose lacks.
@@ -103,28 +103,28 @@ def _read_openpose_frame(path: pathlib.Path, layout: KeypointLayout) -> Persons:
 
 
 class CocoFile:
-  """COCO annotations, or the list of results that detectors write for COCO, of video frames.
+  """COCO annotations of video frames, or the list of results that detectors write for COCO.
 
   An annotation has `keypoints` (x, y, v for every joint) and `image_id`: the id of one of `images`,
-  or the name of a file by itself, as AlphaPose writes it. The name of the file says which frame it
-  is: `CLIP/12.jpg`, `CLIP/anything_12.jpg`, `CLIP_12.jpg`, or `12.jpg` where the JSON file has the
-  name of the only clip. v is a score, 1 at most, or one of COCO's flags 0, 1, 2, where 0 is
-  not labelled and the others count as 1.
+  or a file name, as AlphaPose writes it. The file name identifies the frame: `CLIP/12.jpg`,
+  `CLIP/anything_12.jpg`, `CLIP_12.jpg`, or `12.jpg` if the JSON file is named after its only clip.
+  v is a score of at most 1, or one of COCO's flags 0, 1, 2, where 0 is not labelled and the others
+  count as 1.
 
-  The joints are those that `categories` names, else the layout's if their number is the same, else
+  The joints are those listed in `categories`, or else the layout's if their number is the same, or
   COCO's 17, COCO-WholeBody's 133, or Halpe's 26 or 136.
 
-  AlphaPose calls the frames of a video `12.jpg`, from 0, leaves out those without a person, and its
-  file `alphapose-results.json`; the clip is then called as the folder of that file.
+  AlphaPose names the frames of a video `12.jpg`, counts them from 0, and omits those without a
+  person. The clip id of its `alphapose-results.json` is the name of the folder.
 
   Args:
     path: of the file.
-    content: of the file.
+    content: parsed JSON.
     layout: what the keypoints shall be.
-    only_clip: what the clip is called if the file is called as AlphaPose calls all.
+    only_clip: id of the clip if the file has AlphaPose's default name.
 
   Raises:
-    ValueError: the file is of another kind, or lacks joints of the layout.
+    ValueError: the file is of another format, or lacks joints of the layout.
   """
 
   def __init__(
@@ -143,7 +143,7 @@ class CocoFile:
         "or an object with one under 'annotations'"
       )
     self._named_joints = _category_joints(content, path) if is_table else None
-    # An annotation before the persons of its frame are counted: (index, annotation).
+    # Annotations with their indices, by clip and frame.
     self._frames: dict[str, dict[int, list[tuple[int, Mapping[str, Any]]]]] = {}
     self._sizes: dict[str, set[tuple[int, int]]] = collections.defaultdict(set)
     self._places: dict[Any, tuple[str, int]] = {}
@@ -193,7 +193,7 @@ class CocoFile:
     clip_id, number = self._place(name, where)
     frames = self._frames.setdefault(clip_id, {})
     if image_id in self._places or number in frames:
-      raise ValueError(f"{where}, {name[:80]!r}: its id, or this frame of its clip, came before")
+      raise ValueError(f"{where}, {name[:80]!r}: its id, or this frame of its clip, occurs twice")
     frames[number] = []
     self._places[image_id] = clip_id, number
     height, width = image.get("height"), image.get("width")
@@ -201,7 +201,7 @@ class CocoFile:
       self._sizes[clip_id].add((height, width))
 
   def _place(self, name: str, where: str) -> tuple[str, int]:
-    """The clip and the frame number that the name of a file stands for."""
+    """The clip and the frame number encoded in a file name."""
     *folders, file = name.replace("\\", "/").split("/")
     prefix, number = _split_number(file.rpartition(".")[0] or file)
     if number is None:
@@ -242,7 +242,7 @@ def _images(content: Mapping[str, Any], path: pathlib.Path) -> list[Mapping[str,
 
 
 def _category_joints(content: Mapping[str, Any], path: pathlib.Path) -> list[str] | None:
-  """The joints that the first category with keypoints names, if there is one."""
+  """The joints listed in the first category with keypoints, if there is one."""
   categories = content.get("categories", [])
   if not isinstance(categories, list) or not all(isinstance(c, dict) for c in categories):
     raise ValueError(f"{path}: 'categories' is not a list of objects")

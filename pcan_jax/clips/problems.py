@@ -1,4 +1,4 @@
-"""What is wrong with clips that cannot be used: one message, and a table of all of them."""
+"""Problems of clips that cannot be used: as one message, and as a table."""
 
 import csv
 import dataclasses
@@ -28,7 +28,7 @@ class Problem:
 
 
 def describe_problems(where: str | os.PathLike[str], problems: Sequence[Problem]) -> str:
-  """One message that shows the first few problems and counts them all."""
+  """Formats a message with the first few problems and the number of all."""
   shown = "".join(f"\n  {problem}" for problem in problems[:_SHOWN])
   more = len(problems) - _SHOWN
   return f"{where}: {len(problems)} bad clip{'s' * (len(problems) > 1)}:{shown}" + (
@@ -37,7 +37,7 @@ def describe_problems(where: str | os.PathLike[str], problems: Sequence[Problem]
 
 
 def write_problems(path: pathlib.Path, problems: Sequence[Problem]) -> None:
-  """Writes a CSV file of all problems, or deletes that of an earlier run if there are none."""
+  """Writes all problems to a CSV file, or deletes the file of an earlier run if there are none."""
   if not problems:
     path.unlink(missing_ok=True)
     return

@@ -1,4 +1,4 @@
-"""Reads pickles of poses as pyskl and `data/extract_pose.py` write them.
+"""Reads pickles of poses in the format of pyskl, which `data/extract_pose.py` writes.
 
 Such a pickle is a list of dicts, or a dict with such a list under `annotations`, or one of these
 dicts alone, as MMAction2's `ntu_pose_extraction.py` writes it. One dict per clip:
@@ -22,11 +22,11 @@ class PysklFile:
 
   Args:
     path: of the pickle.
-    split: leaves out the clips of others, if the pickle says under `split` which clips are whose.
+    split: read only the clips of this split, if the pickle lists clips by split under `split`.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: it is no such pickle, or is damaged.
+    ValueError: the file is not such a pickle, or is damaged.
   """
 
   def __init__(self, path: pathlib.Path, split: str | None = None) -> None:
@@ -65,10 +65,10 @@ class PysklFile:
     return shape[2] if len(shape) == 4 else None
 
   def entry(self, clip_id: str) -> Mapping[str, Any]:
-    """All that the pickle has on a clip.
+    """The dict of a clip.
 
     Raises:
-      ValueError: it is there more than once.
+      ValueError: the clip has several entries.
     """
     entries = self._entries[clip_id]
     if len(entries) > 1:
@@ -76,10 +76,10 @@ class PysklFile:
     return entries[0]
 
   def pose(self, clip_id: str, num_frames: int | None = None) -> Pose:
-    """The pose of a clip; its arrays may still be wrong.
+    """The pose of a clip; its arrays are not checked.
 
     Raises:
-      ValueError: it is there more than once, or made for a size that is none.
+      ValueError: the clip has several entries, or a malformed `img_shape`.
     """
     entry = self.entry(clip_id)
     where = f"{self._path}: clip {clip_id!r}"

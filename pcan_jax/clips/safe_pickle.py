@@ -1,8 +1,8 @@
-"""Reads pickles from people one does not know, with Python's own unpickler.
+"""Reads untrusted pickles with Python's own unpickler.
 
-A pickle is a program that calls what it names. Here a name leads to one of a few functions of ours,
-or is refused; nothing is imported. What the unpickler cannot promise, that a few bytes neither
-take all memory nor crash it, is checked before it starts (`checked_pickle`).
+A pickle is a program that calls functions by name. Here a name resolves to one of a few functions
+of this module, or is refused; nothing is imported. The unpickler does not protect against a few
+bytes that exhaust memory or crash it; `checked_pickle` rejects those before it starts.
 """
 
 import dataclasses
@@ -25,13 +25,13 @@ DAMAGED = (
   ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError, MemoryError,
   RecursionError, pickle.UnpicklingError, struct.error,
 )  # fmt: skip
-"""What reading a damaged pickle raises."""
+"""Exceptions raised by reading a damaged pickle."""
 
 _MAX_KEY_PARTS = 100
 _BYTES_PER_FILE_BYTE = 4
 _MAX_DIMS = 8
 
-# Where the keys are among what an instruction takes from the stack.
+# Positions of the keys among the operands of an instruction.
 _KEYS = {
   "SETITEM": slice(-2, None, -2),
   "SETITEMS": slice(-2, None, -2),
@@ -40,36 +40,36 @@ _KEYS = {
   "FROZENSET": slice(None),
 }
 
-# Other ways to make an object than the call of a function that was found.
+# Instructions that create objects other than by calling a function from `find_class`.
 _REFUSED_INSTRUCTIONS = frozenset((
   "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4",
 ))  # fmt: skip
 
 
 class UnsafePickleError(ValueError):
-  """A pickle names something else than plain data and NumPy arrays."""
+  """A pickle names something other than plain data and NumPy arrays."""
 
 
 def checked_pickle(
   file: io.BytesIO | mmap.mmap, refused: Collection[str] = frozenset()
 ) -> io.BytesIO:
-  """The pickle that begins where a file stands, if it can do `pickle.Unpickler` no harm.
+  """Reads the pickle at the position of a file, if it is safe for `pickle.Unpickler`.
 
-  Refused are entries of its memo with high numbers, for which gigabytes are reserved, and tuples
-  within tuples as keys, whose hashing takes for ever or overflows the stack.
+  Refused are memo entries with high numbers, for which the unpickler reserves gigabytes, and nested
+  tuples as keys, whose hashing takes forever or overflows the stack.
 
   Args:
-    file: is left behind the pickle.
-    refused: names of instructions, as in `pickletools`, that it must not have.
+    file: its position afterwards is the end of the pickle.
+    refused: names of refused instructions, as in `pickletools`.
 
   Raises:
-    UnsafePickleError: it has one of them.
-    ValueError, IndexError, KeyError: it could do harm, or is damaged.
+    UnsafePickleError: the pickle has one of them.
+    ValueError, IndexError, KeyError: the pickle is unsafe or damaged.
   """
   start = file.tell()
-  # For everything on the stack and in the memo, how many objects its hash visits.
+  # For every entry of the stack and the memo, the number of objects that its hash visits.
   stack: list[int] = []
-  marks: list[int] = []  # heights of the stack
+  marks: list[int] = []  # stack heights
   memo: dict[int, int] = {}
   for opcode, argument, position in pickletools.genops(file):
     name, before, after = opcode.name, opcode.stack_before, opcode.stack_after
@@ -112,7 +112,7 @@ def checked_pickle(
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-  """What a pickle is given to call; a plain function's attributes would be its to set."""
+  """Wraps what a pickle may call; it could set the attributes of a plain function."""
 
   call: Callable[..., Any]
 
@@ -126,12 +126,12 @@ class Function:
 def load_pickle(path: str | os.PathLike[str]) -> Any:
   """Reads lists, tuples, dicts, numbers, strings, bytes and NumPy arrays of numbers.
 
-  Pickles of protocol 1 and higher, of Python 2 as well (its strings are read as Latin-1). Arrays
-  lie in lists and dicts, not in tuples.
+  Accepts protocols 1 and higher, also of Python 2 (its strings are read as Latin-1). Arrays may be
+  in lists and dicts, not in tuples.
 
   Raises:
     FileNotFoundError: there is no such file.
-    UnsafePickleError: the pickle wants to import or call something else; the message names it.
+    UnsafePickleError: the pickle would import or call something else; the message names it.
     ValueError: the file is not a pickle, is damaged, or holds another kind of object.
   """
   path = pathlib.Path(path)
@@ -151,7 +151,7 @@ def load_pickle(path: str | os.PathLike[str]) -> Any:
 
 
 class _DType:
-  """A data type, whose byte order may still come."""
+  """A data type; `__setstate__` sets its byte order."""
 
   def __init__(self, code: Any, *_: Any) -> None:
     if isinstance(code, str) and re.fullmatch(r"\|?O\d?", code):
@@ -168,7 +168,7 @@ class _DType:
 
 
 class _Array:
-  """An array, whose numbers may still come; `_with_arrays` puts it in its place."""
+  """Placeholder of an array, filled by `__setstate__` and resolved by `_with_arrays`."""
 
   def __init__(self, make: Callable[..., np.ndarray], *arguments: Any) -> None:
     self._make = make
@@ -177,11 +177,11 @@ class _Array:
   def __setstate__(self, state: Any) -> None:
     _, shape, dtype, fortran, raw = state
     array = self._make(raw, dtype, shape, "F" if fortran else "C")
-    self.array = array.astype(array.dtype.newbyteorder("="), copy=False)  # as NumPy does it
+    self.array = array.astype(array.dtype.newbyteorder("="), copy=False)  # as NumPy does
 
 
 class _Unpickler(pickle.Unpickler):
-  """Makes arrays of numbers besides plain data, and refuses everything else."""
+  """Reads plain data and arrays of numbers, and refuses everything else."""
 
   def __init__(self, data: bytes) -> None:
     super().__init__(checked_pickle(io.BytesIO(data), _REFUSED_INSTRUCTIONS), encoding="latin1")
@@ -193,13 +193,13 @@ class _Unpickler(pickle.Unpickler):
       "numpy.core.multiarray._reconstruct": lambda *_: _Array(make),
       "numpy.core.multiarray.scalar": lambda dtype, raw: make(raw, dtype, (), "C")[()],
       "numpy.core.numeric._frombuffer": lambda *arguments: _Array(make, *arguments),
-      # Pickles of protocol 2 that Python 3 writes hold bytes as text to be encoded.
+      # Python 3 writes bytes as text to be encoded in pickles of protocol 2.
       "_codecs.encode": self._encode,
       "builtins.bytes": lambda: b"",
     }
 
   def find_class(self, module: str, name: str) -> Function:
-    """One of a few functions of ours, or an error; nothing is imported."""
+    """Looks a name up among the allowed functions; imports nothing."""
     known = module.replace("numpy._core", "numpy.core").replace("__builtin__", "builtins")
     if f"{known}.{name}" not in self._functions:
       raise UnsafePickleError(f"{module}.{name}")
@@ -223,7 +223,7 @@ class _Unpickler(pickle.Unpickler):
     return self._copied(text)
 
   def _copied(self, raw: Any) -> bytes:
-    """Copies a buffer; what is copied again and again must not outgrow the file by far."""
+    """Copies a buffer; repeated copies must not grow far beyond the size of the file."""
     if not isinstance(raw, str | bytes | bytearray):
       raise ValueError(f"a {type(raw).__name__} in place of bytes")
     self._bytes_left -= len(raw)
@@ -233,7 +233,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _with_arrays(content: Any) -> Any:
-  """What was read, with every `_Array` in it replaced by its array."""
+  """Replaces every `_Array` in what was read by its array."""
   root = [content]
   seen, waiting = set(), [root]
   while waiting:

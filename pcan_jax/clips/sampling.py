@@ -1,7 +1,7 @@
-"""Which frames of a video make its test clips: uniform segments, one frame from each.
+"""Samples the frames of test clips: uniform segments, one frame from each.
 
-Sampled as UniformSampleFrames of PySKL and MMAction2 does, by NumPy's legacy generator, draw by
-draw as the released PCAN models were tested. Training clips: `pcan_jax.feed.sampling`.
+As UniformSampleFrames of PySKL and MMAction2 does, with the same draws of NumPy's legacy generator
+as in the evaluation of the released PCAN models. Training clips: `pcan_jax.feed.sampling`.
 """
 
 import dataclasses
@@ -12,13 +12,13 @@ from jaxtyping import Int64
 
 @dataclasses.dataclass(frozen=True)
 class FrameSampling:
-  """What is taken of every stored clip.
+  """What is read of every stored clip.
 
   Attributes:
     rgb_frames: frames per clip for the RGB stream; 0 reads no images.
     pose_frames: frames per clip for the pose stream; 0 reads no keypoints.
-    num_clips: clips per video; None is one random clip, as in training, else seeded test clips.
-    max_persons: persons per frame; those with the highest scores stay, missing ones score 0.
+    num_clips: seeded test clips per video; None is one random clip, as in training.
+    max_persons: persons per frame; those with the highest scores are kept, missing ones score 0.
   """
 
   rgb_frames: int
@@ -36,21 +36,21 @@ class FrameSampling:
 def test_clips(
   num_frames: int, clip_len: int, num_clips: int, seed: int = 255
 ) -> Int64[np.ndarray, "num_clips clip_len"]:
-  """The frames of every test clip of a video: the same ones whenever and wherever they are drawn.
+  """The frames of every test clip of a video; a function of the arguments alone.
 
-  Videos shorter than the clip are repeated, the clips starting at evenly spaced frames.
+  Videos shorter than a clip are repeated; the clips then start at evenly spaced frames.
 
   Args:
     num_frames: frames in the video.
     clip_len: frames in a clip.
     num_clips: clips per video (1 or 10 in the papers).
-    seed: of the legacy generator that is made anew for every video.
+    seed: of the legacy generator, which is created anew for every video.
 
   Returns:
     Frame indices in 0..num_frames-1.
 
   Raises:
-    ValueError: there are no frames, or none are asked for.
+    ValueError: an argument is less than 1.
   """
   if num_frames < 1:
     raise ValueError(f"cannot sample from a video of {num_frames} frames")
@@ -69,8 +69,8 @@ def _draw_test_clip(
 ) -> Int64[np.ndarray, " clip_len"]:
   """One clip from a video with at least `clip_len` frames."""
   if num_frames < 2 * clip_len:
-    # Too short for a choice within segments: consecutive frames, with single frames left out at
-    # random places (of the clip_len + 1 gaps, the last lies behind the clip).
+    # Too short to draw within segments: consecutive frames, with single frames skipped at random
+    # (of the clip_len + 1 gaps, the last is after the clip).
     gaps = rng.choice(clip_len + 1, num_frames - clip_len, replace=False)
     skipped = np.zeros(clip_len + 1, dtype=np.int64)
     skipped[gaps] = 1

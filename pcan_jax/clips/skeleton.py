@@ -6,7 +6,7 @@ from jaxtyping import Float, UInt8
 
 from pcan_jax.keypoints import KeypointLayout
 
-# RGB; colour-blind eyes tell them apart as well.
+# RGB; distinguishable for the colour-blind, too.
 _LEFT, _RIGHT, _MIDDLE = (255, 150, 40), (60, 170, 255), (240, 240, 240)
 
 

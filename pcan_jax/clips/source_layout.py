@@ -4,9 +4,9 @@
       raw_videos/{train,val,test}/ID.mp4        or all videos in raw_videos/ID.mp4
       pose/*_{train,val,test}.pkl               one pickle of poses per split
       annotations/{split}_list_videos.txt       lines `ID.mp4 label`
-      annotations/actions.csv                   the label tree; MA-52's own if there is none
+      annotations/actions.csv                   the label tree; MA-52's if there is none
 
-The pickles have pyskl's form (`pcan_jax.clips.pyskl`).
+The pickles have pyskl's format (`pcan_jax.clips.pyskl`).
 
 A split without a list file does not exist. Labels of the split `test` are placeholders.
 """
@@ -33,7 +33,7 @@ UNLABELLED = -1
 
 @dataclasses.dataclass(frozen=True)
 class ClipSource:
-  """One clip of a source directory, its video not yet opened.
+  """One clip of a source directory; its video has not been opened.
 
   Attributes:
     id: name of the video without its suffix.
@@ -42,7 +42,7 @@ class ClipSource:
     action: id of the action, -1 in the test split.
     keypoints: [M, T, V, 2], (x, y) in pixels of the video.
     scores: [M, T, V].
-    img_shape: (h, w) in pixels for which the keypoints were made, if the pickle says so.
+    img_shape: (h, w) in pixels of the frames used for pose estimation, if the pickle says so.
   """
 
   id: str
@@ -62,7 +62,7 @@ def find_splits(source: str | os.PathLike[str]) -> list[str]:
   """The splits for which a source directory has a list of videos.
 
   Raises:
-    FileNotFoundError: the directory does not exist or has no list at all.
+    FileNotFoundError: the directory does not exist or has no list.
   """
   source = pathlib.Path(source)
   if not source.is_dir():
@@ -80,7 +80,7 @@ def find_splits(source: str | os.PathLike[str]) -> list[str]:
 def read_tree(
   source: str | os.PathLike[str], path: str | os.PathLike[str] | None = None
 ) -> LabelTree:
-  """The label tree at `path`, else the source's own `annotations/actions.csv`, else MA-52's.
+  """The label tree at `path`, or the source's own `annotations/actions.csv`, or MA-52's.
 
   Raises:
     FileNotFoundError: there is nothing at `path`.
@@ -91,7 +91,7 @@ def read_tree(
 
 
 def guess_layout(source: str | os.PathLike[str]) -> KeypointLayout:
-  """The one known layout with as many keypoints as the poses of a source directory have.
+  """The only known layout with as many keypoints as the poses of a source directory.
 
   Raises:
     FileNotFoundError, ValueError: the poses cannot be read, or no layout has this many keypoints.
@@ -106,7 +106,7 @@ def guess_layout(source: str | os.PathLike[str]) -> KeypointLayout:
     known = ", ".join(f"{layout.name} ({layout.num_keypoints})" for layout in LAYOUTS.values())
     raise ValueError(
       f"{path} has {count} keypoints per person; known layouts: {known}. "
-      "Name one, or describe your own in a JSON file, with --layout"
+      "Choose one or describe your own in a JSON file, with --layout"
     )
   return fitting[0]
 
@@ -201,7 +201,7 @@ def _list_file(source: pathlib.Path, split: str) -> pathlib.Path:
 
 
 def _read_list(path: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
-  """For every clip the lines that name it, (name of the video, label), as a rule one."""
+  """For every clip the lines that name it, (name of the video, label); normally one."""
   if not path.is_file():
     raise FileNotFoundError(f"no list of videos at {path}")
   try:
@@ -226,14 +226,14 @@ def _read_list(path: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
 
 
 def _check_name(name: str, where: str) -> None:
-  """Names of videos come from outside and become parts of paths."""
+  """Names of videos are untrusted and become parts of paths."""
   hostile = any(unicodedata.category(char) == "Cc" for char in name)
   if hostile or "/" in name or "\\" in name or name.strip(". ") == "":
     raise ValueError(f"{where}: {name[:80]!r} is not the plain name of a video")
 
 
 def _find_pickle(source: pathlib.Path, split: str) -> pathlib.Path:
-  """The pickle whose name holds the name of the split, else the only one that there is."""
+  """The pickle whose name contains the name of the split, or else the only pickle."""
   folders = [source, *sorted(path for path in source.iterdir() if path.is_dir())]
   pickles = [
     path
@@ -273,7 +273,7 @@ def _checked_label(text: str, split: str, tree: LabelTree) -> int:
   if not 0 <= action < tree.num_actions:
     raise ValueError(
       f"its label {action} is outside the label tree, which has 0..{tree.num_actions - 1}; "
-      "correct the label or name another tree with --tree"
+      "correct the label or choose another tree with --tree"
     )
   return action
 

@@ -1,10 +1,13 @@
-"""From source pixels to stored ones: frames are cropped and compressed, keypoints moved."""
+"""Crops and compresses frames for storage, and transforms keypoints to match."""
 
 import dataclasses
 
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
+
+CLIPS_PER_SHARD = 64
+"""Default for the maximum number of clips per file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Encoding:
 def encode_frame(
   frame: UInt8[np.ndarray, "h w 3"], box: tuple[int, int, int, int], encoding: Encoding
 ) -> bytes:
-  """Crops, resizes and compresses one frame as it is stored; returns a JPEG file."""
+  """Crops, resizes and compresses one frame for storage; returns a JPEG file."""
   image = crop(frame, box)
   shrinks = image.shape[0] * image.shape[1] > encoding.side**2
   interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -44,7 +47,7 @@ def encode_frame(
 def crop(
   image: UInt8[np.ndarray, "h w 3"], box: tuple[int, int, int, int]
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
-  """Cuts (x0, y0, x1, y1) out of an image, with black where the box leaves it."""
+  """Crops an image to (x0, y0, x1, y1), with black where the box extends beyond it."""
   x0, y0, x1, y1 = box
   inside = image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
   if inside.shape[:2] == (y1 - y0, x1 - x0):
@@ -61,11 +64,11 @@ def move_keypoints(
   box: tuple[int, int, int, int],
   side: int,
 ) -> tuple[Float[np.ndarray, "m t v 2"], Float[np.ndarray, "m t v"]]:
-  """Source pixels to pixels of the stored frames; see the note in `pcan_jax.feed.records`.
+  """Converts source pixels to pixels of the stored frames; see `pcan_jax.feed.records`.
 
   Returns:
-    Keypoints and scores, float32. Those that were not detected, by score or by lying at exactly
-    (0, 0), get the score 0 and the coordinates (0, 0).
+    Keypoints and scores, float32. Keypoints that were not detected, those with score 0 or at
+    exactly (0, 0), get the score 0 and the coordinates (0, 0).
   """
   x0, y0, x1, y1 = box
   keypoints = np.asarray(keypoints, np.float32)

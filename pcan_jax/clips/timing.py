@@ -1,4 +1,4 @@
-"""When the frames of a video are to be seen, by their own timestamps."""
+"""The times of the frames of a video, from their timestamps."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 Times = Float64[np.ndarray, " boundaries"]
-"""Of T frames T + 1 numbers: the second at which each appears, and at which the last ends."""
+"""Seconds at which T frames appear, and at which the last one ends: T + 1 numbers."""
 
 _MAX_GAP_SECONDS = 10
 _MAX_GAP_INTERVALS = 100
@@ -15,11 +15,11 @@ _MAX_GAP_INTERVALS = 100
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-  """How a file counts time.
+  """What a file states about time.
 
   Attributes:
-    rates: frames per second that the file states, the most reliable first; perhaps none is true.
-    tick: seconds to which timestamps are rounded.
+    rates: frames per second, the most reliable first; all of them may be wrong.
+    tick: resolution of the timestamps in seconds.
   """
 
   rates: Sequence[float]
@@ -27,17 +27,17 @@ class Clock:
 
 
 def frame_times(stamps: Sequence[float | None], clock: Clock) -> tuple[Times, str]:
-  """Makes times of the timestamps of a video.
+  """Computes the times of frames from their timestamps.
 
-  Timestamps that are those of a stated constant rate but for rounding become exactly that rate. The
-  last frame lasts as long as the one before it, for what files say of it is often wrong.
+  Timestamps that equal a stated constant rate up to rounding become exactly that rate. The last
+  frame lasts as long as the one before it, because files are often wrong about its duration.
 
   Args:
-    stamps: the second of every frame, in the order of the frames; None where the file has none.
+    stamps: seconds of every frame, in order; None if the file has no timestamp.
     clock: of the file.
 
   Returns:
-    The times, from 0, and what is wrong with the timestamps, empty if nothing is.
+    The times, starting at 0, and an error in the timestamps, empty if there is none.
   """
   count = len(stamps)
   steady = np.arange(count + 1) / (clock.rates[0] if clock.rates else 1.0)
@@ -66,10 +66,10 @@ def frame_rate(times: Times) -> float:
 
 
 def evenly_in_time(times: Times) -> Int64[np.ndarray, " t"]:
-  """The frame that is to be seen in the middle of each of T equal parts of the time of T frames.
+  """The frame shown in the middle of each of T equal intervals, for T frames.
 
-  At a constant rate these are the frames themselves. Where the rate varies some are left out and
-  others repeated, and then a frame's position says when it happens.
+  At a constant rate these are the frames themselves. At a varying rate some are dropped and others
+  repeated, so that the position of a frame corresponds to its time.
   """
   count = len(times) - 1
   middles = times[0] + (np.arange(count) + 0.5) * ((times[-1] - times[0]) / count)

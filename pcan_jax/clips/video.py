@@ -1,4 +1,4 @@
-"""Decoding videos into RGB frames, with their times and what is wrong with them."""
+"""Decodes videos into RGB frames with their times, and detects damage."""
 
 import contextlib
 import os
@@ -12,16 +12,16 @@ from jaxtyping import UInt8
 from pcan_jax.clips.timing import Clock, Times, frame_times
 from pcan_jax.clips.video_files import CONTAINERS, HOW_TO_CONVERT, HOW_TO_JOIN_IMAGES
 
-# Some formats, playlists above all, make the decoder open other files and network addresses.
+# Some formats, such as playlists, make the decoder open other files and network addresses.
 _CONTAINERS = {
   "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,asf,mpeg,mpegts,flv,gif",
   "protocol_whitelist": "file",
 }
 
-# Their headers say nothing about the length, and FFmpeg guesses.
+# Their headers do not state the duration; FFmpeg estimates it.
 _WITHOUT_LENGTH = ("mpeg", "mpegts")
 
-# Its identifier comes before, among others, the size of the file.
+# Identifier of the object that states the file size, among others.
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 Frame = UInt8[np.ndarray, "h w 3"]
@@ -32,15 +32,15 @@ class VideoError(ValueError):
 
 
 class VideoFrames(Iterator[Frame]):
-  """The frames of one video, one after the other.
+  """Iterates over the frames of one video.
 
-  Frames stand upright: a rotation or reflection that the file asks of its player is applied. The
-  iterator raises `VideoError` where the video turns out to be damaged or to have no frame.
+  Frames are upright: the rotation or reflection in the file's metadata is applied. The iterator
+  raises `VideoError` if the video cannot be decoded to its end or has no frames.
 
   Attributes:
     path: of the video.
-    damage: once the last frame has been read, what is wrong with the file although it could be
-      decoded: it is shorter than its header says, or the decoder complained.
+    damage: after the last frame, damage that did not keep the video from being decoded: it is
+      shorter than its header states, or the decoder reported errors.
   """
 
   def __init__(self, path: pathlib.Path) -> None:
@@ -54,7 +54,7 @@ class VideoFrames(Iterator[Frame]):
 
   @property
   def times(self) -> Times:
-    """When the frames are to be seen, in seconds, see `Times`; after the last has been read."""
+    """The times of the frames, known after the last frame."""
     if self._times is None:
       raise RuntimeError(f"{self.path}: its frames have not been read to the end")
     return self._times
@@ -66,7 +66,7 @@ class VideoFrames(Iterator[Frame]):
     end = 0.0
     with _open(self.path) as container:
       stream = container.streams.video[0]
-      # Clips are decoded in parallel, one process each.
+      # One thread: clips are decoded in parallel processes.
       stream.codec_context.thread_count = 1
       packets = container.demux()
       try:
@@ -82,7 +82,7 @@ class VideoFrames(Iterator[Frame]):
             if frame.is_corrupt:
               raise VideoError(f"{self.path}: the video is damaged at frame {len(stamps)}")
             if size is None:
-              matrix = _display_matrix(frame)  # the same for all, and slow to read
+              matrix = _display_matrix(frame)  # the same for all frames, and slow to read
             image = _upright(frame.to_ndarray(format="rgb24"), matrix)
             if size not in (None, image.shape):
               raise VideoError(
@@ -113,7 +113,7 @@ def decode_video(path: str | os.PathLike[str]) -> VideoFrames:
 
   Raises:
     FileNotFoundError: there is no such file.
-    VideoError: it is not a video, or has no video stream.
+    VideoError: the file is not a video, or has no video stream.
   """
   path = pathlib.Path(path)
   if path.is_dir():
@@ -145,7 +145,7 @@ def _open(path: pathlib.Path) -> av.container.InputContainer:
 
 @contextlib.contextmanager
 def _complaints(said: list[str]) -> Iterator[None]:
-  """Notes the errors that FFmpeg logs and goes on after."""
+  """Collects the errors that FFmpeg logs without stopping."""
   before = av.logging.get_level()
   av.logging.set_level(av.logging.ERROR)
   try:
@@ -162,7 +162,7 @@ def _display_matrix(frame: av.VideoFrame) -> list[int] | None:
 
 
 def _upright(image: Frame, matrix: list[int] | None) -> UInt8[np.ndarray, "upright_h upright_w 3"]:
-  """The frame as its display matrix asks: (x, y) goes to (a x + c y, b x + d y), signs alone."""
+  """Applies a display matrix: (x, y) goes to (a x + c y, b x + d y), up to offsets."""
   if matrix is None:
     return image
   a, b, _, c, d = matrix[:5]
@@ -183,7 +183,7 @@ def _what_is_missing(
   end: float,
   times: Times,
 ) -> str:
-  """How much more the header promises than the file holds, if it does."""
+  """Describes by how much a file is shorter than its header states; empty if it is not."""
   kind, frames = container.format.name, container.streams.video[0].frames
   if kind == "avi" and frames > num_frames + 1:
     return f"its header promises {frames} frames, but it holds {num_frames}"
@@ -192,14 +192,14 @@ def _what_is_missing(
   if container.duration is None or kind in _WITHOUT_LENGTH:
     return ""
   promised = container.duration / av.time_base
-  # Sound may end a little earlier or later.
+  # Sound may end slightly earlier or later.
   if promised - end > max(1.5 * np.median(np.diff(times)), 0.05):
     return f"its header promises {promised:.2f} s, but it ends after {end:.2f} s"
   return ""
 
 
 def _is_broken_off(path: pathlib.Path, kind: str) -> bool:
-  """Whether the file is smaller than it says, or lacks its last byte."""
+  """Whether an ASF file is smaller than it states, or a GIF lacks its last byte."""
   size = path.stat().st_size
   with path.open("rb") as file:
     if kind == "gif":

@@ -1,4 +1,4 @@
-"""Files that are taken for videos, and the names of the clips in them."""
+"""Finds video files, and derives clip ids from their names."""
 
 import functools
 import os
@@ -11,7 +11,7 @@ VIDEO_SUFFIXES = (
 )  # fmt: skip
 
 CONTAINERS = "MP4, MOV, MKV, WebM, AVI, WMV, MPEG, MPEG-TS, FLV and GIF"
-"""What is read, whatever the suffix says."""
+"""Containers that are read, whatever the suffix."""
 
 HOW_TO_CONVERT = "ffmpeg -i FILE -c:v libx264 -crf 18 CLIP.mp4"
 HOW_TO_JOIN_IMAGES = (
@@ -22,17 +22,17 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def composed(name: str) -> str:
-  """A name with its accents written in one way; macOS decomposes those of files."""
+  """A name in Unicode's composed form (NFC); macOS decomposes the names of files."""
   return unicodedata.normalize("NFC", name)
 
 
 def clip_id(path: pathlib.PurePath) -> str:
-  """The name under which poses of a video are kept: that of the file without its suffix."""
+  """The id of the clip in a video: the name of the file without its suffix."""
   return composed(path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name)
 
 
 def find_videos(path: str | os.PathLike[str]) -> list[pathlib.Path]:
-  """A video, or all videos in a folder and the folders below it, in the order of their paths.
+  """The video at a path, or all videos in a folder and its subfolders, sorted by path.
 
   Raises:
     FileNotFoundError: there is nothing at `path`, or no video in the folder.
@@ -52,7 +52,7 @@ def find_videos(path: str | os.PathLike[str]) -> list[pathlib.Path]:
 
 
 class FilesByName:
-  """Finds files by names whose accents may be written in another way than on disk."""
+  """Finds files by name, whether accents are composed or decomposed on disk."""
 
   def __init__(self) -> None:
     self._listing = functools.cache(_by_composed_name)

@@ -1,1 +1,1 @@
-"""Labelled splits through a model: protocol, metrics, results, the challenge's file."""
+"""Evaluation of a model on a split: protocol, metrics, results, challenge submissions."""

@@ -25,7 +25,7 @@ def f1_scores(confusion: Int[np.ndarray, "k k"]) -> tuple[float, float]:
   scikit-learn's default.
   """
   right = np.diag(confusion)
-  # Samples of the class plus samples taken for it, which is 2 TP + FN + FP.
+  # Samples of the class plus samples predicted as it, which is 2 TP + FN + FP.
   involved = confusion.sum(axis=1) + confusion.sum(axis=0)
   occurs = involved > 0
   macro = np.mean(2 * right[occurs] / involved[occurs])
@@ -35,11 +35,11 @@ def f1_scores(confusion: Int[np.ndarray, "k k"]) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-  """What is predicted for N clips: of classes with equal scores, the first one.
+  """Predicted classes of N clips; ties go to the first class.
 
   Attributes:
-    action, body: the likeliest classes.
-    action_in_top5: whether the true action is among the five likeliest.
+    action, body: the most likely classes.
+    action_in_top5: whether the true action is among the five most likely.
   """
 
   action: Int[np.ndarray, " n"]
@@ -54,16 +54,16 @@ class Predictions:
     actions: Int[np.ndarray, " n"],
     tree: LabelTree,
   ) -> "Predictions":
-    """The predictions that follow from scores.
+    """Derives predictions from scores.
 
     Args:
-      action_scores: probabilities, or anything that orders actions as they do.
-      body_scores: the same of body parts, from their own classifier.
+      action_scores: probabilities, or anything in the same order.
+      body_scores: likewise for body parts, from their own classifier.
       actions: true actions.
       tree: the labels.
 
     Raises:
-      ValueError: a shape, label or score is impossible.
+      ValueError: a shape, label or score is invalid.
     """
     clips = len(actions)
     shapes = np.shape(action_scores), np.shape(body_scores)
@@ -94,12 +94,12 @@ def measure(
   tree: LabelTree,
   chosen: Int[np.ndarray, " m"] | None = None,
 ) -> dict[str, float]:
-  """The metrics of the paper's table 1, of all clips or of those chosen (with repetitions).
+  """The metrics of the paper's table 1, for all clips or those in `chosen` (with repetitions).
 
   `f1_mean` is PCAN's eq. 13. The true body part of a clip follows from its action.
 
   Raises:
-    ValueError: there is no clip.
+    ValueError: there are no clips.
   """
   if chosen is None:
     chosen = np.arange(len(actions))

@@ -1,4 +1,4 @@
-"""The evaluation protocol: every video of a split through a model, and tables of the outcome."""
+"""The evaluation protocol: runs a model on every video of a split and tabulates the results."""
 
 import dataclasses
 import itertools
@@ -49,11 +49,11 @@ class Evaluator:
 
     Args:
       variables: of the model.
-      split: which one.
+      split: the split.
       num_clips: test clips per video.
-      max_batches: stop after so many; by default every video is evaluated.
+      max_batches: stop after this many batches; by default every video is evaluated.
     """
-    # As many videos as make the clips that the config takes at once, and at least one per device.
+    # The config's batch size counts clips; use at least one video per device.
     videos = max(self._spec.config.eval.batch_size // num_clips, 1)
     batch_size = -(-videos // self._mesh.size) * self._mesh.size
     batches = evaluation_batches(
@@ -90,7 +90,7 @@ class Evaluator:
 def _metrics(
   outputs: HostOutputs, actions: np.ndarray, tree: LabelTree
 ) -> dict[str, dict[str, float]]:
-  """The metrics of every branch; none without labels."""
+  """The metrics of every branch; empty without labels."""
   if (actions < 0).all():
     return {}
   metrics = {}
@@ -101,7 +101,7 @@ def _metrics(
 
 
 def _of_all_hosts(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Joins the hosts' shares of a batch in the order in which devices hold its arrays."""
+  """Joins the hosts' shares of a batch, in the order of the devices."""
   if jax.process_count() == 1:
     return values
   ids = values["id"].astype(f"S{_MAX_ID_BYTES}")
@@ -123,14 +123,14 @@ def evaluate_checkpoint(
 ) -> Results:
   """Evaluates a checkpoint, prints the table and writes `OUTPUT/eval/SPLIT/`.
 
-  For a split without labels it also writes what the challenges ask for, see
+  For a split without labels it also writes a submission for the challenges, see
   `pcan_jax.evaluation.submission`.
 
   Args:
     path: as for `checkpoints.locate`.
-    output: where the results go.
-    data_path, split, num_clips: other values than those of the checkpoint's config.
-    rectify: whether the prototypes correct the predictions.
+    output: folder for the results.
+    data_path, split, num_clips: override the values of the checkpoint's config.
+    rectify: whether to correct predictions by the prototypes.
   """
   spec, variables, step = load_model(path)
   config = spec.config

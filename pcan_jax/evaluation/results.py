@@ -1,4 +1,4 @@
-"""What an evaluation found: the tables, and the files that hold it."""
+"""The results of an evaluation: as tables and as files."""
 
 import csv
 import dataclasses
@@ -27,15 +27,15 @@ TABLE_COLUMNS = {
 
 @dataclasses.dataclass(frozen=True)
 class Results:
-  """What an evaluation found.
+  """The results of an evaluation.
 
   Attributes:
     ids: of the videos [N].
-    actions: true actions [N], -1 where they are unknown.
+    actions: true actions [N], -1 if unknown.
     num_clips: test clips per video, over which scores are averaged.
     outputs: per branch and level `probabilities` [N, C] and, per stream, `logits` [N, C] and
       `embedding` [N, D], see `ModelSpec.predict`.
-    metrics: per branch those of `metrics.measure`; empty if the split has no labels.
+    metrics: per branch, from `metrics.measure`; empty if the split has no labels.
   """
 
   ids: list[str]
@@ -45,7 +45,7 @@ class Results:
   metrics: dict[str, dict[str, float]]
 
   def table(self) -> str:
-    """The metrics in per cent, a row per branch, the columns of the paper's table 1."""
+    """The metrics in per cent: one row per branch, the columns of the paper's table 1."""
     if not self.metrics:
       return "no labels, no metrics"
     rows = [["", *TABLE_COLUMNS.values()]]
@@ -58,9 +58,9 @@ class Results:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
   def write(self, directory: pathlib.Path, tree: LabelTree) -> None:
-    """Writes the results to a directory, which is made.
+    """Writes the results to a directory, which is created.
 
-    `metrics.json` holds the metrics, `predictions.csv` the five likeliest actions of every video,
+    `metrics.json` holds the metrics, `predictions.csv` the five most likely actions of every video,
     `scores.npz` everything, for `read`.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -77,10 +77,10 @@ class Results:
 
   @classmethod
   def read(cls, directory: str | os.PathLike[str]) -> "Results":
-    """Reads what `write` wrote.
+    """Reads results written by `write`.
 
     Raises:
-      FileNotFoundError: there are no results; the message says how to get them.
+      FileNotFoundError: there are no results; the message says how to create them.
       ValueError: the file is damaged, or was written by an earlier version.
     """
     directory = pathlib.Path(directory)
@@ -123,5 +123,5 @@ class Results:
 
 
 def results_folder(workdir: pathlib.Path, split: str, num_clips: int, usual: int) -> pathlib.Path:
-  """Where the results of a split are: those with an unusual number of clips have their own."""
+  """The folder for the results of a split; unusual numbers of clips have separate folders."""
   return workdir / "eval" / (split if num_clips == usual else f"{split}-{num_clips}clip")

@@ -1,10 +1,10 @@
-"""The file with which the Micro-Action Analysis challenges score the hidden test labels.
+"""Submissions to the Micro-Action Analysis challenges, which keep the test labels secret.
 
   pcan submission submission.zip --data datasets/ma52 --split test
 
-`submission.zip` holds `prediction.csv` and no folder. Its header is vid, action_pred_1 to 5,
-body_pred_1 to 5; a row names a video (`test0000.mp4`) and the ids of its likeliest classes, best
-first. The rows follow the official list of videos, which is in the order of the names.
+`submission.zip` holds only `prediction.csv`. Its columns are vid, action_pred_1 to 5 and
+body_pred_1 to 5: the name of a video (`test0000.mp4`) and the ids of its most likely classes, best
+first. The rows are in the order of the official list of videos, which is sorted by name.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from pcan_jax.labels import LabelTree
 
 TABLE, ARCHIVE = "prediction.csv", "submission.zip"
 TOP = 5
-"""Classes that are named per level and video; all of them, if a tree has fewer."""
+"""Number of classes per level and video; a tree with fewer lists all."""
 
 _VIDEO_SUFFIX = ".mp4"
 _MAX_BYTES = 1 << 28
@@ -35,12 +35,12 @@ _SHOWN = 5
 def write_submission(
   results: Results, tree: LabelTree, directory: str | os.PathLike[str]
 ) -> pathlib.Path:
-  """Writes `prediction.csv` and `submission.zip`, whose contents are checked.
+  """Writes `prediction.csv` and `submission.zip`, and checks them.
 
   Args:
-    results: of an evaluation of the split; what counts is the fused probabilities.
+    results: of an evaluation of the split; the fused probabilities are used.
     tree: the labels.
-    directory: where to; it is made.
+    directory: target; it is created.
 
   Returns:
     The path of the archive.
@@ -68,7 +68,7 @@ def write_submission(
 
 
 def check_submission(path: str | os.PathLike[str], ids: Sequence[str], tree: LabelTree) -> None:
-  """Makes sure that a submission is what the challenge expects.
+  """Checks that a submission has the form that the challenge expects.
 
   Args:
     path: of the archive, or of the table in it.
@@ -77,8 +77,8 @@ def check_submission(path: str | os.PathLike[str], ids: Sequence[str], tree: Lab
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: it has other files, columns, videos, another order, or something that is not a
-      class; the message names the line.
+    ValueError: files, columns, videos or their order are wrong, or a value is not a class; the
+      message names the line.
   """
   path = pathlib.Path(path)
   where, lines = _read(path)
@@ -102,7 +102,7 @@ def check_submission(path: str | os.PathLike[str], ids: Sequence[str], tree: Lab
 
 
 def _check_videos(found: Sequence[str], expected: Sequence[str], where: str) -> None:
-  """The same videos in the same order, each once."""
+  """Requires the same videos in the same order, each once."""
   counts = collections.Counter(found)
   for problem, videos in (
     ("not in the split", counts.keys() - set(expected)),
@@ -117,12 +117,12 @@ def _check_videos(found: Sequence[str], expected: Sequence[str], where: str) -> 
     if video != right:
       raise ValueError(
         f"{where}, line {number}: {video!r} where {right!r} is expected; "
-        "rows must be in the order of the names"
+        "rows must be sorted by name"
       )
 
 
 def _read(path: pathlib.Path) -> tuple[str, list[list[str]]]:
-  """The lines of a table, in an archive or not, and what to call it in messages."""
+  """The lines of a table, in an archive or not, and its name for error messages."""
   if not path.is_file():
     raise FileNotFoundError(f"no submission at {path}")
   where = str(path)
@@ -136,7 +136,7 @@ def _read(path: pathlib.Path) -> tuple[str, list[list[str]]]:
       content = archive.read(TABLE)
     where += f":{TABLE}"
   elif path.suffix.lower() == ".zip":
-    raise ValueError(f"{path} is not a zip archive, or a damaged one")
+    raise ValueError(f"{path} is not a zip archive, or is damaged")
   else:
     content = path.read_bytes()
   try:
@@ -168,20 +168,20 @@ def read_split(data: str | os.PathLike[str], split: str) -> tuple[list[str], Lab
   if skipped:
     raise ValueError(
       f"{dataset.path} was built without {skipped} bad videos of the split {split!r}, "
-      "but a submission must cover every one; mend them and build again"
+      "but a submission must cover all of them; fix them and build again"
     )
   return ids, dataset.tree
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  """Checks the file that the command line names."""
+  """Checks the submission given on the command line."""
   parser = argparse.ArgumentParser(
     prog="pcan submission",
     description="Checks a submission against the videos and labels of a data set.",
   )
   parser.add_argument("file", help="submission.zip or prediction.csv")
   parser.add_argument("--data", required=True, help="data set built from the official videos")
-  parser.add_argument("--split", default="test", help="of the data set (test)")
+  parser.add_argument("--split", default="test", help="of the data set (%(default)s)")
   arguments = parser.parse_args(argv)
   quiet_libraries()
   try:
@@ -189,4 +189,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_submission(arguments.file, ids, tree)
   except (FileNotFoundError, ValueError) as error:
     sys.exit(f"error: {error}")
-  print(f"{arguments.file}: {len(ids)} videos, as the challenge expects them")
+  print(f"{arguments.file}: {len(ids)} videos, valid for the challenge")

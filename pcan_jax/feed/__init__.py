@@ -1,6 +1,6 @@
-"""Stored clips are written, read and become batches. The only place that knows TensorFlow."""
+"""Writes stored clips, reads them and makes batches of them. The only user of TensorFlow."""
 
 import tensorflow as tf
 
-# TensorFlow would take the memory of the GPUs, which are JAX's.
+# Otherwise TensorFlow would claim the GPU memory that JAX needs.
 tf.config.set_visible_devices([], "GPU")

@@ -1,4 +1,4 @@
-"""A built data set: its shards, and what its metadata says of them."""
+"""A built data set: its shards and their metadata."""
 
 import dataclasses
 import os
@@ -19,7 +19,7 @@ class Dataset:
   """A built data set.
 
   Attributes:
-    builder: reads the shards; in TFDS's words, a builder that has nothing left to build.
+    builder: the TFDS builder, which reads the shards.
     tree: the labels of its clips.
     layout: the keypoints of its clips.
     stored_size: side of the stored frames in pixels.
@@ -51,11 +51,11 @@ class Dataset:
     return self.builder.info.splits[split].num_examples
 
   def actions(self, split: str) -> Int64[np.ndarray, " n"]:
-    """The actions of all clips of a split, in their order; -1 where the label is not known.
+    """The actions of all clips of a split, in stored order; -1 for unknown labels.
 
     Raises:
-      ValueError: there is no such split, or the data set was built by a version that did not store
-        the labels of a split in one place.
+      ValueError: there is no such split, or the data set was built by a version that stored labels
+        only in the records.
     """
     num_clips = self.num_clips(split)
     actions = self.builder.info.metadata["splits"][split].get("actions")
@@ -73,41 +73,41 @@ class Dataset:
     return np.array(actions, np.int64)
 
   def clip_ids(self, split: str) -> list[str]:
-    """The ids of all clips of a split, in their order; reads every record."""
+    """The ids of all clips of a split, in stored order; reads every record."""
     self.num_clips(split)
     only_ids = tfds.decode.PartialDecoding({"id": True})
     stored = tfds.as_numpy(self.builder.as_dataset(split=split, decoders=only_ids))
     return [record["id"].decode() for record in stored]
 
   def num_skipped(self, split: str) -> int:
-    """Clips of the source that could not be read and were left out of a split."""
+    """Number of unreadable clips of the source that were left out of a split."""
     return self.builder.info.metadata["splits"][split]["skipped"]
 
   def epoch_order(self, split: str, sampling: ClassSampling) -> EpochOrder:
-    """The order in which training takes the clips of a split; its `num_clips` make an epoch.
+    """The order in which training uses the clips of a split; an epoch is `num_clips` of it.
 
     Raises:
-      ValueError: there is no such split, or `sampling` needs labels that it has not.
+      ValueError: there is no such split, or `sampling` needs labels and the split has none.
     """
     if sampling.name == "uniform":
       return uniform_order(self.num_clips(split))
     return order_by_action(self.actions(split), sampling)
 
   def max_frames(self, split: str) -> int:
-    """Frames of the longest clip of a split."""
+    """Number of frames of the longest clip of a split."""
     return self.builder.info.metadata["splits"][split]["max_frames"]
 
 
 def open_dataset(path: str | os.PathLike[str], instructions: str = "") -> Dataset:
-  """Opens the data set built at `path`, or in the one folder below it that holds one.
+  """Opens the data set at `path`, or the only one in a folder below it.
 
   Args:
     path: the folder.
-    instructions: how to get the data set, for the message if it is not there.
+    instructions: how to get the data set, for the error message if there is none.
 
   Raises:
-    FileNotFoundError: there is none.
-    ValueError: it is not one of ours, of another schema version, or there are several.
+    FileNotFoundError: there is no data set.
+    ValueError: there are several, or another program or schema version built it.
   """
   found = sorted(pathlib.Path(path).rglob("dataset_info.json"))
   if not found:
@@ -117,7 +117,7 @@ def open_dataset(path: str | os.PathLike[str], instructions: str = "") -> Datase
     )
   if len(found) > 1:
     folders = ", ".join(str(info.parent) for info in found)
-    raise ValueError(f"{path} holds several data sets; name one of: {folders}")
+    raise ValueError(f"{path} holds several data sets; choose one of: {folders}")
   builder = tfds.builder_from_directory(str(found[0].parent))
   metadata = records.check_metadata(builder.info.metadata, where=str(found[0].parent))
   return Dataset(

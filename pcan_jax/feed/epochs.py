@@ -1,7 +1,7 @@
-"""Which clips make an epoch, and in which order.
+"""Which clips an epoch consists of, and in which order.
 
-The order is a function of the seed that can be computed at any position of the stream without the
-positions before it: no buffer to fill, and nothing to read again when a run is resumed.
+The order is a function of the seed. The clip at any position of the stream is computed directly, so
+there is no buffer to fill and nothing to read again when a run is resumed.
 """
 
 import dataclasses
@@ -20,15 +20,15 @@ class ClassSampling:
   Attributes:
     name: one of
       "uniform": every clip once per epoch.
-      "class_balanced": every action that the split has equally often. An epoch is as long as with
-        "uniform", so that it leaves out some clips of frequent actions; later ones bring them.
+      "class_balanced": every action of the split equally often. An epoch is as long as with
+        "uniform", so it omits some clips of frequent actions; later epochs include them.
       "repeat": repeat factors (Gupta, Dollar and Girshick, LVIS, CVPR 2019). Clips of an action
-        that is the share f of all clips are used max(1, sqrt(repeat_threshold / f)) times per
-        epoch, on average; an epoch is longer by the repeated clips.
+        with share f of all clips are used max(1, sqrt(repeat_threshold / f)) times per epoch, on
+        average; an epoch is longer by the repeated clips.
     repeat_threshold: share of the clips below which an action is repeated.
 
   Raises:
-    ValueError: there is no such sampling, or the threshold is no share.
+    ValueError: there is no such sampling, or the threshold is not between 0 and 1.
   """
 
   name: str = "uniform"
@@ -43,14 +43,14 @@ class ClassSampling:
 
 @dataclasses.dataclass(frozen=True)
 class EpochOrder:
-  """An endless order of clips, drawn from groups of which each gets a fixed part of every epoch.
+  """An endless order of clips drawn from groups, each with a fixed number of draws per epoch.
 
-  All clips of a group are drawn before one is drawn again, within epochs and across them.
+  All clips of a group are drawn before any is drawn again, also across epochs.
 
   Attributes:
-    clips: numbers of the clips in their split, group after group.
+    clips: indices of the clips in their split, sorted by group.
     group_sizes: number of clips of each group.
-    draws: how many clips of each group an epoch holds, repeated ones included.
+    draws: number of clips drawn from each group per epoch, including repetitions.
   """
 
   clips: Int64[np.ndarray, " n"]
@@ -66,11 +66,11 @@ class EpochOrder:
     """The clip at a position of the stream.
 
     Args:
-      position: int64, 0 and up; epochs follow each other.
+      position: int64, from 0; counts on across epochs.
       seed: of the order.
 
     Returns:
-      Its number in the split, int64.
+      Its index in the split, int64.
     """
     sizes, draws = tf.constant(self.group_sizes), tf.constant(self.draws)
     epoch, rest = position // self.num_clips, position % self.num_clips
@@ -90,10 +90,10 @@ def uniform_order(num_clips: int) -> EpochOrder:
 
 
 def order_by_action(actions: Int64[np.ndarray, " n"], sampling: ClassSampling) -> EpochOrder:
-  """The order of clips that have the given actions.
+  """The order for clips with the given actions.
 
   Args:
-    actions: of the clips, in the order in which they are stored.
+    actions: of the clips, in stored order.
     sampling: "class_balanced" or "repeat".
 
   Raises:
@@ -124,7 +124,7 @@ def order_by_action(actions: Int64[np.ndarray, " n"], sampling: ClassSampling) -
 def _shuffled(
   index: tf.Tensor, size: tf.Tensor, seed: tuple[int, int | tf.Tensor], turn: tf.Tensor
 ) -> tf.Tensor:
-  """Where a permutation of 0..size-1 takes an index; every turn has another permutation."""
+  """Maps an index by a random permutation of 0..size-1, a different one for every turn."""
   seed = tf.random.experimental.stateless_fold_in(
     tf.stack([tf.cast(s, tf.int64) for s in seed]), turn
   )

@@ -1,12 +1,12 @@
-"""TFDS builder: a source directory in MA-52's layout becomes TFRecord shards.
+"""TFDS builder: converts a source directory in MA-52's layout to TFRecord shards.
 
     pcan build SOURCE OUT
     tfds build pcan --imports=pcan_jax.feed.pcan_dataset_builder --manual_dir=SOURCE --data_dir=OUT
 
-A shard depends on its clips and on the config alone, whatever the number of processes. Finished
-ones stay in `OUT/pcan/CONFIG/VERSION.work` until the data set is complete, so that a build that was
-killed goes on where it was. With a Beam runner or options in the `DownloadConfig` (`tfds build
---beam_pipeline_options`), Beam's workers build the shards; they must see SOURCE and OUT.
+A shard depends only on its clips and the config, not on the number of processes. Finished shards
+stay in `OUT/pcan/CONFIG/VERSION.work` until the data set is complete, so that an interrupted build
+can be resumed. With a Beam runner or options in the `DownloadConfig` (`tfds build
+--beam_pipeline_options`), Beam's workers build the shards; they need access to SOURCE and OUT.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from pcan_jax.clips.encode_clip import encode_clip
 from pcan_jax.clips.parallel import call_or_explain, map_clips
 from pcan_jax.clips.problems import Problem, describe_problems, write_problems
 from pcan_jax.clips.source_layout import ClipSource
-from pcan_jax.clips.stored_frames import Encoding
+from pcan_jax.clips.stored_frames import CLIPS_PER_SHARD, Encoding
 from pcan_jax.feed import records, shard_store
 from pcan_jax.keypoints import KeypointLayout, get_layout
 
@@ -41,16 +41,16 @@ class PcanConfig(tfds.core.BuilderConfig):
     jpeg_quality: of the stored frames, 1 to 100.
     layout: a key of `pcan_jax.keypoints.LAYOUTS`, or the path of a JSON file.
     tree: path of the label tree; None is the source's `annotations/actions.csv`, else MA-52's.
-    clips_per_shard: at most so many clips share a file.
-    skip_bad: leave out clips that cannot be read, and count them, instead of failing.
+    clips_per_shard: maximum number of clips per file.
+    skip_bad: leave out and count clips that cannot be read, instead of failing.
     jobs: processes; 0 is one per core. Does not change the result.
   """
 
-  side: int = 256
-  jpeg_quality: int = 90
+  side: int = Encoding.side
+  jpeg_quality: int = Encoding.jpeg_quality
   layout: str = "openpose-28"
   tree: str | None = None
-  clips_per_shard: int = 64
+  clips_per_shard: int = CLIPS_PER_SHARD
   skip_bad: bool = False
   jobs: int = 0
 
@@ -63,17 +63,18 @@ class PcanConfig(tfds.core.BuilderConfig):
 
 
 class Builder(tfds.core.dataset_builder.FileReaderBuilder):
-  """Clips of one source directory; the splits are those for which it has a list of videos."""
+  """Builds the splits for which a source directory has a list of videos."""
 
   name = "pcan"
   VERSION = tfds.core.Version(f"{records.SCHEMA_VERSION}.0.0")
   BUILDER_CONFIGS: ClassVar = [
-    PcanConfig(name="ma52", description="MA-52's keypoints, frames of 256 pixels")
+    PcanConfig(name="ma52", description="MA-52's keypoints, default frames")
   ]
   MANUAL_DOWNLOAD_INSTRUCTIONS = """
     The manual directory is a source directory in the layout in which MA-52 is published:
     raw_videos/SPLIT/ID.mp4, pose/NAME_SPLIT.pkl, annotations/SPLIT_list_videos.txt.
-    MA-52 itself is given to researchers on request: https://huggingface.co/datasets/kunli-cs/MA-52
+    MA-52 itself is available to researchers on request:
+    https://huggingface.co/datasets/kunli-cs/MA-52
   """
 
   def __init__(self, **kwargs: Any) -> None:
@@ -127,7 +128,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
     shutil.rmtree(self._beside("work"), ignore_errors=True)
 
   def _remove_leftovers(self) -> None:
-    """Deletes what TFDS itself had begun to write in builds that were killed."""
+    """Deletes incomplete files of TFDS from interrupted builds."""
     for folder in self._final_folder.parent.glob(f"incomplete.*_{self._final_folder.name}"):
       if folder != pathlib.Path(self._data_dir):
         shutil.rmtree(folder)
@@ -136,7 +137,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
     return self._final_folder.with_name(f"{self._final_folder.name}.{suffix}")
 
   def _plan(self, source: pathlib.Path) -> tuple[Shards, list[Problem]]:
-    """Reads everything of the source but the videos, and spreads the clips over shards."""
+    """Reads the source except for the videos, and assigns the clips to shards."""
     splits = source_layout.find_splits(source)
     tree = source_layout.read_tree(source, self.builder_config.tree)
     self.info.metadata["tree"] = tree.to_dict()
@@ -167,25 +168,25 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
       (clip for _, clips in missing for clip in clips),
       self.builder_config.jobs,
     )
-    # Shown on terminals only.
+    # disable=None: no progress bar unless on a terminal.
     with tqdm.tqdm(total=total, initial=done, unit=" clips", disable=None) as progress:
       for key, clips in missing:
         store.write(key, _counted(itertools.islice(encoded, len(clips)), progress))
 
   def _is_finished(self, store: shard_store.ShardStore, key: str) -> bool:
     summary = store.summary(key)
-    # What stopped the last build deserves a second look.
+    # Shards with bad clips, which stopped the last build, are built again.
     return summary is not None and (not summary.problems or self.builder_config.skip_bad)
 
   def _report(self, problems: Sequence[Problem]) -> None:
-    """Lists bad clips in a file beside the data set, and stops if they are not to be skipped."""
+    """Lists bad clips in a file next to the data set, and raises unless they are to be skipped."""
     table = self._beside("bad_clips.csv")
     write_problems(table, problems)
     if problems and not self.builder_config.skip_bad:
       raise ValueError(
         f"{describe_problems('cannot build the data set', problems)}\n"
-        f"All of them: {table}. Mend them, or leave them out with --skip_bad, and build again; "
-        "what is finished will not be done again"
+        f"All of them: {table}. Fix them, or leave them out with --skip_bad, and build again; "
+        "finished shards are kept"
       )
 
   def _take_shards(
@@ -194,11 +195,11 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
     keys: Mapping[str, Sequence[str]],
     problems: Sequence[Problem],
   ) -> None:
-    """Moves the shards to where TFDS expects them and writes down what they hold."""
+    """Moves the shards to where TFDS expects them and records their contents."""
     split_infos, counts = [], {}
     for split, of_split in keys.items():
       summaries = {key: store.summary(key) for key in of_split}
-      # A shard of which every clip was skipped would confuse readers.
+      # Readers do not expect empty shards.
       kept = [key for key, summary in summaries.items() if summary.actions]
       if not kept:
         raise ValueError(f"no clip of the split {split!r} can be read")

@@ -1,9 +1,8 @@
 """From TFRecord shards to host batches: choose the frames of a clip, decode only these, batch.
 
-A training stream is a function of (seed, step): which clip comes at a position of the stream, and
-which of its frames are taken, depends on the seed and the position alone, whatever the number of
-threads and hosts. Records are read by their number, so that a stream can start at any step at once
-and a host reads its own clips only.
+A training stream is a function of (seed, step): the clip at a position of the stream and its
+frames depend only on the seed and the position, not on the number of threads and hosts. Records are
+read by index, so that a stream can start at any step immediately and a host reads only its clips.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -44,12 +43,12 @@ def training_batches(
   Args:
     dataset: the data set.
     split: its training split.
-    sampling: what to read; its `num_clips` is None.
+    sampling: what to read; its `num_clips` must be None.
     batch_size: clips per batch on all hosts together.
     seed: of the order of clips and the choice of frames.
-    order: as `dataset.epoch_order` returns it; None is every clip once per epoch.
-    start_step: number of batches that an interrupted run has already used.
-    num_hosts, host: the batches hold this host's share of the clips.
+    order: from `dataset.epoch_order`; None is every clip once per epoch.
+    start_step: number of batches to skip, those that an interrupted run has already used.
+    num_hosts, host: number of hosts, and the index of this one; the batches are its share.
 
   Yields:
     `rgb` uint8 [b, T, S, S, 3], `keypoints` float32 [b, T', M, V, 2], `keypoint_scores`
@@ -68,7 +67,7 @@ def training_batches(
 def training_stages(
   dataset: Dataset, split: str, sampling: FrameSampling, *, order: EpochOrder, seed: int
 ) -> dict[str, Stage]:
-  """What is done to each clip, by name and in order, from a position to the frames there."""
+  """The stages from a position of the stream to the frames of a clip, by name and in order."""
   read = _reader(dataset, split)
   parse = _parser(dataset, sampling)
 
@@ -96,21 +95,20 @@ def evaluation_batches(
 ) -> Iterator[HostBatch]:
   """Every clip of a split once, in the order of the shards.
 
-  The last batches are filled up with clips of which `mask` is 0, so that all batches have one
-  shape and all hosts equally many.
+  The last batches are padded with clips whose `mask` is 0, so that all batches have the same shape
+  and all hosts have the same number of batches.
 
   Yields:
     As `training_batches`, with an axis [K] of test clips after the batch axis, and `id` bytes [b],
     `mask` float32 [b].
 
   Raises:
-    ValueError: there is no such split, it has fewer clips than there are hosts, or a record is
-      damaged.
+    ValueError: there is no such split, there are fewer clips than hosts, or a record is damaged.
   """
   num_clips = dataset.num_clips(split)
   if num_clips < num_hosts:
     raise ValueError(
-      f"split {split!r} has {num_clips} clips for {num_hosts} hosts; evaluate on fewer of them"
+      f"split {split!r} has {num_clips} clips for {num_hosts} hosts; evaluate on fewer hosts"
     )
   stages = {
     "read": _reader(dataset, split),
@@ -133,13 +131,13 @@ def evaluation_batches(
 def read_frames(
   dataset: Dataset, split: str, ids: Sequence[str], num_frames: int
 ) -> dict[str, UInt8[np.ndarray, "_ s s 3"]]:
-  """Evenly spaced frames of some clips; all frames of a clip that has no more.
+  """Reads evenly spaced frames of some clips.
 
   Args:
     dataset: the data set.
-    split: in which the clips are.
-    ids: of the clips; those that the split lacks are left out.
-    num_frames: frames per clip at most.
+    split: the split of the clips.
+    ids: of the clips; ids that the split lacks are ignored.
+    num_frames: maximum number of frames per clip.
 
   Raises:
     ValueError: there is no such split, or a record is damaged.
@@ -175,7 +173,7 @@ def _fill_up(batch: HostBatch, size: int) -> HostBatch:
 
 
 def _through(stream: tf.data.Dataset, stages: dict[str, Stage]) -> tf.data.Dataset:
-  """Sends elements through all stages, several at once. One fused `map` is cheapest."""
+  """Applies all stages to elements in parallel. One fused `map` is cheapest."""
 
   def all_stages(element: Any) -> Any:
     for stage in stages.values():
@@ -186,7 +184,7 @@ def _through(stream: tf.data.Dataset, stages: dict[str, Stage]) -> tf.data.Datas
 
 
 def _reader(dataset: Dataset, split: str) -> Stage:
-  """Reads the record of a clip by the clip's number in the split."""
+  """Reads the record of a clip by the clip's index in the split."""
   info = dataset.builder.info.splits[split]
   paths = tf.constant([str(path) for path in info.filepaths])
   ends = tf.constant(np.cumsum(info.shard_lengths), tf.int64)
@@ -194,7 +192,7 @@ def _reader(dataset: Dataset, split: str) -> Stage:
 
   def read(number: tf.Tensor) -> tf.Tensor:
     shard = tf.searchsorted(ends, number[None], side="right")[0]
-    # Without a buffer, records that are skipped are not read, only their lengths.
+    # Without a buffer, only the lengths of skipped records are read.
     shard_records = tf.data.TFRecordDataset(paths[shard], buffer_size=0)
     return shard_records.skip(number - starts[shard]).take(1).get_single_element()
 
@@ -202,14 +200,14 @@ def _reader(dataset: Dataset, split: str) -> Stage:
 
 
 class _StillEncoded(tfds.decode.SkipDecoding):
-  """Hands out all frames of a clip as they are stored, in one piece instead of one by one."""
+  """Returns all frames of a clip undecoded, in one tensor instead of one by one."""
 
   def decode_batch_example(self, example_data: tf.Tensor) -> tf.Tensor:  # ty: ignore
     return example_data
 
 
 def _parser(dataset: Dataset, sampling: FrameSampling) -> Stage:
-  """Turns a record into the fields that are needed, its frames still encoded."""
+  """Parses the needed fields of a record; frames stay encoded."""
   wanted = {"id", "action", "num_frames"}
   if sampling.rgb_frames:
     wanted |= {"frames"}
@@ -227,10 +225,10 @@ def _parser(dataset: Dataset, sampling: FrameSampling) -> Stage:
 def _choose_frames(
   clip: dict[str, tf.Tensor], sampling: FrameSampling, indices: dict[str, tf.Tensor]
 ) -> dict[str, tf.Tensor]:
-  """Keeps the frames that either stream was given, [length] or [clips, length], and no others."""
+  """Keeps only the frames at the indices of each stream, [length] or [clips, length]."""
   chosen = {"id": clip["id"], "action": tf.cast(clip["action"], tf.int32)}
   if "rgb" in indices:
-    # Test clips have frames in common; each is to be decoded once.
+    # Test clips share frames; decode each only once.
     frames, which = tf.unique(tf.reshape(indices["rgb"], [-1]))
     chosen["jpegs"] = tf.gather(clip["frames"], frames)
     chosen["jpeg_indices"] = tf.reshape(which, tf.shape(indices["rgb"]))
@@ -246,7 +244,7 @@ def _choose_frames(
 def _random_frames(
   clip: dict[str, tf.Tensor], sampling: FrameSampling, seed: int
 ) -> dict[str, tf.Tensor]:
-  """Draws frames for each stream, by the seed and the clip's position."""
+  """Draws frames for each stream; a function of the seed and the clip's position."""
   indices = {}
   for number, (stream, length) in enumerate(sampling.lengths.items()):
     stream_seed = tf.random.experimental.stateless_fold_in(
@@ -259,7 +257,7 @@ def _random_frames(
 def _test_frames(
   sampling: FrameSampling, max_frames: int
 ) -> Callable[[dict], dict[str, tf.Tensor]]:
-  """A function that gives a clip its test clips, from a table of those of every length."""
+  """Returns a function that selects the test clips, from a precomputed table by video length."""
   tables = {
     stream: tf.constant(
       [test_clips(n, length, sampling.num_clips) for n in range(1, max_frames + 1)]
@@ -272,7 +270,7 @@ def _test_frames(
 
 
 def _decode(clip: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-  """Decodes every chosen frame once, and repeats it as often as `jpeg_indices` names it."""
+  """Decodes every chosen frame once, then repeats frames according to `jpeg_indices`."""
   if "jpegs" not in clip:
     return clip
   decoded = dict(clip)
@@ -283,12 +281,12 @@ def _decode(clip: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 
 
 def decode_frame(jpeg: tf.Tensor | bytes) -> tf.Tensor:
-  """A stored frame as an image, uint8 [S, S, 3] RGB, as OpenCV would decode it."""
+  """Decodes a stored frame to uint8 [S, S, 3] RGB, with the same result as OpenCV."""
   return tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
 
 
 def _host_batches(stream: tf.data.Dataset, dataset: Dataset) -> Iterator[HostBatch]:
-  """Works some batches ahead, and names the data set if one of its records is damaged."""
+  """Prefetches batches, and names the data set in the error if a record is damaged."""
   batches = stream.prefetch(_PREFETCHED_BATCHES).as_numpy_iterator()
   while True:
     try:
@@ -303,6 +301,6 @@ def _host_batches(stream: tf.data.Dataset, dataset: Dataset) -> Iterator[HostBat
       where = dataset.builder.data_path
       raise ValueError(
         f"a record of {where} cannot be read; `pcan check {where}` names it, and "
-        f"building the data set again mends it ({error.message})"
+        f"building the data set again fixes it ({error.message})"
       ) from error
     yield batch

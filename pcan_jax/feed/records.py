@@ -1,14 +1,14 @@
-"""What one stored clip holds: written by `pcan_dataset_builder`, read by `pipeline`.
+"""The fields of a stored clip: written by `pcan_dataset_builder`, read by `pipeline`.
 
 Coordinates. A keypoint is (x, y) in pixels, x to the right, y down; x = 0, y = 0 is the centre of
-the first pixel. A clip is cut out at its box and resized, and its keypoints are moved and scaled
-with it as the released PCAN models expect:
+the first pixel. A clip is cropped to its box and resized, and its keypoints are transformed as the
+released PCAN models expect:
 
   x_stored = (x_source - x0) * side / (x1 - x0)        and y likewise.
 
-An image resized by s puts the pixel centre x at s * x + (s - 1) / 2, so stored keypoints lie up to
-half a pixel from where a purist would put them. The released models were trained this way, and the
-same convention holds from here to the heatmaps.
+Resizing an image by s moves the pixel centre x to s * x + (s - 1) / 2, so stored keypoints are off
+by up to half a pixel. The released models were trained this way, and the heatmaps use the same
+convention.
 
 A keypoint that was not detected has the score 0 and the coordinates (0, 0).
 """
@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 SCHEMA_VERSION = 1
-"""Rises when a reader of the older records could not read the new ones."""
+"""Increases when readers of older records cannot read new ones."""
 
 
 def features(num_keypoints: int) -> tfds.features.FeaturesDict:
@@ -31,7 +31,7 @@ def features(num_keypoints: int) -> tfds.features.FeaturesDict:
 
   Returns:
     `id`: name of the video without its suffix.
-    `action`: id of the action; -1 if the label is not known.
+    `action`: id of the action; -1 if the label is unknown.
     `num_frames`: T.
     `fps`: average frames per second of the video.
     `original_size`: (h, w) of the video in pixels.
@@ -62,27 +62,27 @@ def features(num_keypoints: int) -> tfds.features.FeaturesDict:
 
 
 METADATA_FIELDS = ("schema_version", "side", "jpeg_quality", "layout", "tree", "splits", "skipped")
-"""What `metadata.json` of a built data set holds.
+"""Fields in `metadata.json` of a built data set.
 
 `schema_version`; `side` of the stored frames in pixels and their `jpeg_quality`; `layout`
-(`KeypointLayout.to_dict`); `tree` (`LabelTree.to_dict`); `splits`, counts per split, the
-`max_frames` of its longest clip, and the `actions` of its records in their order; `skipped`, how
-many clips of the source were left out because they could not be read.
+(`KeypointLayout.to_dict`); `tree` (`LabelTree.to_dict`); `splits`: per split, counts, the
+`max_frames` of its longest clip, and the `actions` of its records in stored order; `skipped`: the
+number of clips of the source that were left out because they could not be read.
 """
 
 
 def check_metadata(metadata: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
-  """Makes sure that the records of a data set can be read by this version of the project.
+  """Checks that this version of the project can read the records of a data set.
 
   Args:
     metadata: `builder.info.metadata` of the data set.
-    where: what to call the data set in error messages.
+    where: name of the data set in error messages.
 
   Returns:
     The metadata with all of `METADATA_FIELDS`.
 
   Raises:
-    ValueError: it is not one of this project's data sets, or of another schema version.
+    ValueError: the data set was built by another program or with another schema version.
   """
   metadata = dict(metadata or {})
   if "schema_version" not in metadata:

@@ -1,4 +1,4 @@
-"""Finished shards of a build in progress, kept until the data set is complete."""
+"""Stores the finished shards of a build in progress until the data set is complete."""
 
 import contextlib
 import dataclasses
@@ -26,13 +26,13 @@ from pcan_jax.feed.records import SCHEMA_VERSION
 
 @dataclasses.dataclass(frozen=True)
 class ShardSummary:
-  """What a finished shard holds.
+  """The contents of a finished shard.
 
   Attributes:
-    actions: of its records, in their order; -1 where the label is not known.
-    problems: clips that should have been in it.
-    trimmed: clips whose video and poses differed in length and were cut to the shorter one.
-    without_person: clips in which no keypoint was detected.
+    actions: of its records, in stored order; -1 for unknown labels.
+    problems: clips that could not be included.
+    trimmed: number of clips whose video and poses differed in length and were cut to the shorter.
+    without_person: number of clips in which no keypoint was detected.
     max_frames: number of frames of the longest clip.
     damaged: clips whose video is damaged, but can be read.
   """
@@ -46,7 +46,7 @@ class ShardSummary:
 
 
 def plan_shards(clips: Sequence[ClipSource], clips_per_shard: int) -> list[list[ClipSource]]:
-  """Spreads clips over shards of nearly equal length, in an order that mixes the classes."""
+  """Distributes clips over shards of nearly equal length, in an order that mixes the classes."""
   clips = sorted(clips, key=lambda clip: hashlib.sha256(clip.id.encode()).digest())
   count = -(-len(clips) // clips_per_shard)
   if not clips:
@@ -56,9 +56,9 @@ def plan_shards(clips: Sequence[ClipSource], clips_per_shard: int) -> list[list[
 
 
 def shard_key(clips: Sequence[ClipSource], encoding: Encoding) -> str:
-  """Identifies what a shard is made of; it changes with anything that changes its files.
+  """Hashes all inputs of a shard.
 
-  Videos count by size and time of change, not by content, or a restart would read them all.
+  Videos are identified by size and modification time, so that a restart need not read them all.
   """
   summary = tuple(field.name for field in dataclasses.fields(ShardSummary))
   versions = (SCHEMA_VERSION, summary, cv2.__version__, av.__version__)
@@ -74,7 +74,7 @@ def shard_key(clips: Sequence[ClipSource], encoding: Encoding) -> str:
 
 
 def _as_example(record: dict[str, Any]) -> dict[str, Any]:
-  """A record in the form that TFDS encodes; images given as files are stored as they are."""
+  """Converts a record for TFDS, which stores images given as files unchanged."""
   example = {name: value for name, value in record.items() if name not in UNSTORED_FIELDS}
   return example | {"frames": [io.BytesIO(jpeg) for jpeg in record["frames"]]}
 
@@ -82,7 +82,7 @@ def _as_example(record: dict[str, Any]) -> dict[str, Any]:
 class ShardStore:
   """The folder of finished shards.
 
-  A shard is two files, KEY.tfrecord and KEY.json. The second one is written last.
+  A shard is two files, KEY.tfrecord and KEY.json, which is written last.
   """
 
   def __init__(self, folder: pathlib.Path, features: tfds.features.FeaturesDict) -> None:
@@ -91,10 +91,10 @@ class ShardStore:
 
   @contextlib.contextmanager
   def locked(self) -> Iterator[None]:
-    """Keeps a second build of the same data set out.
+    """Locks out other builds of the same data set.
 
     Raises:
-      RuntimeError: such a build is running.
+      RuntimeError: another build is running.
     """
     self.folder.mkdir(parents=True, exist_ok=True)
     with (self.folder / "lock").open("w") as lock:
@@ -108,9 +108,9 @@ class ShardStore:
     return self.folder / f"{key}.tfrecord"
 
   def summary(self, key: str) -> ShardSummary | None:
-    """What a shard holds, or None if it is not finished."""
+    """The contents of a shard, or None if it is not finished."""
     path = self.folder / f"{key}.json"
-    # The shard is gone if a build was killed while it moved its shards into place.
+    # The shard is missing if a build was killed while moving its shards into place.
     if not path.is_file() or not self.path(key).is_file():
       return None
     fields = json.loads(path.read_text(encoding="utf-8"))
@@ -118,7 +118,7 @@ class ShardStore:
     return ShardSummary(actions=tuple(fields.pop("actions")), problems=problems, **fields)
 
   def write(self, key: str, encoded: Iterable[dict[str, Any] | Problem]) -> ShardSummary:
-    """Writes one shard; it counts as finished only when all of it is on disk."""
+    """Writes one shard; it counts as finished once both of its files are on disk."""
     serializer = tfds.core.example_serializer.ExampleSerializer(
       self._features.get_serialized_info()
     )
@@ -136,7 +136,7 @@ class ShardStore:
         without_person += not record["keypoint_scores"].any()
         max_frames = max(max_frames, len(record["frames"]))
         example = serializer.serialize_example(self._features.encode_example(_as_example(record)))
-        # The fields of an example are a map, and maps are written in any order unless asked.
+        # The fields of an example are a protobuf map, whose order is otherwise arbitrary.
         example = tf.train.Example.FromString(example)
         writer.write(example.SerializeToString(deterministic=True))  # ty: ignore
     unfinished.replace(self.path(key))

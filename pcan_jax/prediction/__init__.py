@@ -1,1 +1,1 @@
-"""A checkpoint put to use: arrays, videos, pictures of what was found, models for elsewhere."""
+"""Uses a checkpoint: predictions for arrays and videos, overlays, exported models."""

@@ -1,6 +1,6 @@
-"""A model as a function that only needs JAX: preprocessing, network, weights, rectification.
+"""Exports a model as a function that only needs JAX: preprocessing, network, rectification.
 
-The folder that is written holds
+The output folder contains
 
   model.stablehlo    the serialised function, for CPUs, NVIDIA GPUs and TPUs (`jax.export`)
   model.json         names of the classes, inputs, frames and clips per video
@@ -30,12 +30,12 @@ def export_checkpoint(
 ) -> pathlib.Path:
   """Exports a checkpoint.
 
-  The function is `ModelSpec.predict` with the weights in it, for any number of videos.
+  The function is `ModelSpec.predict` including the weights, for any number of videos.
 
   Args:
     checkpoint: a working directory, or one checkpoint, DIR/checkpoints/STEP.
-    output: folder for the files; it is made.
-    num_clips: test clips per video; None is as many as the model is evaluated with.
+    output: folder for the files; it is created.
+    num_clips: test clips per video; None is the number used in evaluation.
 
   Returns:
     The folder.
@@ -45,7 +45,7 @@ def export_checkpoint(
   """
   spec, variables, step = load_model(checkpoint)
   num_clips = num_clips or spec.config.eval.num_clips
-  # From all devices to one, so that the weights become plain constants of the function.
+  # Gathered from all devices, so that the weights become plain constants of the function.
   variables = jax.device_put(variables, jax.local_devices()[0])
 
   def predict(batch: dict[str, jax.Array]) -> Outputs:

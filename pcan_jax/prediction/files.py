@@ -1,6 +1,6 @@
-"""Files in, predictions out: JSON and CSV, and on request features and videos to look at.
+"""Predicts video files: writes JSON and CSV, and optionally features and overlay videos.
 
-No labels are needed. A file that cannot be predicted is named, and the others go on.
+Needs no labels. A file that cannot be predicted is reported, and the others are still predicted.
 """
 
 import csv
@@ -21,7 +21,7 @@ from pcan_jax.prediction.videos import Video, Window, check_window
 from pcan_jax.spec import flatten_outputs
 
 TOP = 5
-"""Actions and body parts that are written of every window."""
+"""Number of actions and body parts written for every window."""
 
 _log = logging.getLogger(__name__)
 _BAR = "{percentage:3.0f} %|{bar}| {elapsed}, {remaining} left"
@@ -41,28 +41,28 @@ def predict_files(
   overlay: bool = False,
   features: bool = False,
 ) -> int:
-  """Predicts a video, or all videos in a folder and below.
+  """Predicts a video, or all videos in a folder and its subfolders.
 
-  Written are `predictions.csv`, window by window, and `predictions.json` at the end. Memory does
-  not grow with the length of a video, but for its keypoints.
+  Writes `predictions.csv` window by window, and `predictions.json` at the end. Apart from
+  keypoints, memory does not grow with the length of a video.
 
   Args:
     checkpoint: as for `Recognizer.load`.
     videos: a file or a folder.
-    output: folder for what is written; it is made.
-    pose: poses of the videos, as `pcan_jax.clips.pose_files.open_poses` reads them.
-    window: seconds that are recognised at a time; None takes every video as one clip.
+    output: folder for the files; it is created.
+    pose: poses of the videos, for `pcan_jax.clips.pose_files.open_poses`.
+    window: length of a window in seconds; None takes every video as one clip.
     stride: seconds from window to window; None is half a window.
-    num_clips: test clips per window; None is as many as the model is evaluated with.
+    num_clips: test clips per window; None is the number used in evaluation.
     overlay: whether to write NAME.overlay.mp4, the video with skeletons and predictions.
     features: whether to write features.npz, embeddings and logits of every window.
 
   Returns:
-    How many files have a problem: they could not be predicted, show nobody, or have one frame.
+    The number of files with a problem: not readable, without a person, or with a single frame.
 
   Raises:
-    FileNotFoundError: the checkpoint, the videos or the poses are not there.
-    ValueError: an argument is of no use; the message says which and what to do.
+    FileNotFoundError: the checkpoint, the videos or the poses do not exist.
+    ValueError: an argument is invalid; the message says which and what to do.
   """
   check_window(window, stride)
   files = _named(pathlib.Path(videos), pathlib.Path(output), with_poses=pose is not None)
@@ -71,13 +71,13 @@ def predict_files(
   poses = None if pose is None else open_poses(pose, recognizer.layout, only_clip=only)
   recognizer.require_poses(poses)
   if poses is None:
-    _log.info("no poses: the model sees whole frames, not the square around the persons")
+    _log.info("no poses: the model sees whole frames instead of the square around the persons")
   output = pathlib.Path(output)
   output.mkdir(parents=True, exist_ok=True)
   records = []
   rows = _FeatureRows()
   with (
-    # Only on terminals, and only if it takes long.
+    # Only on terminals, and only if it takes a while.
     tqdm.tqdm(total=len(files), delay=5, disable=None, bar_format=_BAR) as bar,
     (output / "predictions.csv").open("w", newline="", encoding="utf-8") as file,
   ):
@@ -129,31 +129,31 @@ def predict_files(
 def _named(
   videos: pathlib.Path, output: pathlib.Path, *, with_poses: bool
 ) -> dict[str, pathlib.Path]:
-  """The videos by their path below the folder, none of which may be taken for another."""
+  """The videos by their path below the folder; their names must be unambiguous."""
   found = find_videos(videos)
   if videos.is_file():
     return {videos.name: videos}
   if output.resolve().is_relative_to(videos.resolve()):
-    raise ValueError(f"the output {output} lies among the videos in {videos}; choose another")
+    raise ValueError(f"the output {output} is inside the folder of videos {videos}; choose another")
   first: dict[pathlib.PurePath | str, pathlib.Path] = {}
   for path in found:
     key = clip_id(path) if with_poses else path.with_name(clip_id(path))
     if key in first:
       raise ValueError(
-        f"{first[key]} and {path} have the same name, so that what belongs to one could be taken "
-        "for the other's; rename one, or predict their folders one by one"
+        f"{first[key]} and {path} have the same name, so their poses or results could be mixed up; "
+        "rename one, or predict their folders one by one"
       )
     first[key] = path
   return {path.relative_to(videos).as_posix(): path for path in found}
 
 
 def _facts(video: Video) -> Record:
-  """What is known of a video before it is predicted; warnings are of what it was not made for."""
+  """Properties of a video, and warnings about unsuitable ones."""
   warnings = list(video.damage)
   if video.num_frames == 1:
-    warnings.append("it has one frame, which is repeated")
+    warnings.append("it has a single frame, which is repeated")
   if video.scores is not None and not (video.scores > 0).any():
-    warnings.append("no person was found in any frame; the model sees whole frames and no pose")
+    warnings.append("no person in any frame; the model sees whole frames and no pose")
   return {
     "warnings": warnings,
     "num_frames": video.num_frames,
@@ -202,7 +202,7 @@ def _header() -> list[str]:
 
 
 def _row(record: Record, window: Record) -> list[Any]:
-  """A line of the table; of a tree with few classes, the last cells of a level stay empty."""
+  """A line of the table; if a tree has few classes, the last cells of a level are empty."""
   cells = [
     record["file"],
     *(window.get(field) for field in _WINDOW_COLUMNS),
@@ -225,7 +225,7 @@ def _line(name: str, window: Window, prediction: Prediction) -> str:
 
 
 class _FeatureRows:
-  """What `features.npz` holds, window by window."""
+  """Collects the arrays of `features.npz`, window by window."""
 
   def __init__(self) -> None:
     self._rows: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""A video beside its predictions: the skeleton on the frames, bars of the likeliest classes."""
+"""Overlay videos: skeletons on the frames, and bars of the most likely classes beside them."""
 
 import fractions
 import pathlib
@@ -15,18 +15,18 @@ from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.prediction.recognizer import Prediction
 from pcan_jax.prediction.videos import Video, Window
 
-# Small videos are enlarged until text beside them can be read, large ones reduced.
+# Small videos are enlarged so that text beside them is legible; large ones are reduced.
 _MIN_HEIGHT, _MAX_HEIGHT = 480, 1080
 _TIME_BASE = fractions.Fraction(1, 90_000)
 _NUM_ACTIONS, _NUM_BODIES = 5, 3
 
-# Of the panel, in units of 1/480 of its height.
+# Sizes in the panel, in units of 1/480 of its height.
 _PANEL_WIDTH = 340
 _MARGIN = 16
 _ROW_HEIGHT = 42
 _TEXT_SCALE = 0.45
 
-# RGB; colour-blind eyes tell the bars apart as well.
+# RGB; distinguishable for the colour-blind, too.
 _ACTION_BAR, _BODY_BAR = (86, 180, 233), (230, 159, 0)
 _BACKGROUND, _TRACK = (24, 24, 27), (63, 63, 70)
 _TEXT, _FAINT_TEXT = (250, 250, 250), (180, 180, 186)
@@ -39,21 +39,21 @@ def write_overlay(
   layout: KeypointLayout,
   path: pathlib.Path,
 ) -> None:
-  """Writes an mp4 of a video with its poses, if it has any, and what was predicted.
+  """Writes an mp4 of a video with its poses, if any, and predictions.
 
-  Every frame keeps its time, and shows the window in whose middle it lies best.
+  Every frame keeps its time, and shows the window whose centre is closest.
 
   Args:
     video: the video.
-    windows, predictions: what was predicted, at least one window, in order.
+    windows, predictions: at least one window, in order, and their predictions.
     layout: of the video's keypoints.
-    path: of the mp4; it appears when it is complete.
+    path: of the mp4; created when complete.
   """
   height = min(max(video.size[0], _MIN_HEIGHT), _MAX_HEIGHT) // 2 * 2
   scale = height / video.size[0]
   width = max(round(video.size[1] * scale), 1)
   panel_width = round(_PANEL_WIDTH * height / 480)
-  panel_width += (width + panel_width) % 2  # H.264 wants even sizes
+  panel_width += (width + panel_width) % 2  # H.264 needs even sizes
   panels = [
     draw_panel(window, prediction, (height, panel_width))
     for window, prediction in zip(windows, predictions)
@@ -86,7 +86,7 @@ def write_overlay(
 def draw_panel(
   window: Window, prediction: Prediction, size: tuple[int, int]
 ) -> UInt8[np.ndarray, "h w 3"]:
-  """Draws the likeliest actions and body parts of a window as bars, on a panel of (h, w)."""
+  """Draws the most likely actions and body parts of a window as bars, on a panel of (h, w)."""
   height, width = size
   unit = height / 480
   panel = np.full((height, width, 3), _BACKGROUND, np.uint8)
@@ -122,9 +122,9 @@ def _write(
   bold: bool = False,
   right: bool = False,
 ) -> None:
-  """Writes one line, its baseline at (x, y), smaller if it would be wider than `max_width`.
+  """Writes one line with its baseline at (x, y), reduced to `max_width` if necessary.
 
-  OpenCV 4's font has the letters of ASCII only; accents are dropped, other letters become `?`.
+  OpenCV 4's font has only ASCII letters; accents are dropped, other letters become `?`.
   """
   letters = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
   text = "".join(letters).encode("ascii", "replace").decode()

@@ -1,12 +1,12 @@
-"""A checkpoint as an object that recognises micro-actions in arrays and videos.
+"""Recognises micro-actions in arrays and videos with a checkpoint.
 
   recognizer = Recognizer.load("runs/demo")
   prediction = recognizer.predict_video("clip.mp4", pose="poses.pkl")
   print(prediction.top_actions(), prediction.top_bodies())
   print(prediction.outputs["rgb"]["action"]["logits"])
 
-What the network is fed equals what a built data set would feed it: the same square around the
-persons, the same resizing and JPEG compression, the same frames in every test clip.
+The network receives the same inputs as from a built data set: the same square around the persons,
+the same resizing and JPEG compression, the same frames in every test clip.
 """
 
 import collections
@@ -37,32 +37,32 @@ from pcan_jax.prediction.videos import Video, Window
 from pcan_jax.spec import HostOutputs, ModelSpec, PyTree
 
 NO_POSES = (
-  "the model looks at poses, and none were given: estimate them with "
-  "`uv run data/extract_pose.py VIDEO --out FILE`, then give it (--pose=FILE)"
+  "the model needs poses, and none were given: estimate them with "
+  "`uv run data/extract_pose.py VIDEO --out FILE`, then pass them (--pose=FILE)"
 )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
-  """What a model says of one video or window, averaged over its test clips.
+  """Predictions for one video or window, averaged over its test clips.
 
   Attributes:
     tree: names of the classes.
     outputs: arrays by branch, level and kind, `outputs["rgb"]["action"]["logits"]`. Branches are
-      `fused` and the streams, levels `action` and `body`. Every branch has `probabilities` [C]; the
-      streams also `logits` [C], those of actions rectified by the prototypes, and, of a model with
-      prototypes, `embedding` [D].
+      `fused` and the streams, levels `action` and `body`. Every branch has `probabilities` [C].
+      Streams also have `logits` [C], for actions rectified by the prototypes, and, if the model
+      has prototypes, `embedding` [D].
   """
 
   tree: LabelTree
   outputs: HostOutputs
 
   def top_actions(self, count: int = 5, branch: str = "fused") -> list[tuple[str, float]]:
-    """The likeliest actions and their probabilities, best first."""
+    """The most likely actions and their probabilities, best first."""
     return _top(self.outputs[branch]["action"]["probabilities"], self.tree.actions, count)
 
   def top_bodies(self, count: int = 5, branch: str = "fused") -> list[tuple[str, float]]:
-    """The likeliest body parts and their probabilities, best first."""
+    """The most likely body parts and their probabilities, best first."""
     return _top(self.outputs[branch]["body"]["probabilities"], self.tree.bodies, count)
 
 
@@ -74,13 +74,13 @@ def _top(
 
 
 class Recognizer:
-  """A model that is ready to be asked.
+  """A model ready for predictions.
 
   The first prediction compiles the network, later ones reuse it. It runs on one device.
 
   Attributes:
     tree: the labels.
-    layout: the keypoints that it expects.
+    layout: the expected keypoints.
     streams: "rgb", "pose", or both.
     step: training step of the checkpoint.
     num_clips: test clips per video or window, over which a prediction is averaged.
@@ -100,7 +100,8 @@ class Recognizer:
       _ClipCollector, spec.frame_sampling(self.num_clips), spec.stored_size
     )
     self._variables = jax.device_put(variables, jax.local_devices()[0])
-    self._predict_batch = jax.jit(spec.predict)
+    # Not the method itself, for which JAX could reuse a trace, see `mesh.jit_step`.
+    self._predict_batch = jax.jit(functools.partial(spec.predict))
 
   @classmethod
   def load(cls, path: str | os.PathLike[str], *, num_clips: int | None = None) -> "Recognizer":
@@ -108,7 +109,7 @@ class Recognizer:
 
     Args:
       path: a working directory (its latest checkpoint), or one checkpoint, DIR/checkpoints/STEP.
-      num_clips: test clips per video; None is as many as the model is evaluated with.
+      num_clips: test clips per video; None is the number used in evaluation.
 
     Raises:
       FileNotFoundError: there is no checkpoint.
@@ -117,7 +118,7 @@ class Recognizer:
 
   @property
   def prototypes(self) -> dict[str, dict[str, np.ndarray]]:
-    """Per stream those of actions [A, D] and body parts [B, D']; none for a baseline."""
+    """Per stream, those of actions [A, D] and body parts [B, D']; empty for a baseline."""
     return jax.device_get(self._variables["prototypes"])
 
   def predict(
@@ -128,20 +129,20 @@ class Recognizer:
     *,
     size: tuple[int, int] | None = None,
   ) -> Prediction:
-    """Recognises what happens in one clip, given as arrays or what NumPy makes arrays of.
+    """Recognises the action in one clip, given as arrays or nested lists.
 
-    The frames are taken as evenly spaced in time.
+    The frames are assumed to be evenly spaced in time.
 
     Args:
-      frames: uint8 [T, H, W, 3], RGB. A model of poses alone does without.
-      keypoints: [M, T, V, 2], (x, y) in pixels of the frames. For a model of RGB alone they only
-        say where the persons are; without them it sees the whole frame.
-      scores: [M, T, V], 0 or less where a keypoint was not found.
+      frames: uint8 [T, H, W, 3], RGB. Not needed by pose models.
+      keypoints: [M, T, V, 2], (x, y) in pixels of the frames. An RGB model only uses them to crop
+        to the persons; without them it sees the whole frame.
+      scores: [M, T, V], 0 or less for keypoints that were not detected.
       size: (H, W), needed only without frames.
 
     Raises:
-      ValueError: an array is missing, of another shape, or holds numbers that poses read from files
-        may not hold either; the message says which.
+      ValueError: an array is missing, has the wrong shape, or holds numbers that pose files may not
+        hold either; the message says which.
     """
     frames, pose, num_frames, size = self._checked(frames, keypoints, scores, size)
     collector = self._new_collector(
@@ -154,11 +155,11 @@ class Recognizer:
   def predict_video(
     self, path: str | os.PathLike[str], pose: str | os.PathLike[str] | PoseFiles | None = None
   ) -> Prediction:
-    """Recognises what happens in one video, taken as one clip.
+    """Recognises the action in one video, taken as one clip.
 
     Args:
       path: of the video.
-      pose: its poses, as `pcan_jax.clips.pose_files.open_poses` reads them, or what that returned.
+      pose: path of its poses, for `pcan_jax.clips.pose_files.open_poses`, or opened poses.
 
     Raises:
       FileNotFoundError, ValueError: the video or its poses cannot be read, or the model needs poses
@@ -171,13 +172,13 @@ class Recognizer:
     return next(self.predict_windows(video, video.windows()))
 
   def predict_windows(self, video: Video, windows: Sequence[Window]) -> Iterator[Prediction]:
-    """Recognises what happens in windows of a video, which is read once for all of them.
+    """Recognises the actions in windows of a video, which is read once for all of them.
 
-    No more is held in memory than the test clips of the windows that overlap at a time.
+    Memory holds only the test clips of windows that overlap.
 
     Args:
       video: a video, with poses if the model needs them.
-      windows: of the video; neither their first nor their last frames may go back in time.
+      windows: of the video, sorted by first and by last frame.
 
     Yields:
       The predictions, in the order of the windows.
@@ -202,10 +203,10 @@ class Recognizer:
       raise ValueError(f"{video.path} has fewer frames than when it was opened; do not change it")
 
   def require_poses(self, poses: object | None) -> None:
-    """Makes sure that a model of poses gets some.
+    """Checks that poses are given if the model needs them.
 
     Raises:
-      ValueError: it does not; the message says how to make them.
+      ValueError: they are missing; the message says how to estimate them.
     """
     if "pose" in self.streams and poses is None:
       raise ValueError(NO_POSES)
@@ -217,9 +218,9 @@ class Recognizer:
     scores: ArrayLike | None,
     size: tuple[int, int] | None,
   ) -> tuple[np.ndarray | None, Pose | None, int, tuple[int, int]]:
-    """Frames, pose, number and (H, W) of the frames, if they fit the model and each other."""
+    """Checks the arrays; returns frames, pose, the number of frames and their (H, W)."""
     if frames is None and "rgb" in self.streams:
-      raise ValueError("the model looks at RGB frames: give frames, uint8 [T, H, W, 3]")
+      raise ValueError("the model needs RGB frames: give frames, uint8 [T, H, W, 3]")
     if (keypoints is None) != (scores is None):
       raise ValueError("give both keypoints and scores, or neither")
     self.require_poses(keypoints)
@@ -265,19 +266,19 @@ def _as_array(values: ArrayLike, name: str) -> np.ndarray:
 
 
 class _ClipCollector:
-  """Takes from the frames and poses of one window what its test clips are made of.
+  """Collects the test clips of one window from its frames and poses.
 
   Args:
     sampling: of the test clips.
     side: S.
-    order: of T frames that are evenly spaced in time, the frame of the window that each is.
+    order: indices in the window of T frames that are evenly spaced in time.
     size: (h, w) of the frames.
     keypoints, scores: of the frames of the window; None without poses.
 
   Attributes:
     clips: of K test clips `rgb` uint8 [K, T, S, S, 3], and/or `keypoints` [K, T', M, V, 2] in
       pixels of these and `keypoint_scores` [K, T', M, V].
-    wanted: indices of the frames that `add` has a use for.
+    wanted: indices of the frames that `add` needs.
   """
 
   def __init__(
@@ -290,11 +291,11 @@ class _ClipCollector:
     scores: np.ndarray | None,
   ) -> None:
     self._encoding = Encoding(side)
-    # Without poses, the whole frame.
+    # The whole frame without poses.
     self._box = (0, 0, size[1], size[0])
     if keypoints is not None:
       self._box = crop_box(keypoints, scores, size, "the clip")
-    # Of each frame, by its index, where it belongs: (test clip, time).
+    # For each frame index, its positions in the clips: (test clip, time).
     self._positions: dict[int, list[tuple[int, int]]] = collections.defaultdict(list)
     self.clips: dict[str, np.ndarray] = {}
     indices = {
@@ -316,7 +317,7 @@ class _ClipCollector:
     return sorted(self._positions)
 
   def add(self, index: int, frame: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Takes the frame with this index, counted from the start of the window."""
+    """Adds the frame with this index, counted from the start of the window."""
     if index not in self._positions:
       return
     jpeg = np.frombuffer(encode_frame(frame, self._box, self._encoding), np.uint8)

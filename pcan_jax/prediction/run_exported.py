@@ -1,8 +1,8 @@
-"""Runs an exported model; needs its folder and `pip install jax flatbuffers`, nothing else.
+"""Runs an exported model; only needs its folder and `pip install jax flatbuffers`.
 
   python run_exported.py FOLDER clips.npz [outputs.npz]
 
-`clips.npz` holds what `model.json` lists under `inputs`; printed are the likeliest classes.
+`clips.npz` holds the arrays listed in `model.json` under `inputs`. Prints the most likely classes.
 """
 
 import json
@@ -14,40 +14,40 @@ import jax.export
 import numpy as np
 
 TOP = 5
-"""Classes that are printed of every video."""
+"""Number of actions printed for every video."""
 
 
 class ExportedModel:
-  """A model and what `model.json` says about it.
+  """An exported model and its description.
 
   Attributes:
-    description: `actions`, `bodies` and `parents` (names of the classes, and the body part of every
-      action), `inputs`, `frames_per_clip` and `num_clips` per video, and where it comes from.
+    description: from `model.json`: `actions`, `bodies` and `parents` (names of the classes, and the
+      body part of every action), `inputs`, `frames_per_clip`, `num_clips` per video, and origin.
   """
 
   def __init__(self, folder: str | pathlib.Path) -> None:
-    """Loads the model from the folder that the export wrote."""
+    """Loads the model from the folder written by the export."""
     folder = pathlib.Path(folder)
     self.description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     self._exported = jax.export.deserialize((folder / "model.stablehlo").read_bytes())
     self._call = jax.jit(self._exported.call)
 
   def __call__(self, **inputs: np.ndarray) -> dict[str, dict[str, dict[str, np.ndarray]]]:
-    """What the model says of videos.
+    """Predicts videos.
 
     Args:
-      **inputs: what `description["inputs"]` names: `rgb` uint8 [videos, clips, frames, side, side,
-        3], `keypoints` float32 [videos, clips, frames, persons, joints, 2] in pixels of these
-        frames, and `keypoint_scores` float32 [videos, clips, frames, persons, joints]. Any number
-        of videos; of clips, over which probabilities are averaged, as many as `num_clips`.
+      **inputs: the arrays listed in `description["inputs"]`: `rgb` uint8 [videos, clips, frames,
+        side, side, 3], `keypoints` float32 [videos, clips, frames, persons, joints, 2] in pixels of
+        these frames, and `keypoint_scores` float32 [videos, clips, frames, persons, joints]. Any
+        number of videos, with `num_clips` clips each, over which probabilities are averaged.
 
     Returns:
       Per branch ("fused", "rgb", "pose") and level ("action", "body") the `probabilities` [videos,
-      classes] and what else `description["outputs"]` names: per stream `logits` [videos, classes]
-      and `embedding` [videos, features].
+      classes] and the other arrays listed in `description["outputs"]`: per stream `logits` [videos,
+      classes] and `embedding` [videos, features].
 
     Raises:
-      ValueError: an input is missing, or of another type or shape.
+      ValueError: an input is missing, or has the wrong type or shape.
     """
     expected = self.description["inputs"]
     if set(inputs) != set(expected):
@@ -60,15 +60,15 @@ class ExportedModel:
 
 
 def sample_frames(num_frames: int, clip_len: int, num_clips: int, seed: int = 255) -> np.ndarray:
-  """The frames that make the test clips of a video: one from each of `clip_len` equal segments.
+  """Samples the frames of a video's test clips: one from each of `clip_len` equal segments.
 
-  They are those with which the model was evaluated. Both streams are sampled by their own length.
+  The same frames as in the evaluation of the model. Streams are sampled separately.
 
   Args:
     num_frames: frames in the video; short videos are repeated.
     clip_len: a value of `description["frames_per_clip"]`.
     num_clips: clips per video, `description["num_clips"]`.
-    seed: of the generator that is made anew for every video.
+    seed: of the generator, which is created anew for every video.
 
   Returns:
     Indices [num_clips, clip_len].

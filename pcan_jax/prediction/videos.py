@@ -1,4 +1,4 @@
-"""A video with the poses of the persons in it, and the windows of time that it is cut into."""
+"""Videos with the poses of their persons, and the time windows they are cut into."""
 
 import dataclasses
 import os
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-  """A stretch of a video.
+  """A time window of a video.
 
   Attributes:
     first: index of its first frame.
-    stop: index of the frame behind its last one.
-    start_seconds: when the first frame appears.
-    end_seconds: when the last one ends.
+    stop: index of the frame after its last one.
+    start_seconds: time at which its first frame appears.
+    end_seconds: time at which its last frame ends.
   """
 
   first: int
@@ -36,13 +36,13 @@ class Window:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Video:
-  """A video that can be read to its end.
+  """A readable video.
 
   Attributes:
     path: of the file.
     times: of T frames, see `pcan_jax.clips.timing`.
     size: (h, w) in pixels.
-    damage: what is wrong with the file, see `pcan_jax.clips.video.VideoFrames`.
+    damage: of the file, see `pcan_jax.clips.video.VideoFrames`.
     keypoints: [M, T, V, 2], (x, y) in pixels of the video; None without poses.
     scores: [M, T, V]; None without poses.
   """
@@ -65,17 +65,16 @@ class Video:
 
   @classmethod
   def open(cls, path: str | os.PathLike[str], poses: PoseFiles | None = None) -> "Video":
-    """Reads a video once, for the times of its frames, and its poses.
+    """Reads a video once for the times of its frames, and its poses.
 
-    Containers may be wrong about the number of frames; and a damaged video shows before anything
-    has been said about it.
+    Containers may state a wrong number of frames, and damage is found before any prediction.
 
     Args:
       path: of the video.
-      poses: where its poses are found, under its name without the suffix.
+      poses: its poses, under its name without the suffix.
 
     Raises:
-      FileNotFoundError: the video is gone, or there are no poses of it.
+      FileNotFoundError: the video no longer exists, or it has no poses.
       ValueError: it cannot be decoded, or its poses cannot be read or do not fit; the message names
         the file.
     """
@@ -89,19 +88,19 @@ class Video:
     return cls(path, frames.times, size, frames.damage, keypoints, scores)
 
   def frames(self) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """Decodes it again, one RGB frame at a time."""
+    """Decodes the video again, one RGB frame at a time."""
     return _decode(self.path)
 
   def windows(self, seconds: float | None = None, stride: float | None = None) -> list[Window]:
-    """Cuts the video into windows of equal length, the last one of which ends with the video.
+    """Cuts the video into windows of equal length; the last one ends with the video.
 
-    A window begins and ends with the frames that come closest to its time. It has at least one
-    frame, and no two windows have the same ones.
+    A window starts and ends at the frame boundaries closest to its nominal times. It has at least
+    one frame, and no two windows have the same frames.
 
     Args:
-      seconds: length of a window; None, or more than the video has, is the whole video.
+      seconds: length of a window; None or longer than the video is the whole video.
       stride: seconds from the start of a window to that of the next; None is half a window, so that
-        what one window cuts in two is whole in another.
+        an action cut by one window is complete in another.
 
     Raises:
       ValueError: a length is not positive.
@@ -118,15 +117,15 @@ class Video:
     ]
 
   def _frames_between(self, start: float, end: float) -> tuple[int, int]:
-    """The first frame, and the one behind the last, of the closest stretch of whole frames."""
+    """The first frame, and the one after the last, for the boundaries closest to two times."""
     limits = (self.times[1:] + self.times[:-1]) / 2
-    # Times are sums of rounded numbers, and halves would fall to either side.
+    # Rounding errors must not decide where a time is halfway between two boundaries.
     first, stop = np.searchsorted(limits, np.array([start, end]) + 1e-6)
     first = min(int(first), self.num_frames - 1)
     return first, max(int(stop), first + 1)
 
   def has_person(self, window: Window) -> bool:
-    """Whether the poses show somebody in a window."""
+    """Whether a person was detected in a window."""
     return self.scores is not None and bool((self.scores[:, window.first : window.stop] > 0).any())
 
 
@@ -137,7 +136,7 @@ def _decode(path: pathlib.Path) -> "VideoFrames":
 
 
 def check_window(seconds: float | None, stride: float | None) -> None:
-  """Makes sure that a length and a stride can be used.
+  """Checks a window length and a stride.
 
   Raises:
     ValueError: one of them is not positive, or there is a stride but no length.

@@ -1,4 +1,4 @@
-"""A page with tables and figures about an evaluated run, and files for a paper beside it.
+"""An HTML page with tables and figures about an evaluated run, and files for a paper.
 
 Raises:
   ModuleNotFoundError: a library of the extra `pcan_jax[report]` is not installed.

@@ -1,4 +1,4 @@
-"""Figures of accuracies by class: of every action, gains over a baseline, by difficulty."""
+"""Figures of accuracy by class: every action, gains over a baseline, difficulty groups."""
 
 import dataclasses
 
@@ -15,12 +15,12 @@ _ROW = 0.19  # inches
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-  """Actions below each other under the names of their body parts.
+  """Actions listed under the names of their body parts.
 
   Attributes:
     actions: from top to bottom.
     y: of the actions on the y axis, which points down.
-    headings: names of body parts and where they are on it.
+    headings: names of body parts and their y.
   """
 
   actions: Int[np.ndarray, " k"]
@@ -34,7 +34,7 @@ class Rows:
 
 
 def arrange(tree: LabelTree, rank: Float[np.ndarray, " k"] | Int[np.ndarray, " k"]) -> Rows:
-  """Groups actions by body part; within one the highest rank comes first, NaN last."""
+  """Groups actions by body part, sorted within each by descending rank, NaN last."""
   actions, ys, headings = [], [], []
   y = 0.0
   for body in dict.fromkeys(sorted(tree.parents)):
@@ -79,8 +79,8 @@ def accuracy_figure(
 
   Args:
     tree: the labels.
-    confusion: of actions, in the split that was evaluated.
-    train_support: training clips per action, if they are known; they set the order.
+    confusion: of actions, in the evaluated split.
+    train_support: training clips per action, if known; they determine the order.
     baseline_accuracy: per action, NaN for an action without clips.
   """
   support = confusion.sum(axis=1)
@@ -140,7 +140,7 @@ def gain_figure(
   support: Int[np.ndarray, " k"],
   names: tuple[str, str],
 ) -> Figure:
-  """Change of every action's accuracy over the baseline, sorted within body parts (figure 5).
+  """Gain of every action's accuracy over the baseline, sorted within body parts (figure 5).
 
   Args:
     tree: the labels.
@@ -185,7 +185,7 @@ def difficulty_figure(
   """Mean accuracy of the classes of every difficulty group (figure 3).
 
   Args:
-    groups: the classes of each.
+    groups: the classes of each group.
     run_accuracy: per class.
     baseline_accuracy: per class; None without a baseline.
     names: of the run and of the baseline.

@@ -1,4 +1,4 @@
-"""The sections that look at classes one by one."""
+"""The sections on single classes."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -16,18 +16,18 @@ def accuracies(data: ReportData) -> Section:
   seen = np.flatnonzero(support)
   worst, best = seen[accuracy[seen].argmin()], seen[accuracy[seen].argmax()]
   paragraphs = [
-    f"Accuracy of actions lies between {100 * accuracy[worst]:.0f} % ({tree.actions[worst]}) and "
-    f"{100 * accuracy[best]:.0f} % ({tree.actions[best]}); its mean over actions is "
+    f"The accuracy of actions ranges from {100 * accuracy[worst]:.0f} % ({tree.actions[worst]}) to "
+    f"{100 * accuracy[best]:.0f} % ({tree.actions[best]}); the mean over actions is "
     f"{100 * accuracy[seen].mean():.1f} %."
   ]
   if len(seen) < tree.num_actions:
     paragraphs.append(f"{tree.num_actions - len(seen)} action(s) have no clips in this split.")
   if data.dataset.train_support is None:
-    paragraphs.append(f"Training clips are not counted. {data.dataset.train_note}".strip())
+    paragraphs.append(f"Numbers of training clips are missing. {data.dataset.train_note}".strip())
   order = "training" if data.dataset.train_support is not None else "evaluated"
   caption = (
-    f"Share of each action's clips that were recognised, with Wilson's 95 % interval; within a "
-    f"body part by the number of {order} clips."
+    f"Share of correctly recognised clips per action, with Wilson's 95 % interval; sorted within "
+    f"body parts by the number of {order} clips."
   )
   if data.baseline is not None:
     caption += f" Diamonds: {data.names[1]}."
@@ -37,8 +37,8 @@ def accuracies(data: ReportData) -> Section:
       tree, data.run.confusions["action"], data.dataset.train_support, data.baseline_accuracy
     ),
     caption,
-    f"Bars of the accuracy of {tree.num_actions} actions by body part. {paragraphs[0]} The same "
-    "figures are in the table above.",
+    f"Bars of the accuracy of {tree.num_actions} actions by body part. {paragraphs[0]} The table "
+    "above has the same numbers.",
   )
   return Section(
     "accuracy",
@@ -64,7 +64,7 @@ def _class_table(data: ReportData) -> Table:
       line.append(str(data.dataset.train_support[action]))
     line.append(str(data.support[action]))
     lines.append(line + _compare(data, np.array([action])))
-  return Table("Every action in numbers", header, lines, folded=True)
+  return Table("All actions", header, lines, folded=True)
 
 
 def confusions(data: ReportData) -> Section:
@@ -78,8 +78,8 @@ def confusions(data: ReportData) -> Section:
   within = int(sum(wrong[t, p] for t, p in pairs if parents[t] == parents[p]))
   total = int(wrong.sum())
   paragraphs = [
-    f"{total:,} of {actions.sum():,} clips get a wrong action; of these, "
-    f"{within:,} ({100 * within / max(total, 1):.0f} %) one of the right body part."
+    f"{total:,} of {actions.sum():,} clips are assigned a wrong action; for "
+    f"{within:,} ({100 * within / max(total, 1):.0f} %) of these, its body part is right."
   ]
   table = Table(
     "The most frequent confusions",
@@ -96,14 +96,12 @@ def confusions(data: ReportData) -> Section:
     ],
     text_columns=3,
   )
-  how = (
-    "Rows are true classes and add up to 100 %; the scale of colours is stretched at its lower end."
-  )
+  how = "Rows are true classes and add up to 100 %; the colour scale is stretched at its lower end."
   pictures = [
     Picture(
       "confusion_body",
       matrix_figures.confusion_figure(bodies, tree.bodies),
-      f"Body parts, by their own classifier. {how}",
+      f"Body parts, predicted by their own classifier. {how}",
       f"Confusion matrix of {tree.num_bodies} body parts; "
       f"{100 * np.trace(bodies) / bodies.sum():.1f} % of the clips are on its diagonal.",
     ),
@@ -127,18 +125,18 @@ def difficulty(data: ReportData) -> Section:
   low, high = (round(100 * x) for x in (statistics.HARD_BELOW, statistics.EASY_ABOVE))
   paragraphs = [
     f"Actions are hard if {judge} recognises less than {low} % of their clips, easy above "
-    f"{high} %, else medium, as in figure 3 of the paper."
+    f"{high} %, and medium otherwise, as in figure 3 of the paper."
   ]
   if reference is None:
     paragraphs.append(
-      "Without a baseline (--baseline=WORKDIR) the run's own accuracy makes the groups, so their "
-      "means are high and low by construction."
+      "Without a baseline (--baseline=WORKDIR), the groups are defined by the run's own accuracy, "
+      "so their means differ by construction."
     )
   else:
     paragraphs.append(
-      "The groups are made on the clips that are compared, as in the paper. A class on which "
-      "the baseline had bad luck counts as hard, so part of that group's gain is regression to the "
-      "mean."
+      "The groups are defined on the same clips that are compared, as in the paper. A class on "
+      "which the baseline happens to do badly counts as hard, so part of that group's gain is "
+      "regression to the mean."
     )
   rows = []
   for name, classes in groups.items():
@@ -148,8 +146,8 @@ def difficulty(data: ReportData) -> Section:
   picture = Picture(
     "difficulty",
     class_figures.difficulty_figure(groups, data.accuracy, reference, data.names),
-    "Mean of the accuracies of the actions of each group.",
-    "Bars of the mean accuracy of hard, medium and easy actions; the table above has the figures.",
+    "Mean accuracy of the actions of each group.",
+    "Bars of the mean accuracy of hard, medium and easy actions; the table above has the numbers.",
   )
   table = Table("Mean accuracy of the actions of each group", header, rows)
   return Section("difficulty", "Hard, medium and easy actions", paragraphs, [table], [picture])
@@ -159,31 +157,32 @@ def gains(data: ReportData) -> Section:
   """Gain of every action over the baseline (figure 5)."""
   anchor, title = "gain", "Gain by action"
   if data.baseline_accuracy is None:
-    return Section(anchor, title, ["No baseline was given; --baseline=WORKDIR names one."])
+    return Section(anchor, title, ["No baseline was given (--baseline=WORKDIR)."])
   gain = data.accuracy - data.baseline_accuracy
   seen = gain[data.support > 0]
   up, down = int((seen > 0).sum()), int((seen < 0).sum())
   sentence = (
-    f"Of {len(seen)} actions, {up} gain, {len(seen) - up - down} stay and {down} lose accuracy."
+    f"Of {len(seen)} actions, {up} improve, {len(seen) - up - down} stay the same and {down} get "
+    "worse."
   )
   picture = Picture(
     "class_gain",
     class_figures.gain_figure(data.tree, gain, data.support, data.names),
     f"Accuracy of {data.names[0]} minus that of {data.names[1]}, sorted within body parts; "
-    "in brackets the number of clips.",
+    "the number of clips in brackets.",
     f"Bars of the gain of every action. {sentence}",
   )
-  few = "Actions with few clips move in large steps: look at the number of clips in brackets."
+  few = "Actions with few clips change in large steps; see the number of clips in brackets."
   return Section(anchor, title, [sentence, few], pictures=[picture])
 
 
 def _headings(data: ReportData, own: str) -> list[str]:
-  """Of the columns that `_compare` fills."""
+  """Headings of the columns that `_compare` fills."""
   return [f"{own} in %"] + ([] if data.baseline is None else [f"{data.names[1]} in %", "gain"])
 
 
 def _compare(data: ReportData, actions: Int[np.ndarray, " _"]) -> list[str]:
-  """The mean accuracy of actions, that of the baseline, and the difference."""
+  """The mean accuracy of actions, the baseline's, and the difference."""
   own = _mean(data.accuracy[actions])
   if data.baseline_accuracy is None:
     return [_percent(own)]
@@ -196,5 +195,5 @@ def _mean(values: Float[np.ndarray, " _"]) -> float:
 
 
 def _percent(value: float | np.floating, form: str = ".1f") -> str:
-  """A fraction in per cent; a dash where there are no clips."""
+  """A fraction in per cent; a dash if there are no clips."""
   return "-" if np.isnan(value) else f"{100 * value:{form}}"

@@ -1,6 +1,6 @@
-"""What the working directory of a run holds for a report: model, results, curves, prototypes.
+"""Reads the working directory of a run for a report: model, results, curves, prototypes.
 
-A baseline is read in the same way and brought into the order of the run that it is compared with.
+A baseline is read the same way, and its clips are put in the order of the run's.
 """
 
 import dataclasses
@@ -27,9 +27,9 @@ class EvaluatedRun:
 
   Attributes:
     workdir: its working directory.
-    spec: what the model of its latest checkpoint was made for.
+    spec: of the model in its latest checkpoint.
     step: of that checkpoint.
-    split: that was evaluated.
+    split: the evaluated split.
     results: of the evaluation; every clip has a label.
   """
 
@@ -49,23 +49,23 @@ class EvaluatedRun:
 
   @property
   def branches(self) -> tuple[str, ...]:
-    """`fused` and the streams; of a run with one stream only that."""
+    """`fused` and the streams, or the only stream."""
     streams = tuple(b for b in ("rgb", "pose") if b in self.results.outputs)
     return ("fused", *streams) if len(streams) > 1 else streams
 
   def probabilities(self, level: str, branch: str = "fused") -> Float[np.ndarray, "n _"]:
-    """Of every clip and class of a level."""
+    """The probabilities of every clip and class of a level."""
     return self.results.outputs[branch][level]["probabilities"]
 
   @functools.cached_property
   def labels(self) -> dict[str, Int[np.ndarray, " n"]]:
-    """Per level the true classes; the body parts are those of the true actions."""
+    """The true classes per level; body parts are those of the true actions."""
     actions = self.results.actions.astype(np.int64)
     return {"action": actions, "body": np.asarray(self.tree.parents)[actions]}
 
   @functools.cached_property
   def predictions(self) -> dict[str, Predictions]:
-    """What every branch predicts."""
+    """The predictions of every branch."""
     return {
       branch: Predictions.of_scores(
         self.probabilities("action", branch),
@@ -77,12 +77,12 @@ class EvaluatedRun:
     }
 
   def right(self, level: str, branch: str = "fused") -> Bool[np.ndarray, " n"]:
-    """Whether the class that is predicted of a clip is the true one."""
+    """Whether the predicted class of each clip is the true one."""
     return getattr(self.predictions[branch], level) == self.labels[level]
 
   @functools.cached_property
   def confusions(self) -> dict[str, Int[np.ndarray, "_ _"]]:
-    """Per level the clips by true class (rows) and by the class predicted of both streams."""
+    """Per level, the confusion matrix [true, predicted] of the fused predictions."""
     fused, tree = self.predictions["fused"], self.tree
     return {
       "action": confusion_matrix(self.labels["action"], fused.action, tree.num_actions),
@@ -95,8 +95,8 @@ class Curve:
   """A TensorBoard scalar over training.
 
   Attributes:
-    steps: at which it was written.
-    values: averages since the step before.
+    steps: of the values.
+    values: averages since the previous step.
   """
 
   steps: Int[np.ndarray, " s"]
@@ -112,7 +112,7 @@ def read_run(workdir: str | os.PathLike[str], split: str | None = None) -> Evalu
 
   Raises:
     FileNotFoundError: there is no checkpoint, or no evaluation of that split.
-    ValueError: the split has no labels, or the results are not of the checkpoint's label tree.
+    ValueError: the split has no labels, or the results have another label tree than the checkpoint.
   """
   workdir = pathlib.Path(workdir)
   directory, step = locate(workdir)
@@ -123,7 +123,7 @@ def read_run(workdir: str | os.PathLike[str], split: str | None = None) -> Evalu
   folder = results_folder(workdir, split, clips, clips)
   results = Results.read(folder)
   if not results.ids or (np.asarray(results.actions) < 0).any():
-    raise ValueError(f"{folder} holds no labels to compare with: report a split that has them")
+    raise ValueError(f"{folder} holds no labels to compare with; choose a labelled split (--split)")
   classes = results.outputs["fused"]["action"]["probabilities"].shape[1]
   if classes != spec.tree.num_actions:
     raise ValueError(
@@ -134,7 +134,7 @@ def read_run(workdir: str | os.PathLike[str], split: str | None = None) -> Evalu
 
 
 def align(baseline: EvaluatedRun, run: EvaluatedRun) -> EvaluatedRun:
-  """The baseline with its clips in the order of the run's.
+  """Sorts the clips of a baseline in the order of a run's.
 
   Raises:
     ValueError: the two were not evaluated on the same clips with the same labels.
@@ -169,7 +169,7 @@ def align(baseline: EvaluatedRun, run: EvaluatedRun) -> EvaluatedRun:
 
 
 def read_prototypes(run: EvaluatedRun) -> dict[str, dict[str, Float[np.ndarray, "_ _"]]]:
-  """Per stream the prototypes of `action` [A, D] and `body` [B, D']; empty for a run without."""
+  """Per stream the prototypes of `action` [A, D] and `body` [B, D']; empty if there are none."""
   if not run.spec.config.model.prototypes:
     return {}
   _, variables, _ = load_model(run.workdir)

@@ -1,4 +1,4 @@
-"""Which ambiguous clips a report shows."""
+"""Selects the ambiguous clips of a report."""
 
 import dataclasses
 
@@ -12,11 +12,11 @@ _PER_KIND = 2
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-  """A clip worth a look.
+  """An example clip.
 
   Attributes:
     row: of the clip in the results.
-    kind: why it was chosen.
+    kind: why it was selected.
   """
 
   row: int
@@ -24,11 +24,11 @@ class Example:
 
 
 def choose_examples(run: EvaluatedRun, baseline: EvaluatedRun | None) -> list[Example]:
-  """The most ambiguous clips of every kind, each of another action where possible.
+  """The most ambiguous clips of every kind, of different actions if possible.
 
-  Most ambiguous are those whose two likeliest actions differ least in probability. Kinds are the
-  false negatives A1, A2, A3 of PCAN section 3.2 and, with a baseline, what was won and lost to it,
-  without one clips that were barely right.
+  Clips are more ambiguous the less the two most likely actions differ in probability. Kinds are the
+  false negatives A1, A2, A3 of PCAN section 3.2 and clips that only the run or only the baseline
+  gets right or, without a baseline, clips that are barely right.
   """
   action_right, body_right = run.right("action"), run.right("body")
   kinds = {

@@ -1,4 +1,4 @@
-"""A map of the space in which prototypes lie: clips and prototypes on a plane."""
+"""Maps of the embedding space: clips and prototypes on a plane."""
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,10 +23,10 @@ _LINES_PER_COLUMN = 45
 def spread_out(
   clips: Float[np.ndarray, "n d"], prototypes: Float[np.ndarray, "k d"]
 ) -> tuple[Float[np.ndarray, "n 2"], Float[np.ndarray, "k 2"], str]:
-  """Directions of embeddings and prototypes on a plane.
+  """Projects the directions of embeddings and prototypes onto a plane.
 
-  Lengths are taken out, as prototypes act by cosine similarity. t-SNE keeps neighbours together;
-  few points are projected on their two principal axes instead.
+  Vectors are normalised, because prototypes act by cosine similarity. The projection is t-SNE,
+  which preserves neighbours, or PCA if there are few points.
 
   Returns:
     Coordinates of the clips and of the prototypes, and the name of the method.
@@ -40,14 +40,14 @@ def spread_out(
     plane = TSNE(
       n_components=2, perplexity=perplexity, init="pca", learning_rate="auto", random_state=0
     )
-  # On one thread, for sums to be the same everywhere; few points gain little by more.
+  # One thread, so that sums are the same everywhere; few points gain little from more.
   with threadpool_limits(1):
     points = plane.fit_transform(directions)
   return points[: len(clips)], points[len(clips) :], method
 
 
 def subset(num_clips: int) -> Int[np.ndarray, " _"]:
-  """All clips, or as many as a map has room for, drawn with a fixed seed."""
+  """All clips, or as many as fit on a map, drawn with a fixed seed."""
   if num_clips <= MOST_CLIPS:
     return np.arange(num_clips)
   return np.sort(np.random.default_rng(0).choice(num_clips, MOST_CLIPS, replace=False))
@@ -59,7 +59,7 @@ def map_figure(
   actions: Int[np.ndarray, " n"],
   prototypes: Float[np.ndarray, "k 2"],
 ) -> Figure:
-  """Clips and prototypes on a plane, by body part; prototypes bear the number of their action.
+  """Clips and prototypes on a plane, by body part; prototypes are labelled with their action.
 
   Args:
     tree: the labels.
@@ -105,7 +105,7 @@ def map_figure(
 
 
 def _write_key(axis: Axes, tree: LabelTree, columns: int, width: float) -> None:
-  """Lists the actions with their numbers below their body parts, in columns of so many inches."""
+  """Lists the numbered actions by body part, in columns of the given width in inches."""
   lines: list[tuple[int, int | None]] = []  # body part, and action if it is not a heading
   for body in range(tree.num_bodies):
     lines.append((body, None))

@@ -1,4 +1,4 @@
-"""Figures with a row and a column for every class: confusions, similarities of prototypes."""
+"""Figures of matrices over classes: confusions, similarities of prototypes."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ _FEW, _MANY = 12, 30  # classes
 def confusion_figure(
   confusion: Int[np.ndarray, "k k"], names: Sequence[str], parents: Sequence[int] | None = None
 ) -> Figure:
-  """Shares of every class's clips by predicted class.
+  """Shares of each class's clips by predicted class.
 
   Args:
     confusion: clips by true class (rows) and predicted class.
@@ -65,7 +65,7 @@ def similarity_figure(
   names: Sequence[str],
   parents: Sequence[int] | None = None,
 ) -> Figure:
-  """Cosine similarities of prototypes, a matrix per stream; the diagonal is left out.
+  """Cosine similarities of prototypes, one matrix per stream, without the diagonal.
 
   Args:
     prototypes: per stream.
@@ -95,24 +95,24 @@ def similarity_figure(
 
 
 def cosines(vectors: Float[np.ndarray, "k d"]) -> Float[np.ndarray, "k k"]:
-  """Of all pairs, 0 for a zero vector."""
+  """Cosines of all pairs of vectors, 0 for a zero vector."""
   directions = unit(vectors.astype(np.float64))
   return directions @ directions.T
 
 
 def unit(vectors: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
-  """Vectors of length one; a zero vector stays zero."""
+  """Normalises vectors; a zero vector stays zero."""
   lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
   return vectors / np.where(lengths > 0, lengths, 1)
 
 
 def _order(names: Sequence[str], parents: Sequence[int] | None) -> Int[np.ndarray, " k"]:
-  """Classes grouped by body part, if they have one."""
+  """The order of the classes, grouped by body part if they have one."""
   return np.arange(len(names)) if parents is None else np.argsort(parents, kind="stable")
 
 
 def _label(axis: Axes, names: Sequence[str], parents: Sequence[int] | None, size: float) -> None:
-  """Names rows and columns, frames the matrix, and draws lines between body parts."""
+  """Labels rows and columns, frames the matrix, and draws lines between body parts."""
   order = _order(names, parents)
   labels = [style.short(names[index]) for index in order]
   axis.set_xticks(range(len(names)), labels, rotation=90, size=size)
@@ -135,7 +135,7 @@ def _add_scale(
   label: str,
   ticks: dict[float, str] | None = None,
 ) -> None:
-  """A scale of colours beside matrices of so many inches, with labels at some values."""
+  """Adds a colour bar to matrices of the given size in inches, with labels at some values."""
   bar = figure.colorbar(image, ax=axes, shrink=min(1.0, 2.6 / side), pad=0.02, aspect=16)
   if ticks is not None:
     bar.set_ticks(list(ticks), labels=list(ticks.values()))

@@ -1,4 +1,4 @@
-"""The sections on training and on what it left in the model: curves, sets, prototypes."""
+"""The sections on training and the trained model: curves, sets, prototypes."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ _CLASSES_SIDE_BY_SIDE = 30
 
 
 def ambiguous_sets(data: ReportData) -> Section:
-  """How the ambiguous sets grew and shrank over training."""
+  """Sizes of the ambiguous sets over training."""
   anchor, title = "sets", "Ambiguous sets over training"
   streams = [stream for stream in data.streams if f"{stream}/num_tp" in data.curves]
   if not streams:
@@ -23,22 +23,22 @@ def ambiguous_sets(data: ReportData) -> Section:
   for stream in streams:
     values = data.curves[f"{stream}/num_tp"].values / batch_size
     sentences.append(
-      f"In the {style.BRANCH_NAMES[stream]} stream, confident clips (TP) go from "
+      f"In the {style.BRANCH_NAMES[stream]} stream, the share of confident clips (TP) changes from "
       f"{100 * values[0]:.0f} to {100 * values[-1]:.0f} % of a batch."
     )
   picture = Picture(
     "ambiguous_sets",
     training_figures.sets_figure(data.curves, streams, batch_size),
-    "Every panel has a scale of its own. TP and the three FN sets make up a batch; FP holds the "
-    "clips of A1 and A2 again, filed under the action they were taken for.",
+    "Every panel has its own scale. TP and the three FN sets make up a batch; FP contains the "
+    "clips of A1 and A2 again, assigned to the action they were mistaken for.",
     " ".join(["Sizes of the ambiguous sets over training.", *sentences]),
   )
   paragraphs = [
-    "Training sorts each batch by what is predicted for its augmented clips (PCAN section 3.2). "
+    "Training sorts each batch by the predictions for its augmented clips (PCAN section 3.2). "
     + " ".join(sentences)
   ]
   if not data.prototypes:
-    paragraphs.append(f"{_NO_PROTOTYPES} The sets are only counted.")
+    paragraphs.append(f"{_NO_PROTOTYPES} The sets are counted, but have no effect.")
   return Section(anchor, title, paragraphs, pictures=[picture])
 
 
@@ -63,7 +63,7 @@ def similarities(data: ReportData) -> Section:
     ]
     if means:
       name = style.BRANCH_NAMES[stream]
-      sentences.append(f"{name}: mean cosine of two actions {' and '.join(means)}.")
+      sentences.append(f"{name}: the mean cosine of two actions is {' and '.join(means)}.")
     for first, second in zip(*np.triu_indices(len(parents), 1)):
       alike.append((cosines[first, second], stream, first, second))
   alike.sort(key=lambda pair: -pair[0])
@@ -80,7 +80,7 @@ def similarities(data: ReportData) -> Section:
           ),
           f"Cosine similarity of the prototypes of {style.LEVEL_NAMES[level]}"
           + (", grouped by body part" if groups is not None else "")
-          + "; the diagonal, always 1, is left out.",
+          + "; without the diagonal, which is always 1.",
           f"Similarity matrix of the prototypes of {len(names)} {style.LEVEL_NAMES[level]}. "
           + " ".join(sentences),
         )
@@ -98,7 +98,7 @@ def similarities(data: ReportData) -> Section:
     anchor,
     title,
     [
-      "Prototypes that are close belong to actions that the network finds alike. "
+      "Similar prototypes belong to actions that look similar to the network. "
       + " ".join(sentences)
     ],
     [table] * bool(alike),
@@ -107,7 +107,7 @@ def similarities(data: ReportData) -> Section:
 
 
 def embeddings(data: ReportData) -> Section:
-  """A map of embedded clips with the prototypes."""
+  """Maps of embedded clips with the prototypes."""
   anchor, title = "map", "Map of clips and prototypes"
   if not data.prototypes:
     return Section(anchor, title, [_NO_PROTOTYPES])
@@ -131,11 +131,11 @@ def embeddings(data: ReportData) -> Section:
       )
     )
   paragraph = (
-    f"Directions of embeddings on a plane by {' and '.join(sorted(methods))}, with a fixed seed. "
-    "Neighbours can be trusted, distances between groups cannot."
+    f"Directions of embeddings, projected onto a plane by {' and '.join(sorted(methods))} with a "
+    "fixed seed. Neighbourhoods are meaningful, distances between groups are not."
   )
   if len(chosen) < len(actions):
-    paragraph += f" {len(chosen):,} of {len(actions):,} clips, drawn at random, are shown."
+    paragraph += f" Shown are {len(chosen):,} of {len(actions):,} clips, drawn at random."
   return Section(anchor, title, [paragraph], pictures=pictures)
 
 
@@ -148,14 +148,14 @@ def training(data: ReportData) -> Section:
     return Section(anchor, title, [_NO_EVENTS])
   loss = curves["loss"]
   evaluated = any(name.startswith("eval/") for name in curves)
-  caption = "Averages over the steps since the one before; losses before their weights."
+  caption = "Averages over the steps since the previous point; losses are unweighted."
   if evaluated:
     caption += " Circles: evaluation with one sample per clip."
   picture = Picture(
     "training",
     training_figures.training_figure(curves, streams),
     caption,
-    f"Losses and accuracies over {loss.steps[-1]:,} steps. The total loss goes from "
+    f"Losses and accuracies over {loss.steps[-1]:,} steps. The total loss changes from "
     f"{loss.values[0]:.2f} to {loss.values[-1]:.2f}.",
   )
   return Section(anchor, title, pictures=[picture])

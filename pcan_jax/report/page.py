@@ -1,4 +1,4 @@
-"""One HTML file that needs no other: sections of text, tables and figures."""
+"""A self-contained HTML page: sections of text, tables and figures."""
 
 import base64
 import dataclasses
@@ -20,10 +20,10 @@ class Picture:
   """A figure of a section.
 
   Attributes:
-    name: of its files, without a suffix.
-    figure: what is drawn.
+    name: of its files, without suffix.
+    figure: the figure.
     caption: what it shows and how to read it.
-    alt: what a reader who does not see it needs to know.
+    alt: description for readers who cannot see it.
   """
 
   name: str
@@ -39,9 +39,9 @@ class Table:
   Attributes:
     caption: what it shows.
     header: names of the columns.
-    rows: cells; the first one of a row names it.
-    folded: whether the reader has to open it.
-    text_columns: how many columns, from the left, hold text and not numbers.
+    rows: cells; the first cell of a row names it.
+    folded: whether the table is initially folded.
+    text_columns: number of columns, from the left, with text instead of numbers.
   """
 
   caption: str
@@ -58,10 +58,10 @@ class Section:
   Attributes:
     anchor: its address on the page.
     title: its heading.
-    paragraphs: the text above tables and figures; why there are none, if there are none.
+    paragraphs: the text above tables and figures, or why there are none.
     tables: below the text.
     pictures: below the tables.
-    code: shown as it is, folded.
+    code: shown verbatim, folded.
   """
 
   anchor: str
@@ -85,14 +85,14 @@ def write_page(
   Args:
     path: of the page.
     title: of the page.
-    facts: about the run, by name, for its head.
+    facts: about the run, by name, shown at the top.
     sections: in their order.
-    figures: folder for the figures, below that of the page.
+    figures: folder for the figures, below the folder of the page.
   """
   figures.mkdir(parents=True, exist_ok=True)
   images = {}
   pictures = [picture for section in sections for picture in section.pictures]
-  # Shown on terminals only.
+  # disable=None: no progress bar unless on a terminal.
   for picture in tqdm.tqdm(pictures, "figures", disable=None):
     png = style.save(picture.figure, figures / picture.name)
     images[picture.name] = {

@@ -1,4 +1,4 @@
-"""Gathers all that a report is written from: one or two runs, and what their data set adds."""
+"""Collects the inputs of a report: one or two runs, and parts of their data set."""
 
 import dataclasses
 import functools
@@ -27,11 +27,11 @@ _FRAMES = 6
 
 @dataclasses.dataclass(frozen=True)
 class DatasetParts:
-  """What the data set adds to a report.
+  """Parts of the data set used in a report.
 
   Attributes:
-    train_support: training clips per action; None if they cannot be counted.
-    train_note: why not.
+    train_support: training clips per action; None if unknown.
+    train_note: why they are unknown.
     frames: of the examples, by id.
     frames_note: which are missing, and why.
   """
@@ -44,15 +44,15 @@ class DatasetParts:
 
 @dataclasses.dataclass(frozen=True)
 class ReportData:
-  """What a report is written from.
+  """The inputs of a report.
 
   Attributes:
-    run: the report is about.
-    baseline: to compare with, its clips in the run's order.
-    prototypes: per stream and level [K, D]; empty for a run without.
+    run: the run.
+    baseline: the baseline, with clips in the run's order, or None.
+    prototypes: per stream and level [K, D]; empty if there are none.
     curves: scalars over training, by name; empty if there are none.
     examples: ambiguous clips.
-    dataset: what comes from there.
+    dataset: parts of the data set.
   """
 
   run: EvaluatedRun
@@ -72,7 +72,7 @@ class ReportData:
 
   @property
   def names(self) -> tuple[str, str]:
-    """Of the run and of the baseline, never the same."""
+    """Distinct names of the run and the baseline."""
     if self.baseline is None:
       return self.run.name, ""
     if self.run.name == self.baseline.name:
@@ -81,7 +81,7 @@ class ReportData:
 
   @functools.cached_property
   def accuracy(self) -> Float[np.ndarray, " k"]:
-    """Of every action; NaN without clips."""
+    """Accuracy of every action; NaN without clips."""
     return statistics.class_accuracy(self.run.confusions["action"])
 
   @functools.cached_property
@@ -103,7 +103,7 @@ def read_report_data(
   split: str | None,
   data_path: str | os.PathLike[str] | None,
 ) -> ReportData:
-  """Reads what a report is written from; arguments and errors are those of `write_report`."""
+  """Reads the inputs of a report; see `write_report` for arguments and errors."""
   run = read_run(workdir, split)
   compared = align(read_run(baseline, run.split), run) if baseline is not None else None
   examples = choose_examples(run, compared)
@@ -128,7 +128,7 @@ def _read_dataset(
   except FileNotFoundError:
     if data_path is not None:
       raise
-    return _nothing(f"There is no data set at {path}; --data names another place.")
+    return _nothing(f"There is no data set at {path}; give another path with --data.")
   if dataset.tree != run.tree:
     return _nothing(f"The data set at {path} has another label tree.")
   train_support, train_note = None, ""

@@ -1,4 +1,4 @@
-"""The sections on results as a whole, on what sets the run apart, and on single clips."""
+"""The sections on overall results, the comparison with the baseline, and single clips."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from pcan_jax.report.report_data import ReportData
 from pcan_jax.report.tables import Row
 
 _RESAMPLING = (
-  f"{statistics.RESAMPLES:,} resamples of the clips. Clips of one person resemble each other and "
-  "training has a seed, so the real uncertainty is larger."
+  f"{statistics.RESAMPLES:,} resamples of the clips. The real uncertainty is larger, because clips "
+  "of the same person are alike and results depend on the training seed."
 )
 
 
 def results(data: ReportData, rows: Sequence[Row]) -> Section:
-  """The row of table 1, and how sure its figures are."""
+  """The row of table 1, with confidence intervals."""
   run = data.run
   predictions = [run.predictions[branch] for branch in run.branches]
   drawn = statistics.bootstrap(predictions, run.labels["action"], run.tree)
@@ -27,13 +27,13 @@ def results(data: ReportData, rows: Sequence[Row]) -> Section:
       low, high = statistics.interval(values[metric])
       cells.append(f"{100 * low:.1f} to {100 * high:.1f}")
     intervals.append([style.BRANCH_NAMES[branch], *cells])
-  paragraphs = ["Figures are those of table 1 of the PCAN paper (arXiv 2412.14719)."]
+  paragraphs = ["The metrics of table 1 of the PCAN paper (arXiv 2412.14719)."]
   if len(data.streams) == 1:
     paragraphs.append("The run has one stream, so there is nothing to fuse.")
   if any(row.source == "paper" for row in rows):
     paragraphs.append(
-      "The labels are MA-52's, so the paper's rows are given too. They are of MA-52's test split: "
-      "only a run evaluated there can be compared with them."
+      "Because the labels are MA-52's, the paper's rows are included. They are for MA-52's test "
+      "split; only runs evaluated on it are comparable."
     )
   return Section(
     "results",
@@ -47,7 +47,7 @@ def results(data: ReportData, rows: Sequence[Row]) -> Section:
         text_columns=2,
       ),
       Table(
-        f"95 % bootstrap intervals of the run's figures in %: {_RESAMPLING}",
+        f"95 % bootstrap intervals of the run's metrics in %: {_RESAMPLING}",
         ["streams", *TABLE_COLUMNS.values()],
         intervals,
       ),
@@ -56,12 +56,12 @@ def results(data: ReportData, rows: Sequence[Row]) -> Section:
 
 
 def differences(data: ReportData) -> Section:
-  """Differences to the baseline on the same clips."""
-  anchor, title = "differences", "Differences to the baseline"
+  """Differences from the baseline on the same clips."""
+  anchor, title = "differences", "Differences from the baseline"
   run, baseline = data.run, data.baseline
   if baseline is None:
-    return Section(anchor, title, ["No baseline was given; --baseline=WORKDIR names one."])
-  # Runs of different streams are compared as wholes.
+    return Section(anchor, title, ["No baseline was given (--baseline=WORKDIR)."])
+  # Runs with different streams are compared by their fused predictions.
   branches = run.branches if run.branches == baseline.branches else ("fused",)
   actions = run.labels["action"]
   predictions = [one.predictions[branch] for branch in branches for one in (run, baseline)]
@@ -95,8 +95,8 @@ def differences(data: ReportData) -> Section:
   paragraphs = [_in_words(metrics[0], metrics[1], tests[0])]
   if run.results.num_clips != baseline.results.num_clips:
     paragraphs.append(
-      f"The comparison is not fair: scores are averaged over {run.results.num_clips} samples of "
-      f"each clip here, over {baseline.results.num_clips} in the baseline."
+      f"The comparison is unfair: scores are averaged over {run.results.num_clips} samples per "
+      f"clip for the run, but over {baseline.results.num_clips} for the baseline."
     )
   names = [style.short(name) for name in data.names]
   header = ["", *names, "difference", "95 % interval"]
@@ -109,7 +109,7 @@ def differences(data: ReportData) -> Section:
     )
   ]
   if len(branches) > 1:
-    tables_of_metrics.append(Table("The same of single streams", header, metrics[count:], True))
+    tables_of_metrics.append(Table("The same for single streams", header, metrics[count:], True))
   return Section(
     anchor,
     title,
@@ -117,7 +117,7 @@ def differences(data: ReportData) -> Section:
     [
       *tables_of_metrics,
       Table(
-        "McNemar's exact test of top-1 predictions on the same clips, two-sided.",
+        "McNemar's exact, two-sided test of top-1 predictions on the same clips.",
         ["", *(f"only {name} right" for name in names), "p"],
         tests,
       ),
@@ -126,7 +126,7 @@ def differences(data: ReportData) -> Section:
       Picture(
         "differences",
         score_figures.difference_figure(found, data.names),
-        "Differences with their 95 % intervals; an interval that excludes 0 speaks against chance.",
+        "Differences with 95 % intervals; an interval without 0 is evidence against chance.",
         f"Differences of the metrics with intervals. {paragraphs[0]}",
       )
     ],
@@ -136,13 +136,13 @@ def differences(data: ReportData) -> Section:
 def _in_words(body: Sequence[str], action: Sequence[str], test: Sequence[str]) -> str:
   return (
     f"Top-1 accuracy changes by {action[3]} points for actions ({action[4]}) and by {body[3]} "
-    f"for body parts ({body[4]}). {test[1]} clips have their action recognised only by the run, "
-    f"{test[2]} only by the baseline (McNemar, p = {test[3]})."
+    f"for body parts ({body[4]}). The actions of {test[1]} clips are recognised only by the run, "
+    f"of {test[2]} only by the baseline (McNemar, p = {test[3]})."
   )
 
 
 def ambiguous_clips(data: ReportData) -> Section:
-  """Predicted distributions of ambiguous clips beside their frames (figure 4)."""
+  """Predicted distributions of ambiguous clips with their frames (figure 4)."""
   run, baseline, tree = data.run, data.baseline, data.tree
   pictures = []
   for number, example in enumerate(data.examples, start=1):
@@ -155,21 +155,21 @@ def ambiguous_clips(data: ReportData) -> Section:
       name: {level: one.probabilities(level, branch)[example.row] for level in run.labels}
       for name, (one, branch) in sources.items()
     }
-    likeliest = next(iter(columns.values()))["action"]
-    best = int(likeliest.argmax())
+    scores = next(iter(columns.values()))["action"]
+    best = int(scores.argmax())
     pictures.append(
       Picture(
         f"clip_{number}",
         score_figures.clip_figure(tree, true, columns, data.dataset.frames.get(clip)),
         f"{clip}: {tree.actions[true]} ({tree.bodies[tree.parents[true]]}). {example.kind}.",
-        f"Probabilities for clip {clip}. True action: {tree.actions[true]}, given "
-        f"{100 * likeliest[true]:.0f} %. Predicted: {tree.actions[best]}, "
-        f"{100 * likeliest[best]:.0f} %.",
+        f"Probabilities for clip {clip}. True action: {tree.actions[true]}, "
+        f"{100 * scores[true]:.0f} %. Predicted: {tree.actions[best]}, "
+        f"{100 * scores[best]:.0f} %.",
       )
     )
   paragraphs = [
-    "The most ambiguous clips of each kind: those whose two likeliest actions differ least in "
-    "probability. Bars are probabilities in %; the true class is blue, a wrong prediction "
+    "The most ambiguous clips of each kind: those whose two most likely actions differ least in "
+    "probability. Bars are probabilities in %; true classes are blue, wrong predictions "
     "vermillion."
   ]
   if data.dataset.frames_note:
@@ -178,7 +178,7 @@ def ambiguous_clips(data: ReportData) -> Section:
 
 
 def calibration(data: ReportData) -> Section:
-  """How far probabilities can be trusted."""
+  """Calibration of the predicted probabilities."""
   run, baseline = data.run, data.baseline
   runs = {data.names[0]: (run, style.RUN)}
   if baseline is not None:
@@ -203,9 +203,9 @@ def calibration(data: ReportData) -> Section:
   picture = Picture(
     "calibration",
     score_figures.reliability_figure(levels, {name: colour for name, (_, colour) in runs.items()}),
-    f"Above: accuracy of predictions by their confidence, in {statistics.CALIBRATION_BINS} equally "
-    "wide bins; a dot's area grows with its clips, and the dashed line is perfect calibration. "
-    "Below: how often predictions are so confident.",
+    f"Top: accuracy of predictions by confidence, in {statistics.CALIBRATION_BINS} bins of equal "
+    "width; the area of a dot grows with its number of clips, and the dashed line is perfect "
+    "calibration. Bottom: histogram of confidence.",
     f"Reliability diagrams. Expected calibration error of actions {100 * found.error:.1f} %; mean "
     f"confidence {100 * mean_confidence:.1f} %, accuracy {100 * accuracy:.1f} %.",
   )
@@ -214,7 +214,7 @@ def calibration(data: ReportData) -> Section:
     "Calibration",
     [
       f"Actions are predicted with a mean confidence of {100 * mean_confidence:.1f} %, and "
-      f"{100 * accuracy:.1f} % are right: the run is {tendency}confident on the whole."
+      f"{100 * accuracy:.1f} % are right; overall, the run is {tendency}confident."
     ],
     [
       Table(

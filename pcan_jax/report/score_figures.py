@@ -1,4 +1,4 @@
-"""Figures of predicted probabilities: how far they can be trusted, and those of single clips."""
+"""Figures of predicted probabilities: calibration, single clips, differences between runs."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def reliability_figure(
   """Reliability diagrams above histograms of confidence.
 
   Args:
-    levels: per level of the label tree, the calibration of each run by name.
+    levels: per level of the label tree, the calibration of each run, by name.
     colours: of the runs.
   """
   figure = style.new_figure(3.6 * len(levels), 4.9)
@@ -73,13 +73,13 @@ def clip_figure(
   columns: dict[str, dict[str, Float[np.ndarray, " _"]]],
   frames: UInt8[np.ndarray, "f s s 3"] | None,
 ) -> Figure:
-  """Predicted distributions of one clip side by side, below its frames (figure 4).
+  """Predicted distributions of one clip, side by side below its frames (figure 4).
 
   Args:
     tree: the labels.
     true: the true action.
     columns: per run or stream, by name, probabilities of actions [A] and body parts [B].
-    frames: of the clip in their order, if there are any.
+    frames: of the clip in order, if available.
   """
   first = next(iter(columns.values()))
   actions = _shown(tree, true, columns)
@@ -142,7 +142,7 @@ def clip_figure(
 def _shown(
   tree: LabelTree, true: int, columns: dict[str, dict[str, Float[np.ndarray, " _"]]]
 ) -> Int[np.ndarray, " _"]:
-  """The likeliest actions of the first column, the true one and what any column predicts."""
+  """The actions to show: the most likely of the first column, the true one, all predicted ones."""
   first = next(iter(columns.values()))["action"]
   likeliest: Sequence[int] = np.argsort(-first, kind="stable")[:_SHOWN_ACTIONS].tolist()
   others = [int(column["action"].argmax()) for column in columns.values()]
@@ -153,7 +153,7 @@ def _shown(
 def difference_figure(
   differences: dict[str, dict[str, tuple[float, float, float]]], names: tuple[str, str]
 ) -> Figure:
-  """Differences between two runs with their intervals.
+  """Differences between two runs, with intervals.
 
   Args:
     differences: per metric and branch, the difference and the ends of its interval.

@@ -1,4 +1,4 @@
-"""What the page says of a run: its sections in their order."""
+"""The content of the page: title, facts and sections in order."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def title(data: ReportData) -> str:
 
 
 def facts(data: ReportData) -> dict[str, str]:
-  """What the page is about, by name."""
+  """Facts about the run, by name."""
   run, config = data.run, data.run.spec.config
   streams = " and ".join(data.streams)
   model = "PCAN, with prototypes" if config.model.prototypes else "PoseConv3D, without prototypes"
@@ -36,13 +36,13 @@ def facts(data: ReportData) -> dict[str, str]:
 
 
 def _samples(run: EvaluatedRun) -> str:
-  """How its scores came about."""
+  """How the scores of a run were computed."""
   samples = run.results.num_clips
-  return f"scores averaged over {samples} samples of each" if samples > 1 else "sampled once each"
+  return f"scores averaged over {samples} samples per clip" if samples > 1 else "sampled once each"
 
 
 def sections(data: ReportData, rows: Sequence[Row]) -> list[Section]:
-  """All sections; one that a run has nothing for says why."""
+  """All sections; a section without content says why."""
   return [
     result_sections.results(data, rows),
     result_sections.differences(data),
@@ -59,7 +59,7 @@ def sections(data: ReportData, rows: Sequence[Row]) -> list[Section]:
     Section(
       "config",
       "Configuration",
-      ["The complete config of the run, as its checkpoint holds it."],
+      ["The complete config of the run, as stored in its checkpoint."],
       code=json.dumps(data.run.spec.to_json()["config"], indent=2),
     ),
   ]

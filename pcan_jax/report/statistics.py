@@ -1,6 +1,6 @@
-"""What tables and figures are made of: accuracies per class, difficulty, calibration, differences.
+"""Statistics for tables and figures: accuracy per class, difficulty, calibration, differences.
 
-Arrays of N clips; accuracies are fractions.
+N is the number of clips; accuracies are fractions.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ HARD_BELOW, EASY_ABOVE = 0.5, 0.6
 
 
 def class_accuracy(confusion: Int[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:
-  """The share of every class's clips that were recognised; NaN for a class without clips."""
+  """The share of each class's clips that were recognised; NaN for a class without clips."""
   support = confusion.sum(axis=1)
   return np.where(support > 0, np.diag(confusion) / np.maximum(support, 1), np.nan)
 
@@ -29,7 +29,7 @@ def class_accuracy(confusion: Int[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]
 def wilson_interval(
   right: Int[np.ndarray, " k"], support: Int[np.ndarray, " k"]
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-  """Wilson's 95 % interval of accuracies, good for few clips too; NaN without clips."""
+  """Wilson's 95 % interval of accuracies, valid also for few clips; NaN without clips."""
   z = stats.norm.ppf((1 + COVERAGE) / 2)
   n = np.where(support > 0, support, np.nan)
   centre = (right + z**2 / 2) / (n + z**2)
@@ -38,7 +38,7 @@ def wilson_interval(
 
 
 def difficulty_groups(accuracy: Float[np.ndarray, " k"]) -> dict[str, Int[np.ndarray, " _"]]:
-  """Classes by how well a baseline knows them: hard below 50 %, easy above 60 % (PCAN figure 3).
+  """Groups classes by a baseline's accuracy: hard below 50 %, easy above 60 % (PCAN figure 3).
 
   Classes without clips are in no group.
   """
@@ -51,13 +51,13 @@ def difficulty_groups(accuracy: Float[np.ndarray, " k"]) -> dict[str, Int[np.nda
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-  """How often predictions of some confidence are right.
+  """Accuracy of predictions by confidence.
 
   Attributes:
-    edges: of the bins of confidence, equally wide.
+    edges: of the bins of confidence, which have equal width.
     count: predictions per bin.
-    confidence: mean confidence per bin; NaN for an empty one.
-    accuracy: share of right predictions per bin; NaN for an empty one.
+    confidence: mean confidence per bin; NaN for empty bins.
+    accuracy: share of right predictions per bin; NaN for empty bins.
     error: expected calibration error, the mean of |accuracy - confidence| over predictions.
   """
 
@@ -92,18 +92,18 @@ def calibrate(probabilities: Float[np.ndarray, "n k"], true: Int[np.ndarray, " n
 def bootstrap(
   given: Sequence[Predictions], actions: Int[np.ndarray, " n"], tree: LabelTree, seed: int = 0
 ) -> list[dict[str, Float[np.ndarray, " resamples"]]]:
-  """Metrics of clips drawn anew with replacement.
+  """Computes metrics on bootstrap resamples of the clips.
 
-  Every draw is shared by all of `given`, so that differences between them are paired.
+  All of `given` share the resamples, so that differences between them are paired.
 
   Args:
     given: predictions of branches or runs on the same clips.
-    actions: true actions of these.
+    actions: true actions of the clips.
     tree: the labels.
-    seed: of the draws.
+    seed: of the resamples.
 
   Returns:
-    Per entry of `given` and metric, one value per draw.
+    Per entry of `given` and metric, one value per resample.
   """
   rng = np.random.default_rng(seed)
   drawn = [[] for _ in given]
@@ -130,7 +130,7 @@ class McNemar:
   Attributes:
     only_run: clips that only the run got right.
     only_baseline: clips that only the baseline got right.
-    p_value: two-sided; how likely so uneven a split is if neither is better.
+    p_value: two-sided; probability of a split at least as uneven if neither is better.
   """
 
   only_run: int

@@ -1,7 +1,7 @@
-"""One look for all figures: colours that the colour-blind tell apart, fonts, sizes, files.
+"""The style of all figures: colour-blind safe colours, fonts, sizes, files.
 
-Colours are Okabe and Ito's, without their yellow, which paper swallows. Blue is the run and what is
-right, vermillion what is wrong, grey the baseline.
+Colours are Okabe and Ito's, without their yellow, which is too pale on paper. Blue is the run and
+right predictions, vermillion wrong ones, grey the baseline.
 """
 
 import contextlib
@@ -25,11 +25,11 @@ BRANCH_NAMES = {"fused": "both streams", "rgb": "RGB", "pose": "pose"}
 LEVEL_NAMES = {"action": "actions", "body": "body parts"}
 
 SHARES = LinearSegmentedColormap.from_list("shares", ["#FFFFFF", SKY, BLUE, "#002B45"])
-"""White paper for nothing, ever darker blue for more."""
+"""White for 0, darker blue for larger values."""
 
 _BODIES = (BLUE, ORANGE, GREEN, PURPLE, VERMILLION, SKY, BLACK, GREY)
 _MARKERS = "os^DvPX<>*"
-# For labels in scripts that the first font lacks, where one of these is installed.
+# Fallbacks for labels in scripts that the first font lacks, if installed.
 _FONTS = (
   "DejaVu Sans",
   "Noto Sans CJK SC",
@@ -64,10 +64,10 @@ _PAPER = {
   "ytick.labelsize": 8.0,
   "lines.linewidth": 1.6,
   "text.color": INK,
-  "text.parse_math": False,  # a dollar sign in a label is a dollar sign
+  "text.parse_math": False,  # labels may contain dollar signs
   "legend.frameon": False,
   "legend.fontsize": 8.0,
-  "pdf.fonttype": 42,  # fonts are embedded whole, and text stays text
+  "pdf.fonttype": 42,  # embeds fonts, so that text stays text
   "svg.fonttype": "none",
   "savefig.facecolor": "white",
 }
@@ -83,12 +83,12 @@ def applied() -> Iterator[None]:
 
 
 def new_figure(width: float, height: float, layout: str = "constrained") -> Figure:
-  """An empty figure of so many inches; the layout "compressed" suits axes of fixed proportions."""
+  """An empty figure, sizes in inches; the layout "compressed" suits axes with a fixed aspect."""
   return Figure(figsize=(width, height), layout=layout)
 
 
 def save(figure: Figure, path: pathlib.Path) -> bytes:
-  """Writes PATH.pdf and PATH.png, the same bytes for the same figure.
+  """Writes PATH.pdf and PATH.png, with identical bytes for identical figures.
 
   Returns:
     The PNG.
@@ -96,7 +96,7 @@ def save(figure: Figure, path: pathlib.Path) -> bytes:
   picture = io.BytesIO()
   figure.savefig(picture, format="png", dpi=_PIXELS_PER_INCH, metadata={"Software": None})
   path.with_suffix(".png").write_bytes(picture.getvalue())
-  figure.set_layout_engine("none")  # laid out above, which takes longer than drawing
+  figure.set_layout_engine("none")  # already laid out above, and layout takes longer than drawing
   figure.savefig(
     path.with_suffix(".pdf"), metadata={"CreationDate": None, "Creator": None, "Producer": None}
   )
@@ -104,12 +104,12 @@ def save(figure: Figure, path: pathlib.Path) -> bytes:
 
 
 def short(label: str) -> str:
-  """A label that fits beside a figure."""
+  """Shortens a label to fit beside a figure."""
   return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1].rstrip() + "…"
 
 
 def label_width(labels: Sequence[str], size: float = 8.0) -> float:
-  """About how many inches the longest label takes at a font size in points."""
+  """Approximate width in inches of the longest label, at a font size in points."""
   return max(len(short(label)) for label in labels) * size * 0.56 / 72
 
 
@@ -125,11 +125,11 @@ def text_on(colour: str) -> str:
 
 
 def body_marker(body: int) -> str:
-  """Marks tell body parts apart without colours, and where there are more of them than colours."""
+  """Markers distinguish body parts without colour, and if there are more parts than colours."""
   return _MARKERS[(body + body // len(_BODIES)) % len(_MARKERS)]
 
 
 def percent_axis(axis: Axes, which: str = "x") -> None:
-  """Fractions as per cent, with a faint grid."""
+  """Formats fractions as per cent and adds a faint grid."""
   getattr(axis, f"{which}axis").set_major_formatter(lambda value, _: f"{100 * value:.0f}")
   axis.grid(True, axis=which)

@@ -1,4 +1,4 @@
-"""The rows of the paper's table 1 for a run, as Markdown, LaTeX and cells of a page."""
+"""The rows of the paper's table 1 for a run, as Markdown, LaTeX and table cells."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Row:
 
   Attributes:
     method: a run, or a method of the paper.
-    streams: which ones its scores are of.
+    streams: the streams that the scores are from.
     values: in per cent, in the order of `TABLE_COLUMNS`.
     source: "run", "baseline" or "paper".
   """
@@ -43,7 +43,7 @@ class Row:
 
 
 def table_rows(run: EvaluatedRun, baseline: EvaluatedRun | None) -> list[Row]:
-  """The run's rows, the baseline's and, if the labels are MA-52's, those of the paper."""
+  """The rows of the run, the baseline and, if the labels are MA-52's, the paper."""
   rows = []
   runs = {"run": run} if baseline is None else {"run": run, "baseline": baseline}
   for source, one in runs.items():

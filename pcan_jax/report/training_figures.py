@@ -1,4 +1,4 @@
-"""Figures of a training run: losses, accuracies, and how the ambiguous sets grew and shrank."""
+"""Figures of a training run: losses, accuracies, sizes of the ambiguous sets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -106,7 +106,7 @@ def _plot_streams(
   scale: float = 1.0,
   **line: Any,
 ) -> None:
-  """Draws the curves PREFIX + STREAM/NAME that there are, as lines with some properties."""
+  """Draws the existing curves PREFIX + STREAM/NAME, as lines with some properties."""
   for stream in streams:
     curve = curves.get(f"{prefix}{stream}/{name}")
     if curve is not None:

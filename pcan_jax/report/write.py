@@ -1,4 +1,4 @@
-"""Writes the report about a run: one HTML page, figures as PNG and PDF, the table for a paper."""
+"""Writes the report about a run: an HTML page, figures as PNG and PDF, a table for a paper."""
 
 import logging
 import os
@@ -24,18 +24,18 @@ def write_report(
     workdir: of the run, with a checkpoint and the results of `--mode=eval`.
     baseline: working directory of a run evaluated on the same clips, to compare with.
     split: the evaluated split; by default the config's `data.eval_split`.
-    data_path: data set to take frames and training counts from; by default the config's
-      `data.path`. The report does without, and says so, if there is none.
+    data_path: data set with frames and training counts; by default the config's `data.path`. If the
+      latter does not exist, the report omits them and says so.
     output: where to write; by default `WORKDIR/report`.
 
   Returns:
-    The page: `index.html`, with `table.md`, `table.tex` and `figures/` beside it.
+    The page: `index.html`, next to `table.md`, `table.tex` and `figures/`.
 
   Raises:
     FileNotFoundError: a run has no checkpoint, or has not been evaluated on the split, or there is
       no data set at `data_path`.
-    ValueError: the split has no labels, or the baseline was evaluated on other clips, on other
-      labels or with another label tree.
+    ValueError: the split has no labels, or the baseline was evaluated with other clips, labels or
+      another label tree.
   """
   data = read_report_data(workdir, baseline=baseline, split=split, data_path=data_path)
   folder = pathlib.Path(output) if output is not None else data.run.workdir / "report"

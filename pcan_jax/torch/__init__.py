@@ -1,1 +1,1 @@
-"""Other people's PyTorch checkpoints, read without PyTorch."""
+"""Reads other projects' PyTorch checkpoints without PyTorch."""

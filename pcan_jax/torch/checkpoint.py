@@ -1,12 +1,12 @@
-"""Reads the tensors of a PyTorch checkpoint without PyTorch, and without running what it contains.
+"""Reads the tensors of a PyTorch checkpoint without PyTorch and without executing its content.
 
-A checkpoint is a pickle beside raw storages. Python's own unpickler reads it, as far as
-`pcan_jax.clips.safe_pickle` lets it: names lead to our own constructors of tensors. Anything else
-that the pickle names - an optimizer's enum, mmengine's message hub - becomes a `Placeholder`:
-nothing is imported, nothing is called.
+A checkpoint consists of a pickle and raw storages. Python's own unpickler reads the pickle, within
+the limits of `pcan_jax.clips.safe_pickle`: names resolve to tensor constructors of this module.
+Anything else, such as an optimizer's enum or mmengine's message hub, becomes a `Placeholder`;
+nothing is imported or called.
 
-Both layouts of `torch.save` are read: the zip archive of PyTorch 1.6 and later, and the stream of
-pickles before it, which OpenMMLab still publishes.
+Both formats of `torch.save` are read: the zip archive of PyTorch 1.6 and later, and the older
+stream of pickles, which OpenMMLab still publishes.
 """
 
 import dataclasses
@@ -30,8 +30,8 @@ from pcan_jax.clips.safe_pickle import DAMAGED, Function, checked_pickle
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _MAX_DIMS = 16
-_MAX_STRANGERS = 1000  # names that are not known
-_BYTES_PER_FILE_BYTE = 4  # tensors may share a storage, but not without end
+_MAX_STRANGERS = 1000  # unknown names
+_BYTES_PER_FILE_BYTE = 4  # tensors may share storages, but within limits
 
 _STORAGE_DTYPES = {
   "DoubleStorage": np.dtype("<f8"),
@@ -48,7 +48,7 @@ _STORAGE_DTYPES = {
 
 
 class Placeholder:
-  """Stands for an object of a class or a call that the reader does not know; holds nothing."""
+  """Represents an object of an unknown class or an unknown call; it is empty."""
 
   name = ""
 
@@ -59,14 +59,14 @@ class Placeholder:
     return f"<{self.name}>"
 
   def _ignore(self, *_: Any) -> None:
-    """Whatever is put into one is lost."""
+    """Discards all content."""
 
   __setstate__ = __setitem__ = append = extend = add = _ignore
 
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-  """Raw numbers named in the pickle, kept elsewhere in the file."""
+  """Reference to raw numbers stored outside the pickle."""
 
   key: str
   dtype: np.dtype
@@ -83,13 +83,13 @@ class _Tensor:
   strides: tuple[int, ...]
 
   def read(self, numbers: np.ndarray) -> np.ndarray:
-    """A copy of the view, after checking that it lies within the storage."""
+    """Copies the view, after checking that it lies within the storage."""
     if math.prod(self.shape) == 0:
       return np.zeros(self.shape, numbers.dtype)
     last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.strides))
     if last >= numbers.size:
       raise ValueError(
-        f"a tensor of shape {self.shape}, offset {self.offset} and strides {self.strides} reaches "
+        f"a tensor of shape {self.shape}, offset {self.offset} and strides {self.strides} extends "
         f"beyond its storage of {numbers.size} numbers"
       )
     view = np.lib.stride_tricks.as_strided(
@@ -101,11 +101,11 @@ class _Tensor:
     return view.copy()
 
   def __setstate__(self, state: Any) -> None:
-    """Attributes of a tensor are of no use here."""
+    """Ignores the attributes of a tensor."""
 
 
 class _Dict(dict):
-  """An OrderedDict; its attributes, as a state dict's `_metadata`, are of no use here."""
+  """An OrderedDict; its attributes, such as a state dict's `_metadata`, are ignored."""
 
   def __setstate__(self, state: Any) -> None:
     pass
@@ -115,7 +115,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   """The tensors of a checkpoint, by name.
 
   A state dict may be the whole file or its entry `state_dict` or `model`, and its names may start
-  with `module.`, as data-parallel training leaves them.
+  with `module.`, as after data-parallel training.
 
   Args:
     path: a file written by `torch.save`.
@@ -125,7 +125,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: the file is no such checkpoint, is damaged, or has an entry that is not a tensor.
+    ValueError: the file is not such a checkpoint, is damaged, or has an entry that is not a tensor.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -168,7 +168,7 @@ def _load_tensors(
       storages[tensor.storage] = load(tensor.storage)
     tensors[str(name).removeprefix("module.")] = tensor.read(storages[tensor.storage])
   if len(tensors) < len(entries):
-    raise ValueError("two entries of the state dict have the same name but for 'module.'")
+    raise ValueError("two entries of the state dict differ only in the prefix 'module.'")
   return tensors
 
 
@@ -184,7 +184,7 @@ def _numbers(raw: bytes, storage: _Storage) -> np.ndarray:
 def _read_zip(file: io.BufferedReader) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
   archive = zipfile.ZipFile(file)
   members = {info.filename: info for info in archive.infolist()}
-  # torch.save stores without compression, so no member can be larger than the file.
+  # torch.save does not compress, so no member can be larger than the file.
   compressed = [n for n, i in members.items() if i.compress_type != zipfile.ZIP_STORED]
   if compressed:
     raise ValueError(f"its member {compressed[0]!r} is compressed; torch.save does not do that")
@@ -206,10 +206,10 @@ def _read_zip(file: io.BufferedReader) -> tuple[Any, Callable[[_Storage], np.nda
 
 
 def _read_legacy(file: io.BufferedReader) -> tuple[Any, Callable[[_Storage], np.ndarray]]:
-  # A map knows where it ends, whatever length the pickle claims for a string.
+  # Reads from a memory map are bounded, whatever string length the pickle claims.
   stream = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
   if _Unpickler(stream).load() != _LEGACY_MAGIC:
-    raise ValueError("it does not start as a file of torch.save does")
+    raise ValueError("it does not start like a file of torch.save")
   protocol, system = _Unpickler(stream).load(), _Unpickler(stream).load()
   if protocol != _LEGACY_PROTOCOL or system.get("little_endian") is not True:
     raise ValueError(f"legacy protocol {reprlib.repr((protocol, system))} is not supported")
@@ -232,10 +232,10 @@ def _read_legacy(file: io.BufferedReader) -> tuple[Any, Callable[[_Storage], np.
 
 
 class _Unpickler(pickle.Unpickler):
-  """Makes storages and tensors besides plain data, and placeholders of everything else.
+  """Reads plain data, storages and tensors; everything else becomes placeholders.
 
   Args:
-    file: stands where a pickle begins, and is left behind it.
+    file: positioned at the start of a pickle; afterwards at its end.
   """
 
   def __init__(self, file: io.BytesIO | mmap.mmap) -> None:
@@ -244,7 +244,7 @@ class _Unpickler(pickle.Unpickler):
     self.storages: dict[str, _Storage] = {}
     self._pairs_left = len(pickle_alone.getbuffer())
     self._strangers: dict[str, type[Placeholder]] = {}
-    # Functions of PyTorch whose calls are understood, and what is called instead.
+    # Supported functions of PyTorch, and their replacements.
     self._functions = {
       "torch._utils._rebuild_tensor_v2": _tensor,
       "torch._utils._rebuild_tensor": _tensor,
@@ -256,7 +256,7 @@ class _Unpickler(pickle.Unpickler):
     }
 
   def find_class(self, module: str, name: str) -> Function | type[Placeholder]:
-    """A function of ours, or a class of placeholders; nothing is imported."""
+    """Returns a replacement, or a class of placeholders; imports nothing."""
     name = f"{module}.{name}"
     if name in self._functions:
       return Function(self._functions[name])
@@ -267,9 +267,9 @@ class _Unpickler(pickle.Unpickler):
     return self._strangers[name]
 
   def persistent_load(self, reference: Any) -> _Storage:
-    """A storage, as `torch.save` refers to it."""
+    """Resolves a reference of `torch.save` to a storage."""
     if not isinstance(reference, tuple) or len(reference) not in (5, 6):
-      raise ValueError("a reference to something else than a storage")
+      raise ValueError("a reference to something other than a storage")
     label, kind, key, _, numel, *view = reference
     module, _, name = getattr(kind, "name", "").rpartition(".")
     if label != "storage" or module not in ("torch", "torch.storage"):
@@ -282,7 +282,7 @@ class _Unpickler(pickle.Unpickler):
     return self.storages[key]
 
   def _dict(self, pairs: Any = ()) -> _Dict:
-    """Python 2 gives an OrderedDict its items when it is made."""
+    """Creates an OrderedDict; Python 2 passes its items here."""
     self._pairs_left -= len(pairs)
     if self._pairs_left < 0:
       raise ValueError("the same items in dict after dict")
@@ -313,5 +313,5 @@ def _parameter(tensor: Any, *_: Any) -> _Tensor | Placeholder:
 
 
 def _tensor_with_attributes(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
-  """The attributes come after the call, of one of our functions, that makes the tensor itself."""
+  """Creates the tensor by a call of one of the functions above; ignores its attributes."""
   return _parameter(function(*arguments))

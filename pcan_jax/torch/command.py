@@ -1,4 +1,4 @@
-"""The command `pcan convert`, which imports what it needs when the flags are right."""
+"""The command `pcan convert`, which imports large libraries only once the flags are parsed."""
 
 import sys
 
@@ -15,18 +15,18 @@ def main() -> None:
   """The command line."""
   define_config_flag()
   flags.mark_flag_as_required("config")
-  flags.DEFINE_string("source", None, "File of torch.save.", required=True)
-  flags.DEFINE_string("workdir", None, "Where the checkpoint goes.", required=True)
-  flags.DEFINE_string("tree", "ma52", "Labels: a tree's name or CSV file, id,action,body.")
-  flags.DEFINE_string("layout", "openpose-28", "Keypoints: a layout's name or JSON file.")
-  flags.DEFINE_integer("stored_size", None, "Side of stored frames, if not input.test_size.")
-  flags.DEFINE_bool("reinit_stem", False, "Start a pose stem of other keypoints fresh.")
+  flags.DEFINE_string("source", None, "PyTorch checkpoint, written by torch.save.", required=True)
+  flags.DEFINE_string("workdir", None, "Working directory for the checkpoint.", required=True)
+  flags.DEFINE_string("tree", "ma52", "Label tree: a name, or a CSV file id,action,body.")
+  flags.DEFINE_string("layout", "openpose-28", "Keypoint layout: a name, or a JSON file.")
+  flags.DEFINE_integer("stored_size", None, "Pixels of stored frames; default: input.test_size.")
+  flags.DEFINE_bool("reinit_stem", False, "Reinitialise a pose stem for other keypoints.")
   usage = "usage: pcan convert --config=NAME[:VARIANT] --source=FILE --workdir=DIR"
   run_with_flags(_convert_as_flags_say, usage, __name__)
 
 
 def _convert_as_flags_say() -> None:
-  """Converts and says what was left out."""
+  """Converts, and prints what was left out."""
   quiet_libraries()
   import jax
 

@@ -1,11 +1,10 @@
-r"""Turns a PyTorch checkpoint into one of this project's, to evaluate or to start from.
+r"""Converts a PyTorch checkpoint to this project's format, for evaluation or fine-tuning.
 
   pcan convert --config=ma52:release --source=release.pth --workdir=runs/release
   pcan --mode=eval --workdir=runs/release
 
-Read are the checkpoint that PCAN's authors released, MMAction2's RGBPoseConv3D and the start it is
-trained from, and MMAction2's SlowOnly of one stream. PyTorch is not needed, and nothing in the file
-is executed.
+Supports the checkpoint released by PCAN's authors, MMAction2's RGBPoseConv3D and its initial
+weights, and MMAction2's single-stream SlowOnly. Needs no PyTorch and executes nothing in the file.
 """
 
 import functools
@@ -31,11 +30,11 @@ def convert(
   """Writes the weights of a PyTorch checkpoint as step 0 of a working directory.
 
   Args:
-    source: a file of `torch.save`.
-    workdir: where `checkpoints/0` is written; it must hold no checkpoint yet.
-    spec: the config of the network that the weights are for, labels and keypoints. Its
-      `seed` draws what the file lacks.
-    reinit_stem: whether a pose stem for another number of keypoints starts fresh.
+    source: a file written by `torch.save`.
+    workdir: `checkpoints/0` is written here; it must not have a checkpoint yet.
+    spec: config of the network, labels and keypoints. Its `seed` initialises arrays that the file
+      lacks.
+    reinit_stem: whether to reinitialise a pose stem for another number of keypoints.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -45,7 +44,7 @@ def convert(
   if directory.is_dir() and any(directory.iterdir()):
     raise ValueError(f"{directory} holds checkpoints already; choose another --workdir")
   state_dict = read_state_dict(source)
-  # Only its structure matters: the next training run brings its own schedule.
+  # Only its structure matters: the next training run has its own schedule.
   optimizer = build_optimizer(spec.config.optimizer, lambda step: 0.0)
   state = jit_once(functools.partial(init_state, spec, optimizer), data_mesh())()
   try:

@@ -1,8 +1,8 @@
-"""PyTorch's names and layouts of the network's arrays, both ways.
+"""Converts the network's arrays between this project's and PyTorch's names and axes.
 
-Understood are the state dict that PCAN's authors released, those of MMAction2's RGBPoseConv3D and
-the start it is trained from, and of MMAction2's SlowOnly of one stream. Every tensor is used, or is
-reported as left out, or is an error; likewise every array of the network.
+Supports the state dict released by PCAN's authors, those of MMAction2's RGBPoseConv3D and its
+initial weights, and MMAction2's single-stream SlowOnly. Every tensor is used, reported as left out,
+or an error; likewise every array of the network.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ Path = tuple[str, ...]
 
 _SHOWN_NAMES = 10
 
-# Axes that bring PyTorch's weight to ours; a transposed convolution keeps its input axis first.
+# Axes that transpose PyTorch's weight to ours; transposed convolutions keep their input axis first.
 _CONV_AXES = (2, 3, 4, 1, 0)
 _TRANSPOSED_CONV_AXES = (2, 3, 4, 0, 1)
 
@@ -48,11 +48,11 @@ _GATE_PARTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-  """What became of a state dict.
+  """The result of a conversion.
 
   Attributes:
     variables: the network's collections `params`, `batch_stats` and `prototypes`.
-    notes: what was left out of the file, and what the file left to start fresh.
+    notes: what was left out of the file, and what was initialised because the file lacks it.
   """
 
   variables: PyTree
@@ -93,12 +93,12 @@ def torch_name(path: Path) -> str:
 
 
 def _recogniser(level: str, stream: str) -> str:
-  """The release's module that holds an embedding and its prototypes."""
+  """The release's module with an embedding and its prototypes."""
   return {"action": f"fr_{stream}", "body": f"fr_coarse_{stream}"}[level] + ".spatio_cl_net"
 
 
 def _axes(path: Path) -> tuple[int, ...] | None:
-  """How to transpose PyTorch's tensor to ours; None if it stays as it is."""
+  """How to transpose PyTorch's tensor to ours; None if unchanged."""
   if path[0] == "prototypes":
     return (1, 0)
   if path[-1] != "kernel":
@@ -112,14 +112,14 @@ def _axes(path: Path) -> tuple[int, ...] | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Slot:
-  """An array of the network and the tensor that belongs there.
+  """An array of the network and its tensor.
 
   Attributes:
-    path: place in the variables.
+    path: position in the variables.
     name: PyTorch's name of the tensor.
     axes: see `_axes`.
     shape: of the tensor.
-    group: the part of the network that a file has as a whole or not at all.
+    group: part of the network, which a file has completely or not at all.
   """
 
   path: Path
@@ -160,14 +160,14 @@ def _slots(variables: PyTree) -> list[_Slot]:
 
 
 def _counter(name: str) -> str:
-  """PyTorch's count of batches beside a running mean; nothing here needs it."""
+  """PyTorch's batch counter of a running mean, which is not needed here."""
   return name.replace("running_mean", "num_batches_tracked")
 
 
 def to_state_dict(variables: PyTree) -> dict[str, np.ndarray]:
-  """The network under the release's names and in PyTorch's layouts.
+  """Converts the network to the release's names and PyTorch's axes.
 
-  The release has no place for body prototypes; here they have one, under `fr_coarse_*`.
+  The release does not store body prototypes; here they are stored under `fr_coarse_*`.
   """
   arrays = traverse_util.flatten_dict(variables)
   state_dict = {}
@@ -181,12 +181,12 @@ def to_state_dict(variables: PyTree) -> dict[str, np.ndarray]:
 def from_state_dict(
   state_dict: StateDict, initial: PyTree, *, reinit_stem: bool = False
 ) -> Conversion:
-  """The network with the weights of a PyTorch state dict.
+  """Converts a PyTorch state dict to the network's variables.
 
   Args:
     state_dict: tensors under the names of the release, of RGBPoseConv3D or of SlowOnly.
-    initial: freshly initialised variables of the network, for their shapes and for what the file
-      may lack: the release forgets its body prototypes; the others may lack heads and lateral
+    initial: freshly initialised variables of the network, for their shapes and for arrays that the
+      file may lack: the release lacks body prototypes; the others may lack heads and lateral
       connections, and have classifiers for other classes, which are left out.
     reinit_stem: whether a pose stem for another number of keypoints is left out as well.
 
@@ -241,14 +241,14 @@ def _listing(kind: str, names: list[str]) -> str:
 
 
 def _release_names(state_dict: StateDict, slots: list[_Slot]) -> dict[str, str]:
-  """The release's name of every tensor -> its name in the file."""
+  """Maps the release's name of every tensor to its name in the file."""
   if not any(name.startswith("backbone.conv1.") for name in state_dict):
     return {name: name for name in state_dict}
   streams = [s for s in STREAMS if any(slot.path[2] == f"{s}_path" for slot in slots)]
   if len(streams) > 1:
     raise ValueError(
       "the file holds one SlowOnly pathway, the network has two streams; convert it for a config "
-      "with one stream, such as configs/ma52.py:pcan_rgb"
+      "with one stream, such as --config=ma52:pcan_rgb"
     )
   renamed = {}
   for name in state_dict:
@@ -260,7 +260,7 @@ def _release_names(state_dict: StateDict, slots: list[_Slot]) -> dict[str, str]:
 def _reason_to_start_fresh(
   group: str, slots: list[_Slot], given: StateDict, from_release: bool, reinit_stem: bool
 ) -> str | None:
-  """Why a part of the network cannot and need not come from the file; None if it must."""
+  """Why a part of the network may be missing from the file; None if it must not be."""
   present = [slot for slot in slots if slot.name in given]
   may_be_absent = (
     group.startswith("body prototypes") if from_release else not group.endswith(("_path", "stem"))

@@ -90,7 +90,8 @@ def train_step(
     total, terms, prototypes = _all_streams(outputs, state.prototypes, batch["action"], spec)
     return total, (mutated["batch_stats"], prototypes, terms | {"loss": total})
 
-  gradients, (batch_stats, prototypes, terms) = jax.grad(loss_fn, has_aux=True)(state.params)
+  with spec.matmul_precision():  # also of the backward pass
+    gradients, (batch_stats, prototypes, terms) = jax.grad(loss_fn, has_aux=True)(state.params)
   updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
   state = state.replace(
     step=state.step + 1,
