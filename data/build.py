@@ -4,6 +4,7 @@ SOURCE is a directory in MA-52's layout; the shards are written to OUT/pcan/LAYO
 """
 
 import argparse
+import json
 import pathlib
 import sys
 import tempfile
@@ -97,7 +98,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = build(**vars(arguments))
   except (FileNotFoundError, ValueError, RuntimeError) as error:
     sys.exit(f"error: {error}")
+  damaged = _count_damaged(folder)
+  if damaged:
+    print(f"warning: {damaged} of the videos are damaged; `pcan check` names them", file=sys.stderr)
   print(folder)
+
+
+def _count_damaged(folder: pathlib.Path) -> int:
+  metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+  return sum(counts.get("damaged", 0) for counts in metadata["splits"].values())
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:

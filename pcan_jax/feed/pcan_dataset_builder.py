@@ -291,6 +291,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
         "clips": sum(len(summary.actions) for summary in summaries.values()),
         "skipped": sum(problem.split == split for problem in problems),
         "trimmed": sum(summary.trimmed for summary in summaries.values()),
+        "damaged": sum(summary.damaged for summary in summaries.values()),
         "without_person": sum(summary.without_person for summary in summaries.values()),
         "max_frames": max(summary.max_frames for summary in summaries.values()),
         "ids": [name for key in kept for name in summaries[key].ids],

@@ -16,6 +16,7 @@ import cv2
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from pcan_jax.clips.encode_clip import UNSTORED_FIELDS
 from pcan_jax.clips.problems import Problem
 from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import Encoding
@@ -34,6 +35,7 @@ class ShardSummary:
     trimmed: number of clips whose video and poses differed in length and were cut to the shorter.
     without_person: number of clips in which no keypoint was detected.
     max_frames: number of frames of the longest clip.
+    damaged: clips whose video is damaged, but can be read.
   """
 
   ids: tuple[str, ...]
@@ -42,6 +44,7 @@ class ShardSummary:
   trimmed: int
   without_person: int
   max_frames: int
+  damaged: int
 
 
 def plan_shards(clips: Sequence[ClipSource], clips_per_shard: int) -> list[list[ClipSource]]:
@@ -64,7 +67,7 @@ def shard_key(clips: Sequence[ClipSource], digests: ClipDigests, encoding: Encod
 
 def _as_example(record: dict[str, Any]) -> dict[str, Any]:
   """Converts a record for TFDS, which stores images given as files unchanged."""
-  example = {name: value for name, value in record.items() if name != "trimmed"}
+  example = {name: value for name, value in record.items() if name not in UNSTORED_FIELDS}
   return example | {"frames": [io.BytesIO(jpeg) for jpeg in record["frames"]]}
 
 
@@ -113,7 +116,7 @@ class ShardStore:
       self._features.get_serialized_info()
     )
     ids, actions, problems = [], [], []
-    trimmed = without_person = max_frames = 0
+    trimmed = without_person = max_frames = damaged = 0
     unfinished = self.folder / f"{key}.unfinished"
     with tf.io.TFRecordWriter(os.fspath(unfinished)) as writer:
       for record in encoded:
@@ -123,6 +126,7 @@ class ShardStore:
         ids.append(record["id"])
         actions.append(record["action"])
         trimmed += record["trimmed"]
+        damaged += bool(record["damage"])
         without_person += not record["keypoint_scores"].any()
         max_frames = max(max_frames, len(record["frames"]))
         example = serializer.serialize_example(self._features.encode_example(_as_example(record)))
@@ -131,7 +135,7 @@ class ShardStore:
         writer.write(example.SerializeToString(deterministic=True))  # ty: ignore
     unfinished.replace(self.path(key))
     summary = ShardSummary(
-      tuple(ids), tuple(actions), tuple(problems), trimmed, without_person, max_frames
+      tuple(ids), tuple(actions), tuple(problems), trimmed, without_person, max_frames, damaged
     )
     unfinished.write_text(json.dumps(dataclasses.asdict(summary)), encoding="utf-8")
     unfinished.replace(self.folder / f"{key}.json")
