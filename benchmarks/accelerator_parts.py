@@ -65,7 +65,7 @@ class Setting:
 
 def machine(setting: Setting) -> Iterator[Row]:
   """What the device is, and what it can do at best."""
-  found = timing.environment()
+  found: Row = dict(timing.environment())
   found["memory_GB"] = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 0) / 1e9
   for dtype in ("bfloat16", "float32"):
     found[f"product_TFLOPs_{dtype}"] = timing.matmul_peak(dtype) / 1e12

@@ -13,7 +13,7 @@ import jax
 
 # The first class whose pattern is found in a kernel's name.
 CLASSES = {
-  "convolution": r"conv|fprop|dgrad|wgrad|implicit|xmma.*(nhwc|ndhwc)|cudnn",
+  "convolution": r"conv(?!ert)|fprop|dgrad|wgrad|implicit|xmma.*(nhwc|ndhwc)|cudnn",
   "product": r"gemm|nvjet|cutlass|cublas|dot",
   "sum": r"reduce",
   "copy": r"memcpy|memset|copy|transpose",

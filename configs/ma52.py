@@ -159,7 +159,8 @@ def get_config(variant: str = "pcan") -> ConfigDict:
 
   config.checkpoints = ConfigDict()
   config.checkpoints.every_epochs = 1.0
-  config.checkpoints.keep = 2
+  config.checkpoints.every_minutes = 30.0  # 0 switches it off
+  config.checkpoints.keep = 2  # the best is kept beside these
 
   if variant == "release":
     _follow_release(config)

@@ -238,7 +238,7 @@ def test_alphapose_calls_its_file_alike_for_every_video(recordings, tmp_path):
     poses=tmp_path / "alphapose-results.json",
     layout="coco-17",
   )
-  assert re.match(r"nobody found in \d+ of \d+ frames, in 1 of 1 clips", notes[-1])
+  assert re.match(r"no person in \d+ of \d+ frames, in 1 of 1 clips", notes[-1])
 
 
 @pytest.mark.parametrize(

@@ -49,10 +49,10 @@ def test_a_video_is_predicted_as_the_data_set_built_from_it(
   sampling = recognizer.spec.frame_sampling(recognizer.num_clips)
   seen = []
   for batch in evaluation_batches(tiny_dataset, "val", sampling, batch_size=1):
-    (clip_id,) = batch["id"]
+    clip_id = tiny_dataset.clip_ids("val")[batch["index"][0]]
     inputs = {name: batch[name] for name in ("rgb", "keypoints", "keypoint_scores")}
     evaluated = recognizer._predict_batch(recognizer._variables, inputs)  # compiled already
-    path = source / "raw_videos" / "val" / f"{clip_id.decode()}.mp4"
+    path = source / "raw_videos" / "val" / f"{clip_id}.mp4"
     prediction = recognizer.predict_video(path, pose=poses)
     jax.tree.map(
       lambda predicted, values: np.testing.assert_allclose(

@@ -83,7 +83,7 @@ class VideoFrames(Iterator[Frame]):
               raise VideoError(f"{self.path}: the video is damaged at frame {len(stamps)}")
             if size is None:
               matrix = _display_matrix(frame)  # the same for all frames, and slow to read
-            image = _upright(frame.to_ndarray(format="rgb24"), matrix)
+            image = _upright(frame.to_ndarray(format="rgb24"), matrix)  # ty: ignore
             if size not in (None, image.shape):
               raise VideoError(
                 f"{self.path}: the frame size changes from {size[:2]} to {image.shape[:2]}"

@@ -68,7 +68,8 @@ def train_step(
   """One step: preprocess, differentiate, update parameters, statistics and prototypes.
 
   Args:
-    state: before the step; randomness derives from the config's seed and `state.step`.
+    state: before the step; randomness derives from the config's seed, `state.step` and, of the
+      augmentation, a clip's `position`.
     batch: as `feed.pipeline.training_batches` yields it.
     spec, optimizer: constant over a run.
 
@@ -77,7 +78,8 @@ def train_step(
   """
   key = jax.random.fold_in(jax.random.key(spec.config.seed), state.step)
   key_inputs, key_dropout = jax.random.split(key)
-  inputs = preprocess(batch, spec.train_preprocessing, key_inputs)
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key_inputs, batch["position"])
+  inputs = preprocess(batch, spec.train_preprocessing, keys)
 
   def loss_fn(params: PyTree) -> tuple[jax.Array, tuple]:
     outputs, mutated = spec.model.apply(
