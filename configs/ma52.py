@@ -100,6 +100,8 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.model.dropout = 0.5
   config.model.pool_embedding = "mean"
   config.model.dtype = "float32"
+  # Of float32 products on GPUs (TF32 by default) and TPUs: "default", "high" or "highest".
+  config.model.matmul_precision = "default"
   # What the backward pass recomputes to save memory: "none", "norms", or whole "blocks".
   config.model.remat = "none"
   config.model.rgb = ConfigDict()
@@ -157,7 +159,8 @@ def get_config(variant: str = "pcan") -> ConfigDict:
 
   config.checkpoints = ConfigDict()
   config.checkpoints.every_epochs = 1.0
-  config.checkpoints.keep = 2
+  config.checkpoints.every_minutes = 30.0  # 0 switches it off
+  config.checkpoints.keep = 2  # the best is kept beside these
 
   if variant == "release":
     _follow_release(config)

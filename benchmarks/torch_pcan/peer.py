@@ -1,5 +1,6 @@
 """The network in PyTorch with given weights, its steps in all forms, and their time."""
 
+import contextlib
 import dataclasses
 import functools
 import statistics
@@ -172,7 +173,12 @@ def wait() -> None:
 
 
 def time_peer(
-  config: ConfigDict, kind: str, batch_size: int, form: str, seconds: float = 10.0
+  config: ConfigDict,
+  kind: str,
+  batch_size: int,
+  form: str,
+  seconds: float = 10.0,
+  alone: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> dict[str, Any]:
   """Times PyTorch alone, in this process; JAX says what shapes are (JAX_PLATFORMS=cpu will do).
 
@@ -185,6 +191,7 @@ def time_peer(
     batch_size: clips.
     form: one of `FORMS`.
     seconds: how long to measure, after the first calls.
+    alone: within which it is measured.
 
   Returns:
     `ms`, the median over the groups, and `least_ms` of a step, `steps` measured,
@@ -210,8 +217,9 @@ def time_peer(
   if on_gpu:
     torch.cuda.reset_peak_memory_stats()
   measured: list[float] = []
-  while not measured or sum(measured) * group < seconds:
-    measured.append(run(group) / group)
+  with alone():
+    while not measured or sum(measured) * group < seconds:
+      measured.append(run(group) / group)
   median = statistics.median(measured)
   return {
     "form": form,
