@@ -50,8 +50,8 @@ PREDICTED = {
 LINES = {
   "--config=demo --dry_run": [("dry_run", ["CONFIG"], {})],
   "--config=demo --overfit_batch": [("overfit_batch", ["CONFIG"], {})],
-  f"--config=demo --workdir=W {EVALUATE}": [
-    ("train", ["CONFIG", "W"], {}),
+  f"--config=demo --workdir=W --allow_changes=seed {EVALUATE}": [
+    ("train", ["CONFIG", "W", ["seed"]], {}),
     ("evaluate_checkpoint", ["W", "W"], EVALUATED),
   ],
   "--mode=eval --workdir=W": [("evaluate_checkpoint", ["W", "W"], NO_OPTIONS)],
@@ -108,4 +108,5 @@ def test_every_flag_is_set_by_a_line():
     word.lstrip("-").removeprefix("no").split("=")[0] for line in LINES for word in line.split()
   }
   # test_launch.py trains on two hosts.
-  assert set(" ".join(flags for _, flags in MODES.values()).split()) <= given | {"multi_host"}
+  given |= {"multi_host", "coordinator", "num_hosts", "host", "wait"}
+  assert set(" ".join(flags for _, flags in MODES.values()).split()) <= given
