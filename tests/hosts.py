@@ -22,9 +22,8 @@ NUM_STEPS = 2
 
 
 def main(out: str, data: str, coordinator: str, count: int, index: int, order: str) -> None:
-  hosts.HEARTBEAT_SECONDS = (
-    600  # on a crowded machine, hosts are silent for long without being lost
-  )
+  # On a crowded machine, hosts are silent for long without being lost.
+  hosts.HEARTBEAT_SECONDS = 600
   with hosts.joined(coordinator, count, index) if count > 1 else contextlib.nullcontext():
     compute(out, data, count, index, order)
 
