@@ -59,10 +59,13 @@ def _train(workdir: pathlib.Path) -> None:
 
 def _evaluate(workdir: pathlib.Path, out: pathlib.Path) -> None:
   """Evaluates with what the flags say of evaluation, which may not be what the run was told."""
+  from benchmarks.study.explain import explain
   from benchmarks.timing import environment
   from pcan_jax.checkpoints import load_model
   from pcan_jax.evaluation.protocol import Evaluator
+  from pcan_jax.evaluation.results import Results
   from pcan_jax.feed.dataset import open_dataset
+  from pcan_jax.spec import ModelSpec
 
   start = time.monotonic()
   spec, variables, _ = load_model(workdir)
@@ -71,10 +74,22 @@ def _evaluate(workdir: pathlib.Path, out: pathlib.Path) -> None:
   config.eval.update(given.eval)
   spec = dataclasses.replace(spec, config=config)
   dataset = open_dataset(given.data.path, given.data.instructions)
-  results = Evaluator(spec, dataset)(variables, given.data.eval_split, given.eval.num_clips)
+
+  def evaluate(spec: ModelSpec) -> Results:
+    return Evaluator(spec, dataset)(variables, given.data.eval_split, given.eval.num_clips)
+
+  results = plain = evaluate(spec)
   results.write(out, spec.tree)
   print(results.table(), flush=True)
-  about = environment() | {"evaluation_seconds": time.monotonic() - start}
+  seconds = time.monotonic() - start
+  if spec.model.has_prototypes:
+    config = config.copy_and_resolve_references()
+    config.eval.gamma.update(rgb=0.0, pose=0.0)
+    plain = evaluate(dataclasses.replace(spec, config=config))
+  about = environment() | {
+    "evaluation_seconds": seconds,
+    "why": explain(results, plain, variables["prototypes"], spec.tree),
+  }
   (out / EVALUATED).write_text(json.dumps(about, indent=1) + "\n")
 
 
