@@ -8,7 +8,8 @@
 Both sides get the same stored clips (uint8 frames and keypoints, on the device already) and all
 cores. First it is checked that both make the same of the same weights; then they are timed in
 turns, each in a process of its own. On a CPU every process is started with the settings of
-`pcan_jax.cpu`. Ours also reports accuracies, sizes of sets and the norm of the gradient.
+`pcan_jax.cpu`: those of memory spare PyTorch page faults too (390,000 per full-size training step
+of two clips). Ours also reports accuracies, sizes of sets and the norm of the gradient.
 """
 
 import argparse
@@ -113,6 +114,7 @@ def compare(
     forms: names of `FORMS`; without any, `CHOSEN_FORMS` of the device.
 
   Returns:
+    `settings`: the variables that all processes were started with, beside those of this one.
     `agreement`: by form of PyTorch the differences of `outputs` and `loss`. For "training" and
     "evaluation", by implementation ("ours" or a form of PyTorch): `seconds` of a call,
     `clips_per_second`, `first_call_seconds` (with the compilation), and `ratio`, how many times as
@@ -129,9 +131,11 @@ def compare(
   device = torch_device()
   forms = tuple(forms) or CHOSEN_FORMS[device.type]
   found = {name: find_form(name, config.model.dtype, device) for name in forms}
-  with starting_with(cpu.settings(os.environ) if device.type == "cpu" else {}):
+  settings = cpu.settings(os.environ) if device.type == "cpu" else {}
+  results: dict[str, Any] = {"settings": settings}
+  with starting_with(settings):
     with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
-      results = {"agreement": apart.submit(agreement, config, batch_size, found).result()}
+      results["agreement"] = apart.submit(agreement, config, batch_size, found).result()
     for kind in workload.KINDS:
       results[kind] = _take_turns(config, kind, batch_size, repeats, found)
   return results
@@ -285,7 +289,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     timing.environment()
     | {"benchmark": "torch_peer", "config": args.config, "batch": args.batch, "dtype": args.dtype}
     | {"sizes": sizes, "torch_threads": torch.get_num_threads()}
-    | {"glibc_tunables": os.environ.get("GLIBC_TUNABLES", "")}
     | results
   )
 

@@ -384,6 +384,7 @@ def test_by_default_frames_have_256_pixels(source, tmp_path):
     (["SOURCE", "OUT", "--layout=stick"], "no keypoint layout is called 'stick'"),
     (["SOURCE", "OUT", "--tree=NONE"], "no label tree called"),
     (["SOURCE", "OUT", "--side=3"], "side is 3"),
+    (["SOURCE", "OUT", "--jpeg_quality=0"], "jpeg_quality is 0"),
     (["SOURCE", "OUT", "--clips_per_shard=0"], "clips_per_shard is 0"),
   ],
 )

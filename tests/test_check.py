@@ -244,10 +244,13 @@ def relabel(feature):
   feature["action"].int64_list.value[0] = 6
 
 
-def spoil_scores(feature):
-  raw = np.frombuffer(feature["keypoint_scores/value"].bytes_list.value[0], np.float32).copy()
-  raw[5] = np.nan
-  feature["keypoint_scores/value"].bytes_list.value[0] = raw.tobytes()
+def spoil_scores(value):
+  def change(feature):
+    raw = np.frombuffer(feature["keypoint_scores/value"].bytes_list.value[0], np.float32).copy()
+    raw[5] = value
+    feature["keypoint_scores/value"].bytes_list.value[0] = raw.tobytes()
+
+  return change
 
 
 GREY = cv2.imencode(".jpg", np.full((32, 32, 3), 90, np.uint8))[1].tobytes()
@@ -267,7 +270,8 @@ HUGE = GREY.replace(b"\x00\x20\x00\x20", b"\xea\x60\xea\x60", 1)
     (replace_frame(HUGE), "frame 3 is 60000 x 60000"),
     (drop_frame, r"it says \d+ frames, but holds \d+ images and \d+ poses"),
     (relabel, "its label 6 is outside the label tree"),
-    (spoil_scores, "its keypoints hold NaN"),
+    (spoil_scores(np.nan), "its keypoints hold NaN"),
+    (spoil_scores(1e6), "it has scores above 10"),
     (lambda feature: feature.pop("keypoints/value"), "pcan-val.*damaged after"),
   ],
 )

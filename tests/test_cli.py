@@ -8,6 +8,7 @@ import pytest
 
 from pcan_jax.cli import COMMANDS, MODES
 from pcan_jax.shipped import ROOT
+from tests.command_lines import answers
 
 CONFIGS = ", ".join(sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py")))
 
@@ -47,63 +48,42 @@ def test_commands_have_help_without_tensorflow():
   assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize(
-  ("arguments", "message"),
-  [
-    ("biuld SOURCE OUT", "no command 'biuld'"),
-    ("help biuld", "no command 'biuld'"),
-    ("--mode=eval --workdir=runs/a runs/b", "nothing is known of 'runs/b'"),
-    ("--mode=evaluate", "<train|eval|report|predict|export>"),
-    ("--wrkdir=runs/a", "flag 'wrkdir'"),
-    ("--config=ma51 --workdir=runs/a", f"choose from {CONFIGS}, or give the path"),
-    ("--config=ma52:pcan_depth", "no variant 'pcan_depth'"),
-    ("--config=configs/ma52.py --config.optimizer.lr=1", "no field 'lr'"),
-    ("--config=demo --config.optimizer.epochs=many", "--config.optimizer.epochs=many"),
-    ("convert --config=ma51", f"choose from {CONFIGS}"),
-    ("convert --config=ma52 --workdir=runs/a", "--source"),
-    ("convert --config=ma52 --source=a.pth --workdir=runs/a b.pth", "nothing is known of 'b.pth'"),
-  ],
-)
-def test_mistakes_are_answered_with_one_line(arguments, message):
-  result = python("launch.py", *arguments.split())
-  assert result.returncode == 1 and result.stdout == ""
-  assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
-  assert message in result.stderr
+MISTAKES = {
+  "biuld SOURCE OUT": "no command 'biuld'",
+  "help biuld": "no command 'biuld'",
+  "--mode=eval --workdir=runs/a runs/b": "nothing is known of 'runs/b'",
+  "--mode=evaluate": "<train|eval|report|predict|export>",
+  "--wrkdir=runs/a": "flag 'wrkdir'",
+  "--config=ma51 --workdir=runs/a": f"choose from {CONFIGS}, or give the path",
+  "--config=ma52:pcan_depth": "no variant 'pcan_depth'",
+  "--config=configs/ma52.py --config.optimizer.lr=1": "no field 'lr'",
+  "--config=demo --config.optimizer.epochs=many": "--config.optimizer.epochs=many",
+  "convert --config=ma51": f"choose from {CONFIGS}",
+  "convert --config=ma52 --workdir=runs/a": "--source",
+  "convert --config=ma52 --source=a.pth --workdir=runs/a b.pth": "nothing is known of 'b.pth'",
+  "--workdir=runs/a": "needs --config",
+  "--config=demo": "needs --workdir",
+  "--mode=export --checkpoint=runs/a": "needs --out",
+  "--mode=eval": "needs --workdir or --checkpoint",
+  "--mode=eval --workdir=runs/a --config=demo --config.seed=1": "--config means nothing",
+  "--mode=report --workdir=runs/a --nooverlay": "--overlay means nothing with --mode=report",
+  "--mode=report --workdir=runs/a": "reports need sklearn: pip install 'pcan_jax[report]'",
+}
+# Looks for no accelerator, and does without the extra that reports need.
+PREPARE = "cli._suit_cpu = lambda: None\nsys.modules['sklearn'] = None"
 
 
-@pytest.mark.parametrize(
-  ("arguments", "message"),
-  [
-    ("--workdir=runs/a", "needs --config"),
-    ("--config=demo", "needs --workdir"),
-    ("--mode=export --checkpoint=runs/a", "needs --out"),
-    ("--mode=eval", "needs --workdir or --checkpoint"),
-    ("--mode=eval --workdir=runs/a --config=demo --config.seed=1", "--config means nothing"),
-    ("--mode=report --workdir=runs/a --nooverlay", "--overlay means nothing with --mode=report"),
-  ],
-)
-def test_flags_fit_the_mode(arguments, message):
-  assert message in mode_error(arguments)
+@pytest.fixture(scope="module")
+def mistakes():
+  return answers(list(MISTAKES), PREPARE)
 
 
-def mode_error(arguments, before=""):
-  """The line with which a mode ends, in a process that looks for no accelerator."""
-  code = f"""if True:
-    import sys
-    from pcan_jax import cli
-    cli._suit_cpu = lambda: None
-    {before}
-    sys.argv[1:] = {arguments.split()}
-    cli.main()
-  """
-  result = python("-c", code)
-  assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
-  return result.stderr
-
-
-def test_reports_without_the_extra_say_what_to_install():
-  message = mode_error("--mode=report --workdir=runs/a", "sys.modules['sklearn'] = None")
-  assert "reports need sklearn: pip install 'pcan_jax[report]'" in message
+@pytest.mark.parametrize("line", MISTAKES)
+def test_mistakes_are_answered_with_one_line(mistakes, line):
+  code, stdout, stderr = mistakes[line]
+  assert code == 1 and stdout == ""
+  assert stderr.startswith("error: ") and stderr.count("\n") == 1
+  assert MISTAKES[line] in stderr
 
 
 def test_models_are_loaded_without_what_only_training_needs():

@@ -10,7 +10,7 @@ import pytest
 from pcan_jax.checkpoints import load_model
 from pcan_jax.config import load_config
 from pcan_jax.keypoints import get_layout
-from pcan_jax.labels import get_tree
+from pcan_jax.labels import LabelTree, get_tree
 from pcan_jax.spec import ModelSpec
 from pcan_jax.torch.convert import convert
 from pcan_jax.torch.weights import to_state_dict
@@ -77,6 +77,8 @@ def test_command_says_what_it_left_out(tmp_path, spec, weights):
   slowonly["cls_head.fc_cls.weight"] = np.zeros((60, 32), np.float32)
   slowonly["cls_head.fc_cls.bias"] = np.zeros(60, np.float32)
   source = save_state_dict(tmp_path / "slowonly.pth", slowonly)
+  tree = LabelTree(("nod", "wave", "point"), ("head", "arm"), (0, 1, 1))
+  tree.write_csv(tmp_path / "tree.csv")
   result = command(
     "--config=configs/ma52.py:pcan_pose",
     "--config.model.pose.stem_features=8",
@@ -85,8 +87,15 @@ def test_command_says_what_it_left_out(tmp_path, spec, weights):
     "--config.input.test_size=32",
     f"--source={source}",
     f"--workdir={tmp_path / 'run'}",
+    f"--tree={tmp_path / 'tree.csv'}",
+    "--layout=coco-17",
+    "--stored_size=48",
+    "--reinit_stem",
   )
   assert result.returncode == 0, result.stderr
-  assert "action classifier of pose: 60 classes in the file, 52 here" in result.stdout
+  assert "action classifier of pose: 60 classes in the file, 3 here" in result.stdout
+  assert "pose stem: 28 keypoints in the file, 17 here" in result.stdout
   assert f"parameters to {tmp_path / 'run'}/checkpoints/0" in result.stdout
-  assert (tmp_path / "run" / "checkpoints" / "0" / "model").is_dir()
+  converted, _, step = load_model(tmp_path / "run")
+  assert (converted.tree, converted.layout.name, step) == (tree, "coco-17", 0)
+  assert converted.stored_size == 48

@@ -275,7 +275,14 @@ def test_the_command_prints_what_it_did(recordings, tmp_path, capsys):
   assert "uv run data/extract_pose.py" in capsys.readouterr().err
   with pytest.raises(SystemExit, match="2"):
     main([*arguments, "--no_poses", "--poses", "poses.pkl"])
-  main([*arguments, "--poses", str(recordings / "poses.pkl"), "--seed", "3"])
-  assert "split drawn with seed 3" in capsys.readouterr().out
+  arguments += ["--poses", str(recordings / "poses.pkl")]
+  with pytest.raises(SystemExit, match="not in the label tree"):
+    main([*arguments, "--tree=ma52"])
+  with pytest.raises(SystemExit, match="no keypoint layout is called 'stick'"):
+    main([*arguments, "--layout=stick"])
+  main([*arguments, "--seed=3", "--val_share=0.4", "--copy"])
+  assert "split drawn with seed 3, about 40% of every action" in capsys.readouterr().out
+  videos = list((tmp_path / "source/raw_videos").rglob("*.mp4"))
+  assert videos and not any(video.is_symlink() for video in videos)
   with pytest.raises(SystemExit, match="error: .*source exists"):
-    main([*arguments, "--poses", str(recordings / "poses.pkl")])
+    main(arguments)

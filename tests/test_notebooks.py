@@ -14,7 +14,7 @@ NOTEBOOKS = pathlib.Path(__file__).parent.parent / "notebooks"
 TOY_CLIPS = """
 import pathlib
 WORK = pathlib.Path({work!r})
-TRAIN_CLIPS, VAL_CLIPS = 60, 52
+TRAIN_CLIPS, VAL_CLIPS = 24, 24
 EPOCHS = 1
 """
 TOY_CONFIG = f"""
@@ -23,7 +23,10 @@ sys.path.insert(0, {str(NOTEBOOKS.parent)!r})
 import pcan_jax.config
 from tests.tiny_config import shrink
 full_size = pcan_jax.config.load_config
-pcan_jax.config.load_config = lambda name: shrink(full_size(name))
+one_stream = {{"demo": "demo:pcan_pose", "demo:posec3d": "demo:posec3d_pose"}}
+pcan_jax.config.load_config = lambda name: shrink(full_size(one_stream.get(name, name)))
+from pcan_jax.report import examples, statistics, style
+style._PIXELS_PER_INCH, statistics.RESAMPLES, examples._PER_KIND = 40, 50, 1
 """
 CHECKPOINT = """
 CHECKPOINT = {work!r} + "/pcan"

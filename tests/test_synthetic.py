@@ -105,6 +105,16 @@ def test_wrong_settings(wrong):
     generate.Settings(**wrong)
 
 
+def test_flags_are_the_settings(capsys, monkeypatch):
+  calls = []
+  monkeypatch.setattr(command_line, "generate", lambda *arguments: calls.append(arguments))
+  flags = "--out=DIR --seed=1 --train=2 --val=3 --height=64 --figures=4 --jobs=5"
+  monkeypatch.setattr("sys.argv", ["synthetic", *flags.split()])
+  command_line.main()
+  assert calls == [("DIR", generate.Settings(seed=1, train=2, val=3, height=64, figures=4), 5)]
+  assert "5 clips of this seed and size are already in DIR" in capsys.readouterr().out
+
+
 def test_command_line_names_the_problem(source, capsys, monkeypatch):
   monkeypatch.setattr("sys.argv", ["synthetic", "--out", str(source), "--train", "5"])
   with pytest.raises(SystemExit):

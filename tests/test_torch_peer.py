@@ -22,7 +22,7 @@ from benchmarks.torch_pcan import (  # noqa: E402
 )
 from benchmarks.torch_pcan import peer as timed_peer  # noqa: E402
 from benchmarks.torch_pcan.steps import Form  # noqa: E402
-from pcan_jax import heatmaps  # noqa: E402
+from pcan_jax import cpu, heatmaps  # noqa: E402
 from pcan_jax import inputs as our_preprocess  # noqa: E402
 from pcan_jax.config import load_config  # noqa: E402
 from pcan_jax.inputs import Preprocessing  # noqa: E402
@@ -342,10 +342,16 @@ def test_what_has_no_counterpart_is_refused(toy_file):
 
 def test_command_prints_figures(toy_file):
   arguments = ["--config", str(toy_file), "--batch", str(BATCH), "--repeats", "1"]
+  environment = os.environ | {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    "OMP_NUM_THREADS": "1",
+    "JAX_PLATFORMS": "cpu",
+    "CUDA_VISIBLE_DEVICES": "",
+  }
   process = subprocess.run(
     [sys.executable, "-m", "benchmarks.torch_peer", *arguments],
     cwd=ROOT,
-    env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "OMP_NUM_THREADS": "1"},
+    env=environment,
     capture_output=True,
     text=True,
   )
@@ -353,6 +359,7 @@ def test_command_prints_figures(toy_file):
   *table, last = process.stdout.splitlines()
   assert len(table) == 2 + 2 * 4
   found = json.loads(last)
+  assert found["settings"] == cpu.settings(environment)
   for kind in ("training", "evaluation"):
     for name, figures in found[kind].items():
       seconds = figures["seconds"]["median"]

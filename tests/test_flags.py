@@ -1,0 +1,112 @@
+"""Every flag of the modes arrives at the function that it is for."""
+
+import inspect
+import json
+
+import pytest
+
+from pcan_jax.cli import MODES
+from pcan_jax.evaluation.protocol import evaluate_checkpoint
+from pcan_jax.prediction.export import export_checkpoint
+from pcan_jax.prediction.files import predict_files
+from pcan_jax.report import write_report
+from pcan_jax.training import preflight
+from pcan_jax.training.loop import train
+from tests.command_lines import answers
+
+FUNCTIONS = [
+  train,
+  preflight.dry_run,
+  preflight.overfit_batch,
+  evaluate_checkpoint,
+  write_report,
+  predict_files,
+  export_checkpoint,
+]
+# Modules are replaced, so that nothing large is imported.
+RECORD = f"""
+def record(module, name):
+  call = lambda *args, **options: print(json.dumps([name, args, options], default=str))
+  setattr(sys.modules.setdefault(module, types.ModuleType(module)), name, call)
+for module, name in {[(f.__module__, f.__name__) for f in FUNCTIONS]}:
+  record(module, name)
+sys.modules["pcan_jax.report"] = sys.modules["pcan_jax.report.write"]
+cli._suit_cpu = lambda: None
+"""
+NO_OPTIONS = {"data_path": None, "split": None, "num_clips": None, "rectify": True}
+EVALUATE = "--data=D --split=test --num_clips=3 --norectify"
+EVALUATED = {"data_path": "D", "split": "test", "num_clips": 3, "rectify": False}
+VIDEOS = "--mode=predict --workdir=W --video=V --out=O"
+PREDICTED = {
+  "pose": None,
+  "output": "O",
+  "window": None,
+  "stride": None,
+  "num_clips": None,
+  "overlay": False,
+  "features": False,
+}
+
+LINES = {
+  "--config=demo --dry_run": [("dry_run", ["CONFIG"], {})],
+  "--config=demo --overfit_batch": [("overfit_batch", ["CONFIG"], {})],
+  f"--config=demo --workdir=W --allow_changes=seed {EVALUATE}": [
+    ("train", ["CONFIG", "W", ["seed"]], {}),
+    ("evaluate_checkpoint", ["W", "W"], EVALUATED),
+  ],
+  "--mode=eval --workdir=W": [("evaluate_checkpoint", ["W", "W"], NO_OPTIONS)],
+  f"--mode=eval --workdir=W --checkpoint=C {EVALUATE}": [
+    ("evaluate_checkpoint", ["C", "W"], EVALUATED)
+  ],
+  "--mode=report --workdir=W --baseline=B --data=D --split=test": [
+    ("write_report", ["W"], {"baseline": "B", "split": "test", "data_path": "D"})
+  ],
+  VIDEOS: [("predict_files", ["W", "V"], PREDICTED)],
+  f"{VIDEOS} --checkpoint=C --pose=P --window=2 --stride=0.5 --num_clips=3 --overlay --features": [
+    (
+      "predict_files",
+      ["C", "V"],
+      {
+        "pose": "P",
+        "output": "O",
+        "window": 2.0,
+        "stride": 0.5,
+        "num_clips": 3,
+        "overlay": True,
+        "features": True,
+      },
+    )
+  ],
+  "--mode=export --checkpoint=C --out=O --num_clips=3": [
+    ("export_checkpoint", ["C", "O"], {"num_clips": 3})
+  ],
+}
+
+
+@pytest.fixture(scope="module")
+def found():
+  return answers(list(LINES), RECORD)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_flags_arrive_where_they_are_used(found, line):
+  assert found[line].stderr == ""
+  printed = found[line].stdout.splitlines()
+  calls = [json.loads(text) for text in printed if text.startswith('["')]
+  assert [name for name, _, _ in calls] == [name for name, _, _ in LINES[line]]
+  functions = {function.__name__: function for function in FUNCTIONS}
+  for (name, arguments, options), (_, wanted, wanted_options) in zip(calls, LINES[line]):
+    inspect.signature(functions[name]).bind(*arguments, **options)
+    assert options == wanted_options
+    assert len(arguments) == len(wanted)
+    for argument, value in zip(arguments, wanted):
+      assert value == "CONFIG" or argument == value
+
+
+def test_every_flag_is_set_by_a_line():
+  given = {
+    word.lstrip("-").removeprefix("no").split("=")[0] for line in LINES for word in line.split()
+  }
+  # test_launch.py trains on two hosts.
+  given |= {"multi_host", "coordinator", "num_hosts", "host", "wait"}
+  assert set(" ".join(flags for _, flags in MODES.values()).split()) <= given
