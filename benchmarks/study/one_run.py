@@ -61,14 +61,16 @@ def _evaluate(workdir: pathlib.Path, out: pathlib.Path) -> None:
   """Evaluates with what the flags say of evaluation, which may not be what the run was told."""
   from benchmarks.study.explain import explain
   from benchmarks.timing import environment
-  from pcan_jax.checkpoints import load_model
+  from pcan_jax.checkpoints import load_model, locate
   from pcan_jax.evaluation.protocol import Evaluator
-  from pcan_jax.evaluation.results import Results
+  from pcan_jax.evaluation.results import Origin, Results
   from pcan_jax.feed.dataset import open_dataset
+  from pcan_jax.saved_steps import SavedStep
   from pcan_jax.spec import ModelSpec
 
   start = time.monotonic()
-  spec, variables, _ = load_model(workdir)
+  saved = SavedStep(*locate(workdir))
+  spec, variables, step = load_model(saved.path)
   given = flags.FLAGS.config
   config = spec.config.copy_and_resolve_references()
   config.eval.update(given.eval)
@@ -76,7 +78,10 @@ def _evaluate(workdir: pathlib.Path, out: pathlib.Path) -> None:
   dataset = open_dataset(given.data.path, given.data.instructions)
 
   def evaluate(spec: ModelSpec) -> Results:
-    return Evaluator(spec, dataset)(variables, given.data.eval_split, given.eval.num_clips)
+    split, num_clips = given.data.eval_split, given.eval.num_clips
+    results = Evaluator(spec, dataset)(variables, split, num_clips)
+    origin = Origin(step, saved.digest, dataset.fingerprint)
+    return dataclasses.replace(results, origin=origin)
 
   results = plain = evaluate(spec)
   results.write(out, spec.tree)
