@@ -28,6 +28,7 @@ def main() -> None:
   log = logging.getLogger("pcan_jax")
   log.addHandler(logging.StreamHandler(sys.stdout))
   log.setLevel(logging.INFO)
+  log.propagate = False
   run_with_flags(_run, __doc__, __name__)
 
 
