@@ -9,6 +9,7 @@ from clu import metric_writers
 from pcan_jax.training.progress import Progress
 
 BATCH, SECONDS = 8, 0.5
+TERMS = {"pose/ce_action": jnp.float32(1.25), "pose/action_top1": jnp.float32(0.5)}
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def lines(monkeypatch, caplog):
     progress = Progress(start_step, start_step + steps, BATCH, 10.0, writer, lambda step: 0.1)
     for step in range(start_step + 1, start_step + steps + 1):
       clock[0] += SECONDS if step > start_step + 1 else 60
-      progress.add({"loss": jnp.float32(step)})
+      progress.add({"loss": jnp.float32(step)} | TERMS)
       if step % log_every == 0:
         progress.report(step)
     progress.close()
@@ -49,3 +50,9 @@ def test_the_first_rate_leaves_out_the_step_that_is_compiled(lines, start_step):
   found = rates(lines(40, log_every=20, start_step=start_step))
   # Here time passes before a step is added, so that the newest counts as well.
   assert found == pytest.approx([BATCH / SECONDS] * 2, rel=0.06)
+
+
+def test_lines_show_what_is_learned_and_not_the_total(lines):
+  line, *_ = lines(1, log_every=1)
+  assert "epoch 0.1  pose cross-entropy 1.250 top-1 50.0 %  speed" in line
+  assert "rgb" not in line

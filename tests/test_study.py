@@ -3,13 +3,15 @@
 import dataclasses
 import pathlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.study import configs, intervals, lines, page, runs, summaries, tables
+from benchmarks.study import configs, explain, intervals, lines, page, runs, summaries, tables
 from benchmarks.study.__main__ import parse_seeds
 from benchmarks.study.tables import Row, Study
 from pcan_jax.evaluation.metrics import Predictions, measure
+from pcan_jax.evaluation.results import Results as Evaluated
 from pcan_jax.labels import LabelTree
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -325,3 +327,34 @@ def test_missing_runs_go_seed_by_seed(tmp_path, results):
   ]
   with pytest.raises(ValueError, match="no study"):
     runs.missing_runs("nothing", dataclasses.replace(place), "f" * 32, [], [0])
+
+
+# What explains a result.
+
+
+def test_explanations_count_what_rectification_did():
+  actions = np.array([0, 1, 2, 2])
+
+  def results(action, body):
+    levels = {
+      "action": {"probabilities": np.eye(3)[action]},
+      "body": {"probabilities": np.eye(2)[body]},
+    }
+    return Evaluated(list("abcd"), actions, 1, {"fused": levels, "pose": levels}, {})
+
+  plain, rectified = results([0, 0, 0, 2], [0, 0, 0, 0]), results([1, 1, 0, 2], [0, 0, 0, 0])
+  prototypes = {"pose": {"action": jnp.array([[1.0, 0], [1, 1], [0, 1]])}}
+  found = explain.explain(rectified, plain, prototypes, TREE)
+  assert found == pytest.approx(
+    {
+      "pose/share_a1": 0.25,  # action 1 taken for 0, of the same body part
+      "pose/share_a2": 0.25,
+      "pose/share_a3": 0.25,
+      "pose/mended": 0.25,
+      "pose/spoilt": 0.25,
+      "pose/cosine_siblings": np.sqrt(0.5),
+      "pose/cosine_strangers": np.sqrt(0.5) / 2,
+    }
+  )
+  without = explain.explain(plain, plain, {}, TREE)
+  assert without.keys() == {"pose/share_a1", "pose/share_a2", "pose/share_a3"}

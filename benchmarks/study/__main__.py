@@ -53,7 +53,7 @@ def _run(args: argparse.Namespace) -> None:
   place = runs.Place(args.data, config, pathlib.Path("runs/study"), Results(ROOT / "results"))
   seeds = parse_seeds(args.seeds)
   if args.plan:
-    fingerprint = runs.fingerprint_of(open_dataset(args.data))
+    fingerprint = open_dataset(args.data).fingerprint
     for run in runs.missing_runs(args.study, place, fingerprint, args.rows, seeds):
       print(f"seed {run.seed}  {run.row}: {config}:{run.what.variant} {' '.join(run.what.flags)}")
     return

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Bool, Int
 
+from benchmarks.study import explain
 from pcan_jax.evaluation.metrics import Predictions
 from pcan_jax.evaluation.results import TABLE_COLUMNS
 from pcan_jax.labels import LabelTree
@@ -28,6 +29,7 @@ KEY = ("digest", "fingerprint", "seed")
 _ABOUT = (
   "row",
   "seed",
+  "config",
   "data",
   "fingerprint",
   "split",
@@ -46,7 +48,11 @@ _ABOUT = (
   "training_seconds",
   "evaluation_seconds",
 )
-COLUMNS = (*_ABOUT, *(f"{branch}/{metric}" for branch in BRANCHES for metric in TABLE_COLUMNS))
+COLUMNS = (
+  *_ABOUT,
+  *(f"{branch}/{metric}" for branch in BRANCHES for metric in TABLE_COLUMNS),
+  *(f"{stream}/{name}" for stream in explain.STREAMS for name in explain.NAMES),
+)
 _CLIP_COLUMNS = (*KEY, "branch", "action", "body", "action_in_top5")
 
 Line = dict[str, str]

@@ -28,6 +28,7 @@ def main() -> None:
   log = logging.getLogger("pcan_jax")
   log.addHandler(logging.StreamHandler(sys.stdout))
   log.setLevel(logging.INFO)
+  log.propagate = False
   run_with_flags(_run, __doc__, __name__)
 
 
@@ -59,12 +60,14 @@ def _train(workdir: pathlib.Path) -> None:
 
 def _evaluate(workdir: pathlib.Path, out: pathlib.Path) -> None:
   """Evaluates with what the flags say of evaluation, which may not be what the run was told."""
+  from benchmarks.study.explain import explain
   from benchmarks.timing import environment
   from pcan_jax.checkpoints import load_model, locate
   from pcan_jax.evaluation.protocol import Evaluator
-  from pcan_jax.evaluation.results import Origin
+  from pcan_jax.evaluation.results import Origin, Results
   from pcan_jax.feed.dataset import open_dataset
   from pcan_jax.saved_steps import SavedStep
+  from pcan_jax.spec import ModelSpec
 
   start = time.monotonic()
   saved = SavedStep(*locate(workdir))
@@ -74,11 +77,25 @@ def _evaluate(workdir: pathlib.Path, out: pathlib.Path) -> None:
   config.eval.update(given.eval)
   spec = dataclasses.replace(spec, config=config)
   dataset = open_dataset(given.data.path, given.data.instructions)
-  results = Evaluator(spec, dataset)(variables, given.data.eval_split, given.eval.num_clips)
-  origin = Origin(step, saved.digest, dataset.fingerprint)
-  dataclasses.replace(results, origin=origin).write(out, spec.tree)
+
+  def evaluate(spec: ModelSpec) -> Results:
+    split, num_clips = given.data.eval_split, given.eval.num_clips
+    results = Evaluator(spec, dataset)(variables, split, num_clips)
+    origin = Origin(step, saved.digest, dataset.fingerprint)
+    return dataclasses.replace(results, origin=origin)
+
+  results = plain = evaluate(spec)
+  results.write(out, spec.tree)
   print(results.table(), flush=True)
-  about = environment() | {"evaluation_seconds": time.monotonic() - start}
+  seconds = time.monotonic() - start
+  if spec.model.has_prototypes:
+    config = config.copy_and_resolve_references()
+    config.eval.gamma.update(rgb=0.0, pose=0.0)
+    plain = evaluate(dataclasses.replace(spec, config=config))
+  about = environment() | {
+    "evaluation_seconds": seconds,
+    "why": explain(results, plain, variables["prototypes"], spec.tree),
+  }
   (out / EVALUATED).write_text(json.dumps(about, indent=1) + "\n")
 
 

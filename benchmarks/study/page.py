@@ -17,6 +17,7 @@ from benchmarks.study.lines import BRANCHES
 from benchmarks.study.summaries import Section, Summarised
 from benchmarks.study.tables import STUDIES, Row
 
+QUOTE = re.compile(r"\[([+-]?\d+(?:\.\d+)?)(?: %)?\]\((?:docs/)?RESULTS\.md(?:#([\w-]+))?\)")
 BLOCK = re.compile(r"(<!-- study: (\w+) (\w+) -->\n)(.*?)(<!-- end of study -->)", re.DOTALL)
 
 _HEAD = """# Results
@@ -67,6 +68,29 @@ def fill_blocks(text: str, sections: Iterable[Section]) -> str:
   return BLOCK.sub(content, text)
 
 
+def quoted(text: str) -> list[tuple[str, str]]:
+  """The figures that a document quotes, each with the anchor of the section it links to."""
+  return QUOTE.findall(text)
+
+
+def without_their_section(quotes: Iterable[tuple[str, str]], written: str) -> list[tuple[str, str]]:
+  """Those quotes whose figure is not in the section of the page that they name."""
+  sections, open_sections = {"": ""}, []
+  for line in written.splitlines(keepends=True):
+    heading = re.match(r"(#+) (.*)", line)
+    if heading:
+      depth = len(heading[1])
+      anchor = re.sub(r"[^\w\- ]", "", heading[2].lower()).replace(" ", "-")
+      open_sections = [*(one for one in open_sections if one[0] < depth), (depth, anchor)]
+    for anchor in ["", *(anchor for _, anchor in open_sections)]:
+      sections[anchor] = sections.get(anchor, "") + line
+  return [
+    (figure, anchor)
+    for figure, anchor in quotes
+    if not re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.]*\d)", sections.get(anchor, ""))
+  ]
+
+
 def table(section: Section) -> str:
   """The rows of a section in Markdown, branch by branch."""
   lines = [
@@ -104,6 +128,7 @@ def _section(section: Section) -> str:
   ]
   if section.difficulty:
     parts.append(_difficulty(section))
+  parts.append(_why(section))
   parts.append(f"![Differences to the baseline](images/{section.picture})\n")
   return "\n".join(part for part in parts if part.strip())
 
@@ -136,6 +161,29 @@ def _verdicts(section: Section) -> list[str]:
 def _main_branches(section: Section, name: str) -> list[str]:
   """Fused where there are two streams, else the only one."""
   return [branch for branch in BRANCHES if branch in section.rows[name]][:1]
+
+
+def _why(section: Section) -> str:
+  lines = [
+    "\nWhy, means over seeds: false negatives before rectification as shares of the clips (A1: "
+    "body part right, A2: neither, A3: action right), clips that rectification mended or spoilt, "
+    "and mean cosines of prototypes of one body part and of different ones.\n",
+    "| row | stream | A1 | A2 | A3 | mended | spoilt | cosine, one part | different parts |",
+    "|---|---|---|---|---|---|---|---|---|",
+  ]
+  for name, _ in _rows(section):
+    for branch, found in section.rows[name].items():
+      if not found.why:
+        continue
+      shares = [f"{100 * found.why[f'share_{kind}']:.1f}" for kind in ("a1", "a2", "a3")]
+      shares += [_optional(found.why, key, 100, 2) for key in ("mended", "spoilt")]
+      cosines = [_optional(found.why, f"cosine_{of}", 1, 3) for of in ("siblings", "strangers")]
+      lines.append(f"| `{name}` | {branch} | " + " | ".join([*shares, *cosines]) + " |")
+  return "\n".join(lines) + "\n"
+
+
+def _optional(values: dict[str, float], key: str, factor: int, digits: int) -> str:
+  return f"{factor * values[key]:.{digits}f}" if key in values else ""
 
 
 def _difficulty(section: Section) -> str:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import json
 import logging
 import os
@@ -74,7 +73,7 @@ def run_study(study: str, place: Place, rows: Sequence[str], seeds: Sequence[int
     subprocess.CalledProcessError: a run failed; what it wrote says why.
   """
   dataset = open_dataset(place.data)
-  fingerprint = fingerprint_of(dataset)
+  fingerprint = dataset.fingerprint
   todo = missing_runs(study, place, fingerprint, rows, seeds)
   _log.info("%s on %s: %d run(s) to do", study, place.data, len(todo))
   for number, run in enumerate(todo, start=1):
@@ -109,17 +108,6 @@ def missing_runs(
   ]
 
 
-def fingerprint_of(dataset: Dataset) -> str:
-  """What tells data sets apart, whatever their folders are called."""
-  known = getattr(dataset, "fingerprint", None)
-  if known is not None:
-    return known
-  info = dataset.builder.info
-  splits = [[name, s.shard_lengths, s.num_bytes] for name, s in sorted(info.splits.items())]
-  text = json.dumps([info.metadata, splits], sort_keys=True)
-  return "info" + hashlib.sha256(text.encode()).hexdigest()[:28]
-
-
 def _run(study: str, run: Run, place: Place, dataset: Dataset, fingerprint: str) -> None:
   """Trains and evaluates a run and enters its line."""
   workdir = _trained(run.what, run.seed, place, fingerprint)
@@ -141,6 +129,7 @@ def _run(study: str, run: Run, place: Place, dataset: Dataset, fingerprint: str)
   line: Line = dict.fromkeys(COLUMNS, "") | {
     "row": run.row,
     "seed": str(run.seed),
+    "config": place.config,
     "data": place.data.name,
     "fingerprint": fingerprint,
     "split": config.data.eval_split,
@@ -156,6 +145,7 @@ def _run(study: str, run: Run, place: Place, dataset: Dataset, fingerprint: str)
   for branch in predictions:
     for metric in TABLE_COLUMNS:
       line[f"{branch}/{metric}"] = f"{evaluated.metrics[branch][metric]:.6f}"
+  line |= {name: f"{value:.6f}" for name, value in about["why"].items()}
   place.results.add(study, line, predictions, Labels(tree, np.asarray(actions)))
 
 

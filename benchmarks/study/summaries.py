@@ -3,6 +3,9 @@
 import collections
 import dataclasses
 
+import numpy as np
+
+from benchmarks.study import explain
 from benchmarks.study.intervals import (
   Summary,
   difference,
@@ -25,10 +28,12 @@ class Summarised:
   Attributes:
     means: by metric, over seeds.
     differences: by metric, to the row's baseline; empty if they cannot be computed.
+    why: by name of `explain.NAMES`, the mean over seeds; empty for `fused`.
   """
 
   means: dict[str, Summary]
   differences: dict[str, Summary]
+  why: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +137,7 @@ def _section(
           )
           if found is not None:
             differences[metric] = found
-      rows.setdefault(name, {})[branch] = Summarised(means, differences)
+      rows.setdefault(name, {})[branch] = Summarised(means, differences, _why(name, branch, lines))
       common = predictions[name, branch].keys() & predictions[row.against, branch].keys()
       if study == "headline" and common and labels is not None:
         both = [
@@ -159,6 +164,15 @@ def _section(
     rows=rows,
     difficulty=difficulty,
   )
+
+
+def _why(row: str, branch: str, lines: list[Line]) -> dict[str, float]:
+  why = {}
+  for name in explain.NAMES if branch in explain.STREAMS else ():
+    given = [line[f"{branch}/{name}"] for line in lines if line["row"] == row]
+    if all(given):
+      why[name] = float(np.mean([float(value) for value in given]))
+  return why
 
 
 def _machine(line: Line) -> str:

@@ -20,7 +20,6 @@ import os
 import pathlib
 import pickle
 import shutil
-from collections.abc import Callable
 
 import av
 import cv2
@@ -132,9 +131,6 @@ def plan(settings: Settings, split: str) -> list[Clip]:
   ]
 
 
-_MOTIONS = {action.perform.__name__: action.perform for action in actions.ACTIONS}  # ty: ignore
-
-
 @functools.lru_cache(maxsize=512)
 def figure_of(settings: Settings, split: str, index: int) -> Figure:
   """Samples a figure of a split."""
@@ -145,7 +141,7 @@ def perform(settings: Settings, clip: Clip) -> tuple[Performance, Figure, np.ran
   """Performs a clip; also returns the clip's generator, for further draws."""
   figure = figure_of(settings, clip.split, clip.figure)
 
-  def act(motion: Callable[[Take], None]) -> tuple[Take, np.random.Generator]:
+  def act(motion: lookalikes.Motion) -> tuple[Take, np.random.Generator]:
     rng = _rng(settings, clip.split, _CLIP, clip.index)
     take = Take(figure.body, rng, int(rng.integers(45, 76)))
     motion(take)
@@ -153,10 +149,10 @@ def perform(settings: Settings, clip: Clip) -> tuple[Performance, Figure, np.ran
 
   motion = actions.ACTIONS[clip.label].perform
   take, rng = act(motion)
-  others = lookalikes.siblings(motion.__name__)  # ty: ignore
+  others = lookalikes.siblings(motion)
   chance = _rng(settings, clip.split, _BETWEEN, clip.index)
   if others and chance.random() < settings.between:
-    sibling, _ = act(_MOTIONS[others[chance.integers(len(others))]])
+    sibling, _ = act(others[chance.integers(len(others))])
     lookalikes.move_towards(take, sibling, lookalikes.draw_position(chance))
   return take.perform(), figure, rng
 

@@ -6,57 +6,61 @@ pairs of actions truly overlap, and some labels are wrong, mostly where anybody 
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
+from . import gestures, head_touches, motions, touches
 from .take import Take
 
+Motion = Callable[[Take], None]
+
 PAIRS = (
-  ("shaking_body", "turning_around"),
-  ("sitting_straightly", "rising_up"),
-  ("sitting_straightly", "shrugging"),
-  ("bowing_head", "nodding"),
-  ("head_up", "nodding"),
-  ("tilting_head", "turning_head"),
-  ("turning_head", "shaking_head"),
-  ("putting_hands_together", "rubbing_hands"),
-  ("rubbing_hands", "hands_touching_fingers"),
-  ("clenching_fist", "other_finger_movements"),
-  ("hands_touching_fingers", "other_finger_movements"),
-  ("stretching_arms", "spreading_hands"),
-  ("spreading_hands", "illustrative_gestures"),
-  ("waving", "illustrative_gestures"),
-  ("pointing_oneself", "illustrative_gestures"),
-  ("shaking_legs", "tiptoe"),
-  ("stretching_feet", "tiptoe"),
-  ("spread_legs", "stretching_feet"),
-  ("closing_legs", "retracting_feet"),
-  ("curling_legs", "crossing_legs"),
-  ("touching_neck", "touching_shoulder"),
-  ("touching_neck", "touching_chest"),
-  ("touching_back", "arms_akimbo"),
-  ("tidying_hair", "touching_hindbrain"),
-  ("tidying_hair", "touching_ears"),
-  ("touching_forehead", "rubbing_eyes"),
-  ("touching_forehead", "covering_face"),
-  ("touching_face", "touching_nose"),
-  ("touching_face", "covering_mouth"),
-  ("touching_nose", "covering_mouth"),
-  ("touching_nose", "rubbing_eyes"),
-  ("rubbing_eyes", "pushing_glasses"),
-  ("patting_legs", "touching_legs"),
-  ("touching_legs", "scratching_legs"),
-  ("scratching_legs", "scratching_feet"),
+  (motions.shaking_body, motions.turning_around),
+  (motions.sitting_straightly, motions.rising_up),
+  (motions.sitting_straightly, motions.shrugging),
+  (motions.bowing_head, motions.nodding),
+  (motions.head_up, motions.nodding),
+  (motions.tilting_head, motions.turning_head),
+  (motions.turning_head, motions.shaking_head),
+  (gestures.putting_hands_together, gestures.rubbing_hands),
+  (gestures.rubbing_hands, gestures.hands_touching_fingers),
+  (gestures.clenching_fist, gestures.other_finger_movements),
+  (gestures.hands_touching_fingers, gestures.other_finger_movements),
+  (gestures.stretching_arms, gestures.spreading_hands),
+  (gestures.spreading_hands, gestures.illustrative_gestures),
+  (gestures.waving, gestures.illustrative_gestures),
+  (gestures.pointing_oneself, gestures.illustrative_gestures),
+  (motions.shaking_legs, motions.tiptoe),
+  (motions.stretching_feet, motions.tiptoe),
+  (motions.spread_legs, motions.stretching_feet),
+  (motions.closing_legs, motions.retracting_feet),
+  (motions.curling_legs, motions.crossing_legs),
+  (touches.touching_neck, touches.touching_shoulder),
+  (touches.touching_neck, touches.touching_chest),
+  (touches.touching_back, touches.arms_akimbo),
+  (head_touches.tidying_hair, head_touches.touching_hindbrain),
+  (head_touches.tidying_hair, head_touches.touching_ears),
+  (head_touches.touching_forehead, head_touches.rubbing_eyes),
+  (head_touches.touching_forehead, head_touches.covering_face),
+  (head_touches.touching_face, head_touches.touching_nose),
+  (head_touches.touching_face, head_touches.covering_mouth),
+  (head_touches.touching_nose, head_touches.covering_mouth),
+  (head_touches.touching_nose, head_touches.rubbing_eyes),
+  (head_touches.rubbing_eyes, head_touches.pushing_glasses),
+  (touches.patting_legs, touches.touching_legs),
+  (touches.touching_legs, touches.scratching_legs),
+  (touches.scratching_legs, touches.scratching_feet),
 )
-"""Actions, by the names of their motions, that have performances between them."""
+"""Motions of actions that have performances between them."""
 
 DOUBT = 0.06
 """The scale of a logistic function: at this distance from the middle, a person errs with 27 %."""
 
 
-def siblings(name: str) -> list[str]:
-  """The actions that have performances in common with this one; none for a few actions."""
-  return [other for pair in PAIRS if name in pair for other in pair if other != name]
+def siblings(motion: Motion) -> list[Motion]:
+  """The motions that have performances in common with this one; none for a few actions."""
+  return [other for pair in PAIRS if motion in pair for other in pair if other is not motion]
 
 
 def draw_position(rng: np.random.Generator) -> float:

@@ -11,6 +11,7 @@ import optax
 from clu import metric_writers
 from tqdm import tqdm
 
+from pcan_jax.network.pcan import STREAMS
 from pcan_jax.training.step import Terms
 
 _log = logging.getLogger(__name__)
@@ -74,18 +75,19 @@ class Progress:
     self._known_step, self._since = complete, now
     values["learning_rate"] = float(self._schedule(step))
     self._writer.write_scalars(step, values)
-    accuracies = "  ".join(
-      f"{name.removesuffix('/action_top1')} {100 * value:.1f} %"
-      for name, value in values.items()
-      if name.endswith("/action_top1")
+    # Not the total: most of it is the diversity loss, which rises while the network learns.
+    learned = "  ".join(
+      f"{stream} cross-entropy {values[f'{stream}/ce_action']:.3f} "
+      f"top-1 {100 * values[f'{stream}/action_top1']:.1f} %"
+      for stream in STREAMS
+      if f"{stream}/action_top1" in values
     )
     _log.info(
-      "step %d/%d  epoch %.1f  loss %.3f  top-1 %s  %s",
+      "step %d/%d  epoch %.1f  %s  %s",
       step,
       self._total_steps,
       step / self._steps_per_epoch,
-      values["loss"],
-      accuracies,
+      learned,
       speed,
     )
     self._total, self._count = None, 0
