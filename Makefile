@@ -5,13 +5,16 @@ RUN := $(VENV)/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
 # The default build of PyTorch brings gigabytes of CUDA along.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# The version that benchmarks/compiled_budget.json is for.
+COMPILED_JAX := 0.11.2
 
-.PHONY: help demo test test-torch lint constraints clean
+.PHONY: help demo test test-torch check-compiled lint constraints clean
 
 help:
 	@echo "make demo         draw clips, train a narrow PCAN on them, evaluate (about 8 minutes)"
 	@echo "make test         lint, check types, run all tests (9 minutes at first, then 6)"
 	@echo "make test-torch   install PyTorch and run the tests that compare with it"
+	@echo "make check-compiled PYTHON=python3.12   compile for GPUs and TPUs that are not there, compare"
 	@echo "make constraints  renew constraints.txt"
 	@echo "make clean        remove what the demo wrote, and the compiled programs of the tests"
 
@@ -38,6 +41,18 @@ test: lint
 test-torch: $(VENV)/installed
 	$(RUN) $(PIP) --constraint constraints.txt --extra-index-url $(TORCH_INDEX) --editable '.[bench]'
 	$(RUN) -m pytest tests/test_torch_peer.py
+
+# Compilers for GPUs and TPUs, which need neither drivers nor devices; libtpu is not made for every machine.
+build/compiled/installed: Makefile
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12) and "JAX $(COMPILED_JAX) needs Python 3.12: PYTHON=python3.12")'
+	$(PYTHON) -m venv build/compiled
+	build/compiled/bin/python $(PIP) jax==$(COMPILED_JAX) flax optax orbax-checkpoint jaxtyping ml-collections
+	build/compiled/bin/python $(PIP) --no-deps jax-cuda13-plugin==$(COMPILED_JAX) jax-cuda13-pjrt==$(COMPILED_JAX)
+	-build/compiled/bin/python $(PIP) 'jax[tpu]==$(COMPILED_JAX)'
+	touch $@
+
+check-compiled: build/compiled/installed
+	build/compiled/bin/python -m benchmarks.compiled_budget
 
 # The newest versions within the bounds of requirements.txt and pyproject.toml, for Python 3.11.
 constraints: requirements.txt pyproject.toml

@@ -2,7 +2,7 @@
 
   python -m benchmarks.accelerator --budget 400
   python -m benchmarks.accelerator --budget 400 --parts machine training:bfloat16:64 equality
-  python -m benchmarks.accelerator --toy                   to try this program itself, on any device
+  python -m benchmarks.accelerator --toy --config=demo      to try this program, on any device
 
 Each part is a process of its own with a limit, so that a crash, a hang or a lack of memory costs
 only that part; parts that no longer fit the budget are left out. Rows of results are appended to
@@ -96,7 +96,7 @@ def run_parts(arguments: argparse.Namespace, results: Results) -> None:
 def _run_part(name: str, arguments: argparse.Namespace, seconds: float) -> str:
   """Runs one part in a process; returns why it failed, or nothing."""
   command = [sys.executable, "-m", "benchmarks.accelerator_parts", name, str(arguments.results)]
-  command += ["--toy"] if arguments.toy else []
+  command += ["--config", arguments.config, *(["--toy"] if arguments.toy else [])]
   scratch = arguments.results / "scratch"
   log = scratch / f"{name.replace(':', '-')}.log"
   with log.open("w") as file:
@@ -134,8 +134,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     "--results", type=pathlib.Path, default=pathlib.Path("runs/accelerator"), help="a folder"
   )
   parser.add_argument("--jobs", type=int, default=1, help="parts at a time (1)")
-  parser.add_argument("--toy", action="store_true", help="the demo's network, few clips and calls")
+  parser.add_argument("--config", default="ma52", help="a name or a file, [:VARIANT]")
+  parser.add_argument("--toy", action="store_true", help="few clips and calls")
   arguments = parser.parse_args(argv)
+  known = {part.split(":")[0] for part in PARTS}
+  for part in arguments.parts:
+    if part.split(":")[0] not in known:
+      parser.error(f"no part {part!r}; there are {', '.join(sorted(known))}")
   run_parts(arguments, Results(arguments.results))
 
 

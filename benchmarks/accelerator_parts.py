@@ -34,10 +34,12 @@ class Setting:
 
   Attributes:
     results: the folder of the results.
-    toy: whether to measure the demo's network with few clips and calls.
+    name: of the config.
+    toy: whether to measure with few clips and calls.
   """
 
   results: pathlib.Path
+  name: str
   toy: bool
 
   @property
@@ -46,7 +48,7 @@ class Setting:
     return 2 if self.toy else 20
 
   def config(self, dtype: str, remat: str = "none") -> ConfigDict:
-    config = load_config("demo" if self.toy else "ma52")
+    config = load_config(self.name)
     config.model.dtype, config.model.remat = dtype, remat
     return config
 
@@ -63,7 +65,7 @@ class Setting:
 
 def machine(setting: Setting) -> Iterator[Row]:
   """What the device is, and what it can do at best."""
-  found = timing.environment()
+  found: Row = dict(timing.environment())
   found["memory_GB"] = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 0) / 1e9
   for dtype in ("bfloat16", "float32"):
     found[f"product_TFLOPs_{dtype}"] = timing.matmul_peak(dtype) / 1e12
@@ -301,12 +303,12 @@ def flags(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:
 
 def peer(setting: Setting, dtype: str, batch: str, form: str) -> Iterator[Row]:
   """The same training step in PyTorch."""
-  from benchmarks import torch_peer
+  from benchmarks.torch_pcan.peer import time_peer
 
   seconds = 1.0 if setting.toy else 8.0
   config = setting.config(dtype)
   size = setting.batch(batch)
-  yield torch_peer.time_peer(config, "training", size, form, seconds, alone=setting.alone)
+  yield time_peer(config, "training", size, form, seconds, alone=setting.alone)
 
 
 def _seconds_per_call(call: Callable[[], Any], calls: int) -> float:
@@ -336,11 +338,12 @@ def main() -> None:
   parser = argparse.ArgumentParser()
   parser.add_argument("part", help="name and arguments, separated by colons")
   parser.add_argument("results", type=pathlib.Path)
+  parser.add_argument("--config", default="ma52")
   parser.add_argument("--toy", action="store_true")
   arguments = parser.parse_args()
   name, *options = arguments.part.split(":")
   results = Results(arguments.results)
-  for row in PARTS[name](Setting(arguments.results, arguments.toy), *options):
+  for row in PARTS[name](Setting(arguments.results, arguments.config, arguments.toy), *options):
     results.add(arguments.part, **row)
 
 

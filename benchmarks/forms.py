@@ -1,7 +1,7 @@
 """Each form of an operation against its alternatives, at the shapes of the full network.
 
   python -m benchmarks.forms
-  python -m benchmarks.forms --cases pool expansion --batch 64
+  python -m benchmarks.forms --cases 'rgb pool' 'rgb block 1' --batch 64
 
 Forms are chosen in `pcan_jax.network.forms`; this shows on the device at hand whether they are the
 right ones. A call is a layer's forward and backward pass on made-up features.
@@ -56,7 +56,7 @@ class Case:
 
 TEMPORAL = {form: Forms(temporal=form) for form in ("products", "convolution")}
 POOL = {form: Forms(pool=form) for form in ("index", "window")}
-EXPANSION = {form: Forms(expansion=form) for form in ("output", "input")}
+MOMENTS = {"of the output": Forms(moments=0), "of the input": Forms(moments=512)}
 STEM = {
   "plain": Forms(),
   "padded": Forms(channel_multiple=8),
@@ -91,9 +91,10 @@ CASES = {
   ),
   "rgb pool": Case(lambda _, forms: Pool(2, forms), (8, 112, 112, 64), POOL),
   "pose pool": Case(lambda _, forms: Pool(1, forms), (32, 56, 56, 32), POOL),
-  "rgb block 1": Case(_bottleneck(64), (8, 56, 56, 256), EXPANSION),
-  "rgb block 3": Case(_bottleneck(256), (8, 14, 14, 1024), EXPANSION),
-  "pose block 1": Case(_bottleneck(32), (32, 28, 28, 128), EXPANSION),
+  "rgb block 1": Case(_bottleneck(64), (8, 56, 56, 256), MOMENTS),
+  "rgb block 3": Case(_bottleneck(256), (8, 14, 14, 1024), MOMENTS),
+  "pose block 1": Case(_bottleneck(32), (32, 28, 28, 128), MOMENTS),
+  "pose block 2": Case(_bottleneck(64, 3), (32, 14, 14, 256), MOMENTS),
   "rgb temporal 3": Case(_conv(256, (3, 1, 1)), (8, 14, 14, 1024), TEMPORAL),
   "rgb temporal 4": Case(_conv(512, (3, 1, 1)), (8, 7, 7, 2048), TEMPORAL),
   "pose temporal 2": Case(_conv(64, (3, 1, 1)), (32, 14, 14, 256), TEMPORAL),

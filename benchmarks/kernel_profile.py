@@ -13,7 +13,7 @@ import jax
 
 # The first class whose pattern is found in a kernel's name.
 CLASSES = {
-  "convolution": r"conv|fprop|dgrad|wgrad|implicit|xmma.*(nhwc|ndhwc)|cudnn",
+  "convolution": r"conv(?!ert)|fprop|dgrad|wgrad|implicit|xmma.*(nhwc|ndhwc)|cudnn",
   "product": r"gemm|nvjet|cutlass|cublas|dot",
   "sum": r"reduce",
   "copy": r"memcpy|memset|copy|transpose",
@@ -41,7 +41,10 @@ class Profile:
     """Milliseconds per call by class, and the kernels that take the longest."""
     classes: dict[str, list[float]] = collections.defaultdict(lambda: [0.0, 0.0])
     for name, (milliseconds, number) in self.kernels.items():
-      kind = next((kind for kind, pattern in CLASSES.items() if re.search(pattern, name)), "other")
+      kind = next(
+        (kind for kind, pattern in CLASSES.items() if re.search(pattern, name, re.IGNORECASE)),
+        "other",
+      )
       classes[kind][0] += milliseconds
       classes[kind][1] += number
     top = sorted(self.kernels.items(), key=lambda item: -item[1][0])[:longest]

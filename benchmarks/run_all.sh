@@ -3,7 +3,7 @@
 #
 #   benchmarks/run_all.sh [--out DIR] [--wheels DIR] [--python PYTHON]
 #
-# benchmarks.step, .memory and .scaling need jax, flax and optax, .torch_peer also PyTorch, .input
+# benchmarks.step, .compiled and .scaling need jax, flax and optax, .torch_peer also PyTorch, .input
 # TensorFlow and the rest of requirements.txt; what cannot run is named and left out. All need some
 # packages of pure Python besides. For a machine without a network, fetch them on another one and
 # bring them along for --wheels:
@@ -62,7 +62,8 @@ else
     --batches 2 --remat none norms blocks --overhead_batch 0
   run torch_float32 torch benchmarks.torch_peer --batch 2
 fi
-run memory jax benchmarks.memory --dtypes float32 bfloat16
+run memory jax benchmarks.compiled --kinds training --dtypes float32 bfloat16 \
+  --remat none norms blocks
 run scaling jax benchmarks.scaling
 run input tensorflow benchmarks.input
 cores=$("$python" -c "import os; print(os.cpu_count())")

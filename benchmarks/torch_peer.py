@@ -8,7 +8,8 @@
 Both sides get the same stored clips (uint8 frames and keypoints, on the device already) and all
 cores. First it is checked that both make the same of the same weights; then they are timed in
 turns, each in a process of its own. On a CPU every process is started with the settings of
-`pcan_jax.cpu`. Ours also reports accuracies, sizes of sets and the norm of the gradient.
+`pcan_jax.cpu`: those of memory spare PyTorch page faults too (390,000 per full-size training step
+of two clips). Ours also reports accuracies, sizes of sets and the norm of the gradient.
 """
 
 import argparse
@@ -19,7 +20,6 @@ import multiprocessing
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 from typing import Any
@@ -34,126 +34,31 @@ from ml_collections import ConfigDict  # noqa: E402
 
 from benchmarks import timing, workload  # noqa: E402
 from benchmarks.torch_pcan import losses as torch_losses  # noqa: E402
-from benchmarks.torch_pcan import network, steps  # noqa: E402
-from benchmarks.torch_pcan import preprocess as torch_preprocess  # noqa: E402
+from benchmarks.torch_pcan import network  # noqa: E402
+from benchmarks.torch_pcan.peer import (  # noqa: E402
+  CHOSEN_FORMS,
+  FORMS,
+  Batch,
+  Peer,
+  draw_batch,
+  draw_variables,
+  find_form,
+  make_step,
+  torch_device,
+  wait,
+)
 from benchmarks.torch_pcan.steps import Form  # noqa: E402
 from pcan_jax import cpu  # noqa: E402
 from pcan_jax.config import load_config  # noqa: E402
 from pcan_jax.inputs import preprocess  # noqa: E402
 from pcan_jax.method import losses  # noqa: E402
 from pcan_jax.spec import ModelSpec  # noqa: E402
-from pcan_jax.torch.weights import to_state_dict  # noqa: E402
 
 # How far outputs may differ, relative to the largest, and the loss, relative to itself.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 
-# What PyTorch can be run as: as its users have it at once, and as they can have it with some care.
-_FRAMES = Form(layout="frames", channels=8)
-FORMS = {
-  "eager": Form(),
-  "channels-last": Form(layout="channels-last volumes"),
-  "frames": _FRAMES,
-  "compiled": Form(compiled="default"),
-  "frames-compiled": dataclasses.replace(_FRAMES, compiled="default"),
-  "products-compiled": dataclasses.replace(_FRAMES, compiled="default", products=True),
-  "frames-graphs": dataclasses.replace(_FRAMES, compiled="reduce-overhead"),
-  "frames-autotuned": dataclasses.replace(_FRAMES, compiled="max-autotune-no-cudagraphs"),
-}
-# What is timed unless other forms are asked for. On a CPU, compiling takes minutes and a compiler
-# of C++.
-CHOSEN_FORMS = {
-  "cpu": ("eager", "channels-last", "frames"),
-  "cuda": ("eager", "frames-compiled", "products-compiled"),
-}
-
-Batch = dict[str, np.ndarray]
 Outputs = dict[str, dict[str, dict[str, Any]]]
 PyTree = Any
-
-
-@dataclasses.dataclass(frozen=True)
-class Peer:
-  """What PyTorch computes with.
-
-  Attributes:
-    spec: what our network is made for, which PyTorch's is like.
-    device: PyTorch's.
-  """
-
-  spec: ModelSpec
-  device: torch.device
-
-  @property
-  def loss_config(self) -> losses.LossConfig:
-    return losses.LossConfig(**self.spec.config.loss)
-
-  @property
-  def parents(self) -> torch.Tensor:
-    return torch.tensor(self.spec.tree.parents, device=self.device)
-
-  def torch_network(self, variables: PyTree) -> network.PCANNet:
-    """The network with our weights."""
-    net = network.PCANNet(self.spec.model, len(self.spec.test_preprocessing.heatmap_channels))
-    arrays = to_state_dict(variables)
-    net.load_state_dict({name: torch.from_numpy(np.array(x)) for name, x in arrays.items()})
-    return net.to(self.device)
-
-  def batch(self, batch: Batch) -> dict[str, torch.Tensor]:
-    """A batch on the device."""
-    tensors = {name: torch.from_numpy(np.array(x)).to(self.device) for name, x in batch.items()}
-    return {name: x.long() if name == "action" else x for name, x in tensors.items()}
-
-  def loss(self, variables: PyTree, batch: Batch, form: Form) -> float:
-    """The loss of a batch in training mode, without dropout and augmentation."""
-    net = form.apply(self.torch_network(variables)).train()
-    net.dropout = 0.0
-    tensors = self.batch(batch)
-    prepare = torch_preprocess.Preprocess(self.spec.train_preprocessing, form.dtype)
-    whole = torch_preprocess.draw(len(tensors["action"]), None, self.device)
-    inputs = tuple(map(form.inputs, prepare.to(self.device)(tensors, *whole)))
-    with torch.no_grad():
-      loss, _, _ = steps.training_loss(
-        net, inputs, tensors["action"], self.parents, self.loss_config, form.dtype
-      )
-    return loss.item()
-
-  def training(self, variables: PyTree, batch: Batch, form: Form) -> Callable[[], Any]:
-    """A call takes a step of training; on a GPU it does not wait for it."""
-    net, optimizer = self.torch_network(variables), self.spec.config.optimizer
-    step = steps.train_step(
-      net,
-      steps.sgd(net, optimizer, len(batch["action"])),
-      self.parents,
-      self.loss_config,
-      self.spec.train_preprocessing,
-      form,
-      optimizer.clip_norm,
-    )
-    return functools.partial(step, self.batch(batch))
-
-  def evaluation(self, variables: PyTree, videos: Batch, form: Form) -> Callable[[], Any]:
-    """A call predicts; on a GPU it does not wait for it."""
-    gamma = self.spec.config.eval.gamma.to_dict()
-    net = self.torch_network(variables)
-    step = steps.predict_step(net, self.spec.test_preprocessing, gamma, form)
-    return functools.partial(step, self.batch(videos))
-
-
-def find_form(name: str, dtype: str, device: torch.device) -> Form:
-  """One of `FORMS`, to compute in a type on a device.
-
-  Raises:
-    ValueError: there is no such form.
-  """
-  if name not in FORMS:
-    raise ValueError(f"no form {name!r} of PyTorch; there are {', '.join(FORMS)}")
-  form = dataclasses.replace(FORMS[name], dtype=getattr(torch, dtype))
-  return form if device.type == "cuda" else dataclasses.replace(form, channels=1)
-
-
-def torch_device() -> torch.device:
-  """PyTorch's device."""
-  return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def check_devices() -> None:
@@ -164,34 +69,6 @@ def check_devices() -> None:
       f"JAX runs on {ours}, PyTorch on {theirs}; to compare them on the CPU, set "
       "JAX_PLATFORMS=cpu and CUDA_VISIBLE_DEVICES="
     )
-
-
-def draw_variables(spec: ModelSpec) -> PyTree:
-  """Random weights with which every layer counts, made without compiling anything.
-
-  Residual branches are scaled by a half, so that their sums stay moderate without BatchNorm's
-  statistics of a batch.
-  """
-  random = np.random.default_rng(0)
-
-  def draw(path: tuple, shape: jax.ShapeDtypeStruct) -> np.ndarray:
-    name = path[-1].key
-    if name == "scale":
-      return np.full(shape.shape, 0.5 if "conv3" in [part.key for part in path] else 1, np.float32)
-    if name in ("var", "mean", "bias"):
-      return np.full(shape.shape, name == "var", np.float32)
-    fan_in = np.prod(shape.shape[:-1])
-    return random.standard_normal(shape.shape, np.float32) * np.float32(np.sqrt(2 / fan_in))
-
-  return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(spec.init))
-
-
-def draw_batch(spec: ModelSpec, kind: str, batch_size: int) -> Batch:
-  """The clips of `workload.made_up_batch`: to train on, or as videos of one clip to predict."""
-  shapes = spec.batch_shapes(*((batch_size,) if kind == "training" else (batch_size, 1)))
-  if kind == "training":
-    shapes["action"] = jax.ShapeDtypeStruct((batch_size,), np.int32)
-  return workload.made_up_batch(shapes, spec.stored_size)
 
 
 @functools.partial(jax.jit, static_argnames="spec")
@@ -237,6 +114,7 @@ def compare(
     forms: names of `FORMS`; without any, `CHOSEN_FORMS` of the device.
 
   Returns:
+    `settings`: the variables that all processes were started with, beside those of this one.
     `agreement`: by form of PyTorch the differences of `outputs` and `loss`. For "training" and
     "evaluation", by implementation ("ours" or a form of PyTorch): `seconds` of a call,
     `clips_per_second`, `first_call_seconds` (with the compilation), and `ratio`, how many times as
@@ -253,9 +131,11 @@ def compare(
   device = torch_device()
   forms = tuple(forms) or CHOSEN_FORMS[device.type]
   found = {name: find_form(name, config.model.dtype, device) for name in forms}
-  with starting_with(cpu.settings(os.environ) if device.type == "cpu" else {}):
+  settings = cpu.settings(os.environ) if device.type == "cpu" else {}
+  results: dict[str, Any] = {"settings": settings}
+  with starting_with(settings):
     with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
-      results = {"agreement": apart.submit(agreement, config, batch_size, found).result()}
+      results["agreement"] = apart.submit(agreement, config, batch_size, found).result()
     for kind in workload.KINDS:
       results[kind] = _take_turns(config, kind, batch_size, repeats, found)
   return results
@@ -339,16 +219,6 @@ def our_step(config: ConfigDict, kind: str, batch_size: int) -> Callable[[], Any
   return lambda: compiled()()
 
 
-def make_step(config: ConfigDict, kind: str, batch_size: int, form: Form) -> Callable[[], Any]:
-  """PyTorch's step; where it is compiled, the first call does so; on a GPU none waits."""
-  torch.backends.cudnn.benchmark = True
-  torch.set_float32_matmul_precision("high")
-  spec = workload.model_spec(config, kind)
-  peer, variables = Peer(spec, torch_device()), draw_variables(spec)
-  make = peer.training if kind == "training" else peer.evaluation
-  return make(variables, draw_batch(spec, kind, batch_size), form)
-
-
 def peer_step(config: ConfigDict, kind: str, batch_size: int, form: Form) -> Callable[[], Any]:
   """PyTorch's step; a call returns when it is done."""
   step = make_step(config, kind, batch_size, form)
@@ -358,73 +228,6 @@ def peer_step(config: ConfigDict, kind: str, batch_size: int, form: Form) -> Cal
     wait()
 
   return finished
-
-
-def wait() -> None:
-  """Waits for the GPU, if there is one."""
-  if torch.cuda.is_available():
-    torch.cuda.synchronize()
-
-
-def time_peer(
-  config: ConfigDict,
-  kind: str,
-  batch_size: int,
-  form: str,
-  seconds: float = 10.0,
-  alone: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
-) -> dict[str, Any]:
-  """Times PyTorch in this process; JAX, for which JAX_PLATFORMS=cpu will do, only makes shapes.
-
-  Steps are queued as a training loop does: the clock is read, and the GPU waited for, after groups
-  of steps of about a tenth of the time.
-
-  Args:
-    config: of a network with both streams; `model.dtype` is what PyTorch computes in.
-    kind: one of `workload.KINDS`.
-    batch_size: clips.
-    form: one of `FORMS`.
-    seconds: how long to measure, after the first calls.
-    alone: within which it is measured.
-
-  Returns:
-    `ms`, the median over the groups, and `least_ms` of a step, `steps` measured,
-    `clips_per_second` by the median, `first_call_seconds` (with the compilation), and `peak_bytes`
-    and `reserved_bytes` that PyTorch took of the GPU's memory, the former while being timed.
-
-  Raises:
-    ValueError: PyTorch's side has no counterpart to the config, or no such form.
-  """
-  step = make_step(config, kind, batch_size, find_form(form, config.model.dtype, torch_device()))
-
-  def run(number: int) -> float:
-    start = time.perf_counter()
-    for _ in range(number):
-      step()
-    wait()
-    return time.perf_counter() - start
-
-  first = run(1)
-  run(2)  # a graph is recorded in the second and third call
-  group = max(1, round(seconds / 10 / run(1)))
-  on_gpu = torch.cuda.is_available()
-  if on_gpu:
-    torch.cuda.reset_peak_memory_stats()
-  measured: list[float] = []
-  with alone():
-    while not measured or sum(measured) * group < seconds:
-      measured.append(run(group) / group)
-  median = statistics.median(measured)
-  return {
-    "form": form,
-    "ms": 1000 * median,
-    "least_ms": 1000 * min(measured),
-    "steps": group * len(measured),
-    "clips_per_second": batch_size / median,
-    "first_call_seconds": first,
-    "peak_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
-    "reserved_bytes": torch.cuda.max_memory_reserved() if on_gpu else None,
-  }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -486,7 +289,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     timing.environment()
     | {"benchmark": "torch_peer", "config": args.config, "batch": args.batch, "dtype": args.dtype}
     | {"sizes": sizes, "torch_threads": torch.get_num_threads()}
-    | {"glibc_tunables": os.environ.get("GLIBC_TUNABLES", "")}
     | results
   )
 

@@ -148,7 +148,10 @@ def trace(
   if kind == "training":
     schedule = learning_rate(config.optimizer, STEPS_PER_EPOCH)
     make_state, step = compile_step(spec, schedule, mesh)
-    shapes = {"action": Shape((batch_size,), np.int32)} | spec.batch_shapes(batch_size)
+    shapes = {
+      "action": Shape((batch_size,), np.int32),
+      "position": Shape((batch_size,), np.uint32),
+    } | spec.batch_shapes(batch_size)
   else:
     make_state, step = jit_once(spec.init, mesh), jit_step(spec.predict, mesh)
     shapes = spec.batch_shapes(batch_size, 1)
@@ -165,6 +168,7 @@ def made_up_batch(shapes: dict[str, Shape], side: int) -> dict[str, np.ndarray]:
   rng = np.random.default_rng(0)
   make = {
     "action": lambda shape: np.arange(shape[0], dtype=np.int32) % TREE.num_actions,
+    "position": lambda shape: np.arange(shape[0], dtype=np.uint32),
     "rgb": lambda shape: rng.integers(0, 256, shape, np.uint8),
     "keypoints": lambda shape: rng.uniform(0, side, shape).astype(np.float32),
     "keypoint_scores": lambda shape: rng.uniform(0.3, 1, shape).astype(np.float32),

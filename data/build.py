@@ -4,6 +4,7 @@ SOURCE is a directory in MA-52's layout; the shards are written to OUT/pcan/LAYO
 """
 
 import argparse
+import json
 import pathlib
 import sys
 import tempfile
@@ -29,6 +30,8 @@ def build(
 ) -> pathlib.Path:
   """Builds TFRecord shards from a source directory, unless they already exist.
 
+  A data set that was built of other labels, clips, poses or options is refused, not replaced.
+
   Args:
     source: directory in MA-52's layout.
     out: folder of data sets.
@@ -40,17 +43,16 @@ def build(
 
   Raises:
     FileNotFoundError: a file of the source is missing.
-    ValueError: a file of the source cannot be read, or clips are bad.
+    ValueError: a file of the source cannot be read, clips are bad, or the existing data set was
+      built from something else.
   """
   # Not at the top: worker processes import this module and do not need TensorFlow.
   import tensorflow_datasets as tfds
 
   from pcan_jax.feed.pcan_dataset_builder import Builder, PcanConfig
-  from pcan_jax.feed.records import check_metadata
 
   source_layout.find_splits(source)
   found = get_layout(layout) if layout else source_layout.guess_layout(source)
-  labels = source_layout.read_tree(source, tree)
   config = PcanConfig(
     name=f"{found.name}-{side}",
     side=side,
@@ -62,21 +64,12 @@ def build(
     jobs=jobs,
   )
   builder = Builder(data_dir=str(out), config=config)
-  folder = pathlib.Path(builder.data_path)
-  if folder.exists():
-    stored = check_metadata(builder.info.metadata, str(folder))
-    if (stored["jpeg_quality"], stored["tree"]) != (jpeg_quality, labels.to_dict()):
-      raise ValueError(
-        f"{folder} was built with another label tree or jpeg_quality; "
-        "delete it, or build into another directory"
-      )
-    return folder
   with tempfile.TemporaryDirectory() as downloads:  # stays empty, but TFDS requires it
     builder.download_and_prepare(
       download_dir=downloads,
       download_config=tfds.download.DownloadConfig(manual_dir=str(source)),
     )
-  return folder
+  return pathlib.Path(builder.data_path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -84,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     prog="pcan build",
     description="Builds TFRecord shards from clips in MA-52's layout. Run it again to resume an "
-    "interrupted build.",
+    "interrupted build, or to see what has changed since a data set was built.",
   )
   parser.add_argument("source", type=pathlib.Path, help="directory in MA-52's layout")
   parser.add_argument("out", type=pathlib.Path, help="where to write the data set")
@@ -105,7 +98,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = build(**vars(arguments))
   except (FileNotFoundError, ValueError, RuntimeError) as error:
     sys.exit(f"error: {error}")
+  damaged = _count_damaged(folder)
+  if damaged:
+    print(f"warning: {damaged} of the videos are damaged; `pcan check` names them", file=sys.stderr)
   print(folder)
+
+
+def _count_damaged(folder: pathlib.Path) -> int:
+  metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+  return sum(counts.get("damaged", 0) for counts in metadata["splits"].values())
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:

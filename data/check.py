@@ -72,7 +72,7 @@ def _examine(clip: ClipSource) -> ClipFacts:
   record = encode_clip(clip, Encoding(side=16))
   with clip.video.open("rb") as file:
     digest = hashlib.file_digest(file, "sha256").hexdigest()
-  keypoints = clip.keypoints[:, : record["num_frames"]]
+  keypoints = clip.keypoints[:, record["order"]]
   return findings.measure_clip(
     clip.id, clip.split, record, keypoints, record["original_size"], digest
   )

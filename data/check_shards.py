@@ -12,6 +12,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 import tqdm
 
+from pcan_jax.clips.pose import MAX_SCORE
 from pcan_jax.clips.source_layout import UNLABELLED
 from pcan_jax.feed.dataset import Dataset, open_dataset
 from pcan_jax.feed.pipeline import decode_frame
@@ -117,6 +118,8 @@ def _what_is_wrong(record: Record, frames: list[np.ndarray | str], dataset: Data
     return "its keypoints and their scores differ in number"
   if not all(np.isfinite(record[name]).all() for name in ("keypoints", "keypoint_scores")):
     return "its keypoints hold NaN or infinity"
+  if record["keypoint_scores"].max(initial=0) > MAX_SCORE:
+    return f"it has scores above {MAX_SCORE}, expected 0 to about 1; build the data set again"
   return ""
 
 

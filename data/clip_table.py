@@ -1,12 +1,14 @@
 """Reads the table of videos and their labels.
 
-A CSV file in UTF-8 whose first line names the columns
+A CSV file in UTF-8, with commas, semicolons or tabs, whose first line names the columns
 
     video    path below the folder of videos; the file name without its suffix is the clip's id
     label    name of the action, or `body/action`, or the id of the action in a label tree
     body     optional: name of the body part
     split    optional: train, val or test; labels of test are not used
     person   optional: who is in the video; drawn splits do not share persons
+
+Empty rows and columns, as spreadsheets write them, are ignored.
 """
 
 import csv
@@ -17,7 +19,12 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 
 from pcan_jax.clips.source_layout import SPLITS, UNLABELLED, UNLABELLED_SPLIT
-from pcan_jax.clips.video_files import VIDEO_SUFFIXES
+from pcan_jax.clips.video_files import (
+  HOW_TO_CONVERT,
+  HOW_TO_JOIN_IMAGES,
+  VIDEO_SUFFIXES,
+  composed,
+)
 from pcan_jax.labels import LabelTree
 
 COLUMNS = ("video", "label", "body", "split", "person")
@@ -67,21 +74,18 @@ def read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], list[str]]:
   path = pathlib.Path(path)
   if not path.is_file():
     raise FileNotFoundError(f"no table of clips at {path}: expected a CSV file 'video,label'")
-  rows, seen = [], {}
-  try:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-      lines = csv.reader(file, strict=True)
-      header = [name.strip() for name in next(lines, [])]
-      _check_header(header, path)
-      for cells in lines:
-        if cells:
-          rows.append(_row(header, cells, f"{path}, line {lines.line_num}"))
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise ValueError(f"{path}: not CSV in UTF-8 ({error}); save it as CSV in UTF-8") from error
+  lines = _read_lines(path)
+  header, rows, seen = [name.strip() for name in lines.pop(0)[1]] if lines else [], [], {}
+  header = [name.lower() if name.lower() in COLUMNS else name for name in header]
+  _check_header(header, path)
+  for number, cells in lines:
+    rows.append(_row(header, cells, f"{path}, line {number}"))
   if not rows:
     raise ValueError(f"{path}: the table names no video")
   for row in rows:
     other = seen.setdefault(row.id, row)
+    if other.video == row.video and other is not row:
+      raise ValueError(f"{row.where}: {row.video!r} is listed twice, first in {other.where}")
     if other is not row:
       raise ValueError(
         f"{row.where}: {row.video!r} has the id of {other.video!r} ({other.where}); rename one"
@@ -89,7 +93,20 @@ def read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], list[str]]:
   for column in ("split", "person"):
     if column in header:
       _check_filled(rows, column)
-  return rows, [name for name in header if name not in COLUMNS]
+  return rows, [name for name in header if name and name not in COLUMNS]
+
+
+def _read_lines(path: pathlib.Path) -> list[tuple[int, list[str]]]:
+  """The rows that are not empty, with their line numbers."""
+  try:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+      first = next((line for line in file if line.strip(" ,;\t\r\n")), "")
+      file.seek(0)
+      delimiter = max(",;\t", key=first.count)
+      lines = csv.reader(file, strict=True, delimiter=delimiter)
+      return [(lines.line_num, cells) for cells in lines if any(cell.strip() for cell in cells)]
+  except (UnicodeDecodeError, csv.Error) as error:
+    raise ValueError(f"{path}: not CSV in UTF-8 ({error}); save it as CSV in UTF-8") from error
 
 
 def _check_header(header: Sequence[str], path: pathlib.Path) -> None:
@@ -98,7 +115,8 @@ def _check_header(header: Sequence[str], path: pathlib.Path) -> None:
       f"{path}: the first line must name the columns 'video,label', and can name "
       f"'body', 'split' and 'person'; found {','.join(header)[:80]!r}"
     )
-  if len(set(header)) != len(header):
+  named = [name for name in header if name]
+  if len(set(named)) != len(named):
     raise ValueError(f"{path}: a column is named twice in {','.join(header)[:80]!r}")
 
 
@@ -109,9 +127,19 @@ def _check_filled(rows: Sequence[Row], column: str) -> None:
 
 
 def _row(header: Sequence[str], cells: Sequence[str], where: str) -> Row:
+  while len(cells) > len(header) and not cells[-1].strip():
+    cells = cells[:-1]
   if len(cells) != len(header):
     raise ValueError(f"{where}: {len(cells)} cells in {len(header)} columns")
-  given = {name: cell.strip(" ") for name, cell in zip(header, cells) if name in COLUMNS}
+  nameless = [cell for name, cell in zip(header, cells) if not name and cell.strip()]
+  if nameless:
+    raise ValueError(f"{where}: the column of {nameless[0][:40]!r} has no name; give it one")
+  # Other white space around the name of a video is refused below.
+  given = {
+    name: composed(cell.strip(" ") if name == "video" else cell.strip())
+    for name, cell in zip(header, cells)
+    if name in COLUMNS
+  }
   row = Row(where, **(dict.fromkeys(COLUMNS, "") | given))
   _check_video(row.video, where)
   if row.split not in ("", *SPLITS):
@@ -138,7 +166,10 @@ def _check_video(name: str, where: str) -> None:
     raise ValueError(f"{where}: {name[:80]!r} is not a plain file name below the folder of videos")
   stem, dot, suffix = parts[-1].rpartition(".")
   if not stem.strip(". ") or dot + suffix.lower() not in VIDEO_SUFFIXES:
-    raise ValueError(f"{where}: {name[:80]!r} does not end in one of {' '.join(VIDEO_SUFFIXES)}")
+    raise ValueError(
+      f"{where}: {name[:80]!r} does not end in one of {' '.join(VIDEO_SUFFIXES)}; others are "
+      f"converted by `{HOW_TO_CONVERT}`, folders of images joined by `{HOW_TO_JOIN_IMAGES}`"
+    )
 
 
 def label_rows(rows: Sequence[Row], tree: LabelTree | None) -> tuple[LabelTree, list[int]]:
@@ -160,6 +191,18 @@ def label_rows(rows: Sequence[Row], tree: LabelTree | None) -> tuple[LabelTree, 
     tree = _derive_tree(labelled)
   actions = {row: _find_action(row, tree) for row in labelled}
   return tree, [actions.get(row, UNLABELLED) for row in rows]
+
+
+def similar_labels(tree: LabelTree) -> list[str]:
+  """Pairs of actions, and of body parts, that differ only in case or in spaces."""
+  similar = []
+  for names in (tree.actions, tree.bodies):
+    first: dict[str, str] = {}
+    for name in names:
+      other = first.setdefault("".join(name.casefold().split()), name)
+      if other != name:
+        similar.append(f"{other!r} and {name!r}")
+  return similar
 
 
 def _derive_tree(rows: Sequence[Row]) -> LabelTree:

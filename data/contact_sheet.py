@@ -124,15 +124,18 @@ def samples_of_source(
 def _sample(clip: ClipSource, facts: ClipFacts) -> Sample:
   record = encode_clip(clip, Encoding(_SIDE))
   chosen = evenly_spaced(facts.num_frames)
-  wanted = set(chosen)
-  source = [frame for index, frame in enumerate(decode_video(clip.video)[0]) if index in wanted]
+  shown = record["order"][chosen].tolist()
+  wanted = set(shown)
+  frames = {i: frame for i, frame in enumerate(decode_video(clip.video)) if i in wanted}
   stored = [cv2.imdecode(np.frombuffer(record["frames"][index], np.uint8), 1) for index in chosen]
   return Sample(
     facts=facts,
     frames=np.stack(stored)[..., ::-1],
     keypoints=record["keypoints"][:, chosen],
     scores=record["keypoint_scores"][:, chosen],
-    source=SourceFrames(np.stack(source), record["box"], clip.keypoints[:, chosen]),
+    source=SourceFrames(
+      np.stack([frames[index] for index in shown]), record["box"], clip.keypoints[:, shown]
+    ),
   )
 
 

@@ -14,14 +14,20 @@ environment, which `uv run` creates from the lines above. Without uv:
     poses/bin/python data/extract_pose.py VIDEOS --out poses.pkl
 
 The result is a pickle in the format of pyskl. Keypoints and scores are 0 if nobody is detected or a
-joint is not visible, as in OpenPose.
+joint is not visible, as in OpenPose. Until all videos are done, finished poses are kept in
+`poses.pkl.parts`; after an interruption, the same command continues from there.
 """
 
 import argparse
 import contextlib
+import functools
+import hashlib
+import itertools
+import multiprocessing
 import os
 import pathlib
 import pickle
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,10 +40,14 @@ from jaxtyping import Float, Float32
 if not __package__:  # run as a script, which finds only what lies next to it
   # Last, so that this environment's NumPy takes precedence.
   folders = pathlib.Path(__file__).resolve().parents
-  sys.path[:1] = []
+  sys.path[:] = [folder for folder in sys.path if folder != str(folders[0])]
   sys.path.append(str(next(folder for folder in folders if (folder / "pcan_jax").is_dir())))
 
-from pcan_jax.clips.video import Frame, VideoError, decode_video  # noqa: E402
+from pcan_jax.clips.parallel import map_clips  # noqa: E402
+from pcan_jax.clips.problems import Problem  # noqa: E402
+from pcan_jax.clips.safe_pickle import load_pickle  # noqa: E402
+from pcan_jax.clips.source_layout import ClipSource  # noqa: E402
+from pcan_jax.clips.video import Frame, decode_video  # noqa: E402
 from pcan_jax.clips.video_files import find_videos  # noqa: E402
 from pcan_jax.keypoints import LAYOUTS  # noqa: E402
 
@@ -82,6 +92,11 @@ Landmarks = tuple[Body | None, Hand | None, Hand | None]
 """Body, left hand and right hand; None if not detected."""
 
 Tracker = Callable[[Frame], Landmarks]
+NewTracker = Callable[[], contextlib.AbstractContextManager[Tracker]]
+Entry = dict[str, Any]
+
+CHUNK = 3000
+"""Frames whose poses are saved at a time, about two minutes of work."""
 
 
 def to_openpose(
@@ -121,29 +136,53 @@ def to_openpose(
   )
 
 
-def estimate(video: pathlib.Path, name: str, track: Tracker) -> dict[str, Any]:
+def estimate(
+  video: pathlib.Path, name: str, chunks: pathlib.Path, new_tracker: NewTracker
+) -> Entry:
   """Estimates the pose in every frame of a video, as one entry of a pyskl pickle.
 
   Args:
     video: path of the video.
     name: of the clip.
-    track: finds the landmarks of a frame; called for all frames in order.
+    chunks: folder for the poses of every `CHUNK` frames; existing files are used.
+    new_tracker: opens a tracker, which is called for all frames of a chunk in order. Every chunk
+      has its own, so that the result does not depend on interruptions.
 
   Raises:
     VideoError: the video cannot be decoded to its end.
   """
-  frames, _ = decode_video(video)
-  poses, size = [], (0, 0)
-  for frame in tqdm.tqdm(frames, name, unit="frame", leave=False, disable=None):
-    size = frame.shape[:2]
-    poses.append(to_openpose(track(np.ascontiguousarray(frame)), size))
+  frames = decode_video(video)
+  done = []
+  size = (0, 0)
+  show = None if multiprocessing.parent_process() is None else True
+  with tqdm.tqdm(desc=name, unit="frame", leave=False, disable=show) as progress:
+    for frame in frames:
+      size = frame.shape[:2]
+      chunk = itertools.islice(itertools.chain([frame], frames), CHUNK)
+      path = chunks / f"{len(done):06}.pkl"
+      if path.exists():
+        progress.update(sum(1 for _ in chunk))
+      else:
+        poses = []
+        with new_tracker() as track:
+          for image in chunk:
+            poses.append(to_openpose(track(np.ascontiguousarray(image)), size))
+            progress.update()
+        keypoints, scores = map(np.stack, zip(*poses))
+        _write(path, {"keypoint": keypoints, "keypoint_score": scores})
+      done.append(load_pickle(path))
+  keypoints, scores = (
+    np.concatenate([chunk[field] for chunk in done])[None]
+    for field in ("keypoint", "keypoint_score")
+  )
   return {
     "frame_dir": name,
-    "total_frames": len(poses),
+    "total_frames": keypoints.shape[1],
     "img_shape": size,
     "original_shape": size,
-    "keypoint": np.stack([keypoints for keypoints, _ in poses])[None],
-    "keypoint_score": np.stack([scores for _, scores in poses])[None],
+    "keypoint": keypoints,
+    "keypoint_score": scores,
+    "damage": frames.damage,
   }
 
 
@@ -173,7 +212,10 @@ def open_tracker() -> Iterator[Tracker]:
   import mediapipe  # not at the top: tests run without it
 
   # Temporal smoothing would attenuate micro-actions.
-  with mediapipe.solutions.holistic.Holistic(smooth_landmarks=False) as holistic:
+  with (
+    _mute_native_code(),
+    mediapipe.solutions.holistic.Holistic(smooth_landmarks=False) as holistic,
+  ):
 
     def track(frame: Frame) -> Landmarks:
       found = holistic.process(frame)
@@ -208,32 +250,63 @@ def _mute_native_code() -> Iterator[None]:
 
 def extract(
   videos: dict[str, pathlib.Path],
-  new_tracker: Callable[[], contextlib.AbstractContextManager[Tracker]],
-) -> tuple[list[dict[str, Any]], list[str]]:
+  parts: pathlib.Path,
+  new_tracker: NewTracker,
+  jobs: int = 1,
+) -> tuple[list[Entry], list[str]]:
   """Estimates the poses in many videos, and reports frames without a person on standard error.
 
   Args:
     videos: by clip name.
+    parts: folder for finished poses. Existing ones are used if the video has the same size and
+      modification time.
     new_tracker: opens a tracker, like `open_tracker`; called for each video.
+    jobs: number of processes; 0 is one per core. A video is processed by one of them.
 
   Returns:
     The entries of the readable videos, and the errors of the others.
   """
+  nobody = np.zeros((0, 0, 0, 2), np.float32)
+  clips = [
+    ClipSource(name, "videos", video, -1, nobody, nobody[..., 0], img_shape=None)
+    for name, video in videos.items()
+  ]
+  work = functools.partial(_extract_one, parts=parts, new_tracker=new_tracker)
   entries, unreadable = [], []
-  for name, video in tqdm.tqdm(videos.items(), unit="video", disable=None):
-    try:
-      with new_tracker() as track:
-        entry = estimate(video, name, track)
-    except VideoError as error:
-      unreadable.append(str(error))
-      tqdm.tqdm.write(f"skipped: {error}", file=sys.stderr)
+  results = map_clips(work, clips, 1 if len(clips) == 1 else jobs)
+  for clip, part in zip(clips, tqdm.tqdm(results, "videos", len(clips), disable=None)):
+    if isinstance(part, Problem):
+      unreadable.append(part.reason)
+      tqdm.tqdm.write(f"skipped: {part.reason}", file=sys.stderr)
       continue
-    entries.append(entry)
+    entry = load_pickle(part)
+    warnings = entry.pop("damage")
     empty = int((entry["keypoint_score"] == 0).all(axis=(0, 2)).sum())
     if empty:
-      message = f"warning: {video}: no person in {empty} of {entry['total_frames']} frames"
-      tqdm.tqdm.write(message, file=sys.stderr)
+      warnings.append(f"no person in {empty} of {entry['total_frames']} frames")
+    for warning in warnings:
+      tqdm.tqdm.write(f"warning: {clip.video}: {warning}", file=sys.stderr)
+    entries.append(entry)
   return entries, unreadable
+
+
+def _extract_one(clip: ClipSource, parts: pathlib.Path, new_tracker: NewTracker) -> pathlib.Path:
+  """Estimates the poses in one video, unless that has been done; returns their file."""
+  status = clip.video.stat()
+  key = repr((clip.id, status.st_size, status.st_mtime_ns))
+  folder = parts / hashlib.sha256(key.encode()).hexdigest()[:32]
+  part = folder / "all.pkl"
+  if not part.exists():
+    _write(part, estimate(clip.video, clip.id, folder, new_tracker))
+  return part
+
+
+def _write(path: pathlib.Path, content: Any) -> None:
+  """Writes a pickle, under a temporary name until it is complete."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  unfinished = path.with_name(f"{path.name}.unfinished")
+  unfinished.write_bytes(pickle.dumps(content, protocol=4))
+  unfinished.replace(path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -241,31 +314,31 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     prog="pcan extract_pose",
     description="Estimates body and hands of one person in every frame of a video, or of all "
-    "videos in a folder, with MediaPipe, and writes them as OpenPose's 28 keypoints. Exits with 1 "
-    "if a video is unreadable; the poses of the others are still written.",
+    "videos in a folder, with MediaPipe, and writes them as OpenPose's 28 keypoints. After an "
+    "interruption, the same command continues. Exits with 1 if a video is unreadable; the poses of "
+    "the others are still written.",
   )
   parser.add_argument("videos", type=pathlib.Path, help="a video or a folder of videos")
   parser.add_argument("--out", type=pathlib.Path, required=True, help="pickle to write, *.pkl")
+  parser.add_argument("--jobs", type=int, default=0, help="processes (one per core)")
   arguments = parser.parse_args(argv)
   if arguments.out.suffix != ".pkl":
     parser.error(f"--out is {arguments.out}; it must end in .pkl")
   try:
     videos = name_videos(arguments.videos)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    parts = arguments.out.with_name(f"{arguments.out.name}.parts")
     started = time.monotonic()
-    with _mute_native_code():
-      entries, unreadable = extract(videos, open_tracker)
+    entries, unreadable = extract(videos, parts, open_tracker, arguments.jobs)
   except ModuleNotFoundError as error:
     sys.exit(f"error: {error}; run `uv run {__file__}`, or see the top of that file")
   except (OSError, ValueError) as error:
     sys.exit(f"error: {error}")
   if entries:
-    part = arguments.out.with_name(arguments.out.name + ".part")
-    part.write_bytes(pickle.dumps(entries, protocol=4))
-    part.replace(arguments.out)
+    _write(arguments.out, entries)
     frames = sum(entry["total_frames"] for entry in entries)
     seconds = time.monotonic() - started
     print(f"{arguments.out}: videos {len(entries)}, frames {frames}, seconds {seconds:.0f}")
+  shutil.rmtree(parts, ignore_errors=True)
   if unreadable:
     sys.exit(f"{len(unreadable)} of {len(videos)} videos could not be read")
 

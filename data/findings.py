@@ -33,6 +33,8 @@ class ClipFacts:
     frames_without_person: frames in which no keypoint was detected.
     outside: share of the detected keypoints that lie outside the frame, 0 to 1.
     trimmed: whether video and poses differ by a frame.
+    varying: whether the frames of the video are unevenly spaced in time.
+    damage: damage of the video that does not keep it from being read; empty if there is none.
     digest: of the video file, to find equal ones; empty for stored clips.
   """
 
@@ -46,6 +48,8 @@ class ClipFacts:
   frames_without_person: int
   outside: float
   trimmed: bool
+  varying: bool
+  damage: str
   digest: str
 
   @property
@@ -85,6 +89,8 @@ def measure_clip(
     frames_without_person=int((~detected.any(axis=(0, 2))).sum()),
     outside=float(outside.sum() / max(detected.sum(), 1)),
     trimmed=record.get("trimmed", False),
+    varying=bool((np.diff(record.get("order", ())) != 1).any()),
+    damage="; ".join(record.get("damage", ())),
     digest=digest,
   )
 
@@ -146,6 +152,11 @@ def examine_clips(clips: Mapping[str, Sequence[ClipFacts]], tree: LabelTree) -> 
       if clip.outside > OUTSIDE_SHARE:
         detail = f"{clip.outside:.0%} of its detected keypoints"
         yield Finding("keypoints outside the frame", name, detail, is_error=False)
+      if clip.damage:
+        yield Finding("damaged video", name, clip.damage, is_error=False)
+      if clip.varying:
+        detail = "its frames are not evenly spaced in time; some are dropped, others repeated"
+        yield Finding("varying frame rate", name, detail, is_error=False)
       if clip.trimmed:
         detail = "video and poses differ by one frame; the longer one is cut"
         yield Finding("frame count", name, detail, is_error=False)

@@ -23,10 +23,11 @@ from pcan_jax.clips.pose_files import open_poses
 from pcan_jax.clips.problems import Problem, describe_problems, write_problems
 from pcan_jax.clips.source_layout import SPLITS, UNLABELLED_SPLIT, ClipSource
 from pcan_jax.clips.video import decode_video
+from pcan_jax.clips.video_files import FilesByName, composed
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout, get_layout
 from pcan_jax.labels import LabelTree, get_tree
 
-from .clip_table import Row, label_rows, read_rows
+from .clip_table import Row, label_rows, read_rows, similar_labels
 from .draw_split import draw_split
 
 
@@ -108,16 +109,17 @@ def _plan(
   except ValueError as error:
     named = str(error).startswith((str(table), str(tree_path)))
     raise error if named else ValueError(f"{table}: {error}") from error
-  missing = [row for row in rows if not (videos / row.video).is_file()]
+  files = FilesByName()
+  found = {row: files.find(videos / row.video, below=videos) for row in rows}
+  missing = [row for row, video in found.items() if video is None]
   if missing:
     more = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
     raise FileNotFoundError(f"{missing[0].where}: no video at {videos / missing[0].video}{more}")
   unknown = np.zeros((0, 0, 0, 2), np.float32)
   clips: dict[str, list[ClipSource]] = {split: [] for split in SPLITS if split in splits}
   for row, action, split in zip(rows, actions, splits):
-    video = videos / row.video
     clips[split].append(
-      ClipSource(row.id, split, video, action, unknown, unknown[..., 0], img_shape=None)
+      ClipSource(row.id, split, found[row], action, unknown, unknown[..., 0], img_shape=None)
     )
   counts = ", ".join(f"{len(of_split)} {split}" for split, of_split in clips.items())
   origin = f"from {tree_path}" if tree_path else "from the labels in the table"
@@ -127,6 +129,9 @@ def _plan(
     f"label tree: {_count(tree.num_actions, 'action')} of {_count(tree.num_bodies, 'body part')}, "
     f"{origin}",
   ]
+  similar = similar_labels(tree)
+  if similar:
+    notes.append(f"warning: labels that are nearly the same: {', '.join(similar)}")
   if unused:
     notes.append(f"unused columns: {', '.join(unused)}")
   return _Plan(tree, clips, notes)
@@ -180,16 +185,20 @@ def _read_poses(
   plan: _Plan, path: pathlib.Path | None, layout: KeypointLayout, out: pathlib.Path, jobs: int
 ) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
   """The entries of every split's pickle, and notes on them."""
-  poses = open_poses(path, layout) if path else None
   clips = [clip for of_split in plan.clips.values() for clip in of_split]
+  only = clips[0].id if len(clips) == 1 else None
+  poses = open_poses(path, layout, only_clip=only) if path else None
   measured = map_clips(_measure, clips, jobs)
   entries: dict[str, list[dict[str, Any]]] = {split: [] for split in plan.clips}
   problems: list[Problem] = []
+  damaged: list[str] = []
   for clip, found in zip(clips, tqdm.tqdm(measured, "videos", len(clips), disable=None)):
     if isinstance(found, Problem):
       problems.append(found)
       continue
-    num_frames, size = found
+    num_frames, size, damage = found
+    if damage:
+      damaged.append(f"{clip.video.name}: {'; '.join(damage)}")
     try:
       if poses:
         keypoints, scores = poses.read(clip.id, num_frames, size)
@@ -216,11 +225,15 @@ def _read_poses(
       f"{describe_problems('cannot import the clips', problems)}\n"
       f"All of them: {bad_clips}. Fix them, or remove them from the table"
     )
+  notes = []
+  if damaged:
+    more = f"; and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+    notes.append(f"warning: {_count(len(damaged), 'damaged video')}: {damaged[0]}{more}")
   if not poses:
-    return entries, [f"no poses: keypoints of the layout {layout.name} with the score 0"]
+    return entries, [*notes, f"no poses: keypoints of the layout {layout.name} with the score 0"]
   empty = {clip_id: count for clip_id, count in poses.frames_without_person.items() if count}
   total = sum(entry["total_frames"] for of_split in entries.values() for entry in of_split)
-  notes = [f"poses from {path}, layout {layout.name}"]
+  notes.append(f"poses from {path}, layout {layout.name}")
   if empty:
     worst = max(empty, key=empty.get)
     notes.append(
@@ -230,11 +243,11 @@ def _read_poses(
   return entries, notes
 
 
-def _measure(clip: ClipSource) -> tuple[int, tuple[int, int]]:
-  """The number of frames of a video, and their size (h, w)."""
-  frames, _ = decode_video(clip.video)
+def _measure(clip: ClipSource) -> tuple[int, tuple[int, int], list[str]]:
+  """The number of frames of a video, their size (h, w), and damage."""
+  frames = decode_video(clip.video)
   sizes = [frame.shape[:2] for frame in frames]
-  return len(sizes), sizes[0]
+  return len(sizes), sizes[0], frames.damage
 
 
 def _write_split(
@@ -248,7 +261,7 @@ def _write_split(
   for directory in (folder, source / "pose", source / "annotations"):
     directory.mkdir(parents=True, exist_ok=True)
   for clip in clips:
-    place = folder / clip.video.name
+    place = folder / composed(clip.video.name)
     if copy:
       shutil.copyfile(clip.video, place)
     else:
@@ -256,7 +269,7 @@ def _write_split(
   with (source / "pose" / f"own_{split}.pkl").open("wb") as file:
     pickle.dump(entries, file, protocol=4)
   # Labels of test are placeholders.
-  lines = (f"{clip.video.name} {max(clip.action, 0)}\n" for clip in clips)
+  lines = (f"{composed(clip.video.name)} {max(clip.action, 0)}\n" for clip in clips)
   (source / "annotations" / f"{split}_list_videos.txt").write_text("".join(lines), encoding="utf-8")
 
 
@@ -273,7 +286,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--videos", type=pathlib.Path, required=True, help="folder of the videos")
   parser.add_argument("--out", type=pathlib.Path, required=True, help="directory to write")
   parser.add_argument(
-    "--poses", type=pathlib.Path, help="pyskl pickle, .npz, COCO .json, or folder from OpenPose"
+    "--poses", type=pathlib.Path, help="pyskl pickle, .npz, COCO or MMPose .json, or a folder"
   )
   parser.add_argument(
     "--no_poses", action="store_true", help="import without poses, for RGB models"

@@ -1,21 +1,32 @@
 """Checkpoints, which can be used without a config file.
 
-A checkpoint has three items: `model` (params, batch_stats, prototypes), `training` (step,
-optimizer) and, as JSON, `description` (config, label tree, keypoint layout, stored size: a
-`ModelSpec`).
+A checkpoint has four items: `model` (params, batch_stats, prototypes), `training` (step,
+optimizer), as JSON `description` (config, label tree, keypoint layout and stored size, which are a
+`ModelSpec`, and where it comes from), and `digests` of the files of the others.
 """
 
+import contextlib
+import dataclasses
+import functools
 import os
 import pathlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
 
+from pcan_jax import digests, saved_steps
 from pcan_jax.mesh import data_mesh, replicated
+from pcan_jax.provenance import made_with
+from pcan_jax.saved_steps import SavedStep
 from pcan_jax.spec import ModelSpec
 
 PyTree = Any
+
+BEST = "best"
+"""In place of a step's number: the checkpoint that was best in training."""
 
 _SHOWN_DIFFERENCES = 8
 
@@ -23,18 +34,34 @@ _SHOWN_DIFFERENCES = 8
 class Checkpoints:
   """The checkpoints of one run, in `directory`.
 
-  Saving is asynchronous; leaving the context waits for it.
+  The latest `max_to_keep` are kept, and the one with the highest `f1_mean`. Saving is asynchronous;
+  leaving the context waits for it.
   """
 
   def __init__(self, directory: str | os.PathLike[str], *, max_to_keep: int | None = None) -> None:
     self._directory = pathlib.Path(directory).absolute()
-    self._manager = ocp.CheckpointManager(
+    self._max_to_keep = max_to_keep
+
+  @functools.cached_property
+  def _keep(self) -> "_LastAndBest":
+    steps = saved_steps.find_steps(self._directory)
+    scores = {saved.step: saved_steps.score(saved) for saved in steps}
+    return _LastAndBest(self._max_to_keep, scores)
+
+  @functools.cached_property
+  def _manager(self) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager(
       self._directory,
-      options=ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, create=True),
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=self._keep,
+        create=True,
+        lightweight_initialize=True,  # reads nothing of what is there, and cannot fail on it
+      ),
       item_handlers={
         "model": ocp.StandardCheckpointHandler(),
         "training": ocp.StandardCheckpointHandler(),
         "description": ocp.JsonCheckpointHandler(),
+        digests.ITEM: digests.DigestHandler(),  # last: it needs the files of the others
       },
     )
 
@@ -42,32 +69,74 @@ class Checkpoints:
     return self
 
   def __exit__(self, *_: object) -> None:
-    self._manager.wait_until_finished()
-    self._manager.close()
+    if "_manager" in self.__dict__:
+      with self._told_shortly():
+        self._manager.close()
 
   @property
   def latest_step(self) -> int | None:
-    return self._manager.latest_step()
+    """Of those that are completely written."""
+    return max((saved.step for saved in saved_steps.find_steps(self._directory)), default=None)
 
-  def save(self, step: int, model: PyTree, training: PyTree, spec: ModelSpec) -> None:
-    """Saves a step; does nothing if it exists."""
-    if step in self._manager.all_steps():
-      return
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        model=ocp.args.StandardSave(model),
-        training=ocp.args.StandardSave(training),
-        description=ocp.args.JsonSave(spec.to_json()),
-      ),
-    )
+  def save(
+    self,
+    step: int,
+    model: PyTree,
+    training: PyTree,
+    spec: ModelSpec,
+    *,
+    run: dict[str, Any] | None = None,
+    f1_mean: float | None = None,
+  ) -> None:
+    """Saves a step; does nothing if it exists.
+
+    Args:
+      step: number of steps taken.
+      model, training: arrays.
+      spec: of the model.
+      run: what the description is to say about the run; plain values.
+      f1_mean: of the evaluation at this step, by which the best checkpoint is found.
+
+    Raises:
+      OSError: it cannot be written; also if that is so of the one before.
+    """
+    with self._told_shortly():
+      if step in self._manager.all_steps():
+        return
+      description = spec.to_json() | {"made_with": made_with()}
+      if run is not None:
+        description["run"] = run
+      if f1_mean is not None:
+        description["f1_mean"] = f1_mean
+      self._keep.scores[step] = f1_mean
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          model=ocp.args.StandardSave(model),
+          training=ocp.args.StandardSave(training),
+          description=ocp.args.JsonSave(description),
+          **{digests.ITEM: digests.DigestSave()},
+        ),
+      )
+
+  @contextlib.contextmanager
+  def _told_shortly(self) -> Iterator[None]:
+    """Turns what a full disk leads to, in whatever thread, into one sentence."""
+    try:
+      yield
+    except Exception as error:
+      reasons = (str(error), *map(str, getattr(error, "exceptions", ())))
+      for sign in _DISK_TROUBLE:
+        if any(sign.lower() in reason.lower() for reason in reasons):
+          raise OSError(
+            f"the checkpoint cannot be written to {self._directory}: {sign}; those before it are "
+            "whole"
+          ) from error
+      raise
 
   def read_spec(self, step: int) -> ModelSpec:
     """The `ModelSpec` of a step."""
-    restored = self._manager.restore(
-      step, args=ocp.args.Composite(description=ocp.args.JsonRestore())
-    )
-    return ModelSpec.from_json(restored["description"])
+    return SavedStep(self._directory, step).spec
 
   def restore(self, step: int, **targets: PyTree) -> dict[str, PyTree]:
     """Restores `model` and/or `training`.
@@ -79,42 +148,105 @@ class Checkpoints:
     Raises:
       ValueError: the checkpoint holds another model; the message names what differs.
     """
-    found = self._manager.item_metadata(step)
+    saved = SavedStep(self._directory, step)
     for item, target in targets.items():
-      _require_same_arrays(target, found[item], where=f"{self._directory}/{step}, item {item!r}")
-    restored = self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        **{item: ocp.args.StandardRestore(target) for item, target in targets.items()}
-      ),
-    )
-    return {item: restored[item] for item in targets}
+      _require_same_arrays(target, saved.shapes(item), where=f"{saved.path}, item {item!r}")
+    return {item: saved.restore(item, target) for item, target in targets.items()}
+
+
+_DISK_TROUBLE = (
+  "No space left on device",
+  "Disk quota exceeded",
+  "Read-only file system",
+  "Permission denied",
+  "File too large",
+)
+
+
+@dataclasses.dataclass
+class _LastAndBest(checkpoint_managers.PreservationPolicy):
+  """Which checkpoints are kept: the last ones, and the best one.
+
+  Attributes:
+    last: how many; None is all.
+    scores: of every step.
+  """
+
+  last: int | None
+  scores: dict[int, float | None]
+
+  def should_preserve(
+    self,
+    checkpoints: Sequence[Any],
+    *,
+    context: checkpoint_managers.PreservationContext,
+  ) -> list[bool]:
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    kept = set(steps[-self.last :] if self.last else steps)
+    scored = [step for step in steps if self.scores.get(step) is not None]
+    kept |= set(sorted(scored, key=self.scores.__getitem__)[-1:])
+    return [step in kept for step in steps]
 
 
 def locate(path: str | os.PathLike[str]) -> tuple[pathlib.Path, int]:
-  """Finds a checkpoint.
+  """Finds a checkpoint and makes sure that it is whole.
 
   Args:
-    path: a working directory, its `checkpoints` directory, or the directory of one step.
+    path: a working directory, its `checkpoints` directory, either of them with `/best` behind it,
+      or the directory of one step.
 
   Returns:
-    The directory of the checkpoints and the step: the given one, or the latest.
+    The directory of the checkpoints and the step: the given one, the best or the latest.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
+    ValueError: it is damaged; the message names the last one that is not.
   """
-  path = pathlib.Path(path).absolute()
-  if path.name.isdigit() and (path / "description").is_dir():
-    return path.parent, int(path.name)
-  directory = path / "checkpoints" if (path / "checkpoints").is_dir() else path
-  steps = []
-  if directory.is_dir():
-    steps = [int(p.name) for p in directory.iterdir() if (p / "description").is_dir()]
-  if not steps:
-    raise FileNotFoundError(
-      f"no checkpoint at {path}: name the --workdir of a training run, or DIR/checkpoints/STEP"
+  saved = _find(pathlib.Path(path).absolute())
+  problem = saved.find_problem()
+  if problem:
+    good, _ = saved_steps.last_good(saved.directory)
+    raise ValueError(
+      f"checkpoint {saved.path} is damaged: {problem}. "
+      + (
+        f"The last good one is {good.path}; name it as the checkpoint, or train on, which starts "
+        "from there"
+        if good
+        else "There is no good one beside it"
+      )
     )
-  return directory, max(steps)
+  return saved.directory, saved.step
+
+
+def _find(path: pathlib.Path) -> SavedStep:
+  directory = _directory(path)
+  steps = saved_steps.find_steps(directory)
+  if path.name == BEST and not steps:
+    best = saved_steps.best(_directory(path.parent))
+    if best is None:
+      raise FileNotFoundError(
+        f"no best checkpoint in {path.parent}: there is none that training evaluated "
+        "(config.eval.every_epochs)"
+      )
+    return best
+  if steps:
+    return steps[0]
+  if saved_steps.is_step(path) and (path.parent.name == "checkpoints" or _has_items(path)):
+    return SavedStep(path.parent, int(path.name))
+  others = saved_steps.find_others(directory) if directory.name == "checkpoints" else []
+  raise FileNotFoundError(
+    f"no checkpoint at {path}: name the --workdir of a training run, or DIR/checkpoints/STEP"
+    + (f" ({directory} holds only {', '.join(others)})" if others else "")
+  )
+
+
+def _directory(path: pathlib.Path) -> pathlib.Path:
+  """The folder of the checkpoints in a working directory, or a folder as it is."""
+  return path / "checkpoints" if (path / "checkpoints").is_dir() else path
+
+
+def _has_items(path: pathlib.Path) -> bool:
+  return any((path / item).is_dir() for item in digests.DIGESTED)
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[ModelSpec, PyTree, int]:
@@ -128,7 +260,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[ModelSpec, PyTree, int]:
 
   Raises:
     FileNotFoundError: there is no checkpoint.
-    ValueError: the checkpoint's arrays do not fit its config.
+    ValueError: it is damaged, or its arrays do not fit its config.
   """
   directory, step = locate(path)
   with Checkpoints(directory) as checkpoints:

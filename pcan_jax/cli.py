@@ -4,20 +4,22 @@ A first word names a command with a command line of its own; without one, `--mod
 with a model. Libraries are imported late, so that help and mistyped flags answer at once.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import logging
 import os
 import pathlib
+import signal
 import sys
 import types
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from absl import app, flags
 
-from pcan_jax import cpu
+from pcan_jax import cpu, devices, hosts
 from pcan_jax.console import define_config_flag, quiet_libraries, run_with_flags
 
 COMMANDS = {
@@ -28,19 +30,21 @@ COMMANDS = {
   "check": ("data.check", "check clips or a data set, and show samples"),
   "build": ("data.build", "build a data set of clips"),
   "convert": ("pcan_jax.torch.command", "convert a PyTorch checkpoint"),
+  "describe": ("pcan_jax.describe", "say what checkpoints hold and where they come from"),
   "submission": ("pcan_jax.evaluation.submission", "check a file for the challenge"),
 }
 """What a first word may be: the module with its `main`, and what that does."""
 
 _FROM = "workdir checkpoint"  # flags that say where a model is
 _SCORING = "data split num_clips rectify"  # flags of an evaluation
+_HOSTS = "coordinator num_hosts host wait"  # which only mean something with --multi_host
 _VIDEOS = "video pose out window stride num_clips overlay features"
 MODES = {
   "train": (
     "--config=NAME[:VARIANT] --workdir=DIR: train, go on where a run ended, evaluate",
-    f"config workdir dry_run overfit_batch multi_host {_SCORING}",
+    f"config workdir allow_changes dry_run overfit_batch multi_host {_HOSTS} {_SCORING}",
   ),
-  "eval": ("--workdir=DIR: evaluate", f"{_FROM} multi_host {_SCORING}"),
+  "eval": ("--workdir=DIR: evaluate", f"{_FROM} multi_host {_HOSTS} {_SCORING}"),
   "report": ("--workdir=DIR: write a page on a run", "workdir baseline data split"),
   "predict": ("--checkpoint=DIR --video=PATH --pose=PATH --out=DIR", f"{_FROM} {_VIDEOS}"),
   "export": ("--checkpoint=DIR --out=DIR: one function", f"{_FROM} out num_clips"),
@@ -94,10 +98,15 @@ def _define_flags() -> None:
   text, switch = flags.DEFINE_string, flags.DEFINE_bool
   flags.DEFINE_enum("mode", "train", MODES, "What to do.")
   text("workdir", None, "Where checkpoints, logs and results go.")
-  text("checkpoint", None, "eval, predict, export: DIR or DIR/STEP, if not --workdir.")
+  text("checkpoint", None, "eval, predict, export: DIR, DIR/best or DIR/checkpoints/STEP.")
+  flags.DEFINE_list("allow_changes", [], "train: settings that may differ from the checkpoint's.")
   switch("dry_run", False, "train: one of everything, nothing is written.")
   switch("overfit_batch", False, "train: sanity check, overfit one batch.")
-  switch("multi_host", False, "train, eval: one process per host, on TPU pods and clusters.")
+  switch("multi_host", False, "train, eval: one process per host, on TPU slices and clusters.")
+  text("coordinator", None, "multi_host: HOST:PORT of the first host, if JAX does not find it.")
+  flags.DEFINE_integer("num_hosts", None, "multi_host: how many there are.", lower_bound=1)
+  flags.DEFINE_integer("host", None, "multi_host: which one this is, from 0.", lower_bound=0)
+  flags.DEFINE_integer("wait", 300, "multi_host: seconds to wait for the others.", lower_bound=1)
   text("data", None, "eval, report: data set, if not the one trained on.")
   text("split", None, "eval, report: split, if not the config's eval_split.")
   flags.DEFINE_integer(
@@ -121,16 +130,13 @@ def run_mode() -> None:
   run = {"train": _train, "eval": _eval, "report": _report, "predict": _predict, "export": _export}
   try:
     _refuse_flags_of_other_modes()
-    if FLAGS.multi_host:
-      import jax
-
-      jax.distributed.initialize()
-      if jax.process_index():  # one host speaks for all
-        logging.getLogger("pcan_jax").setLevel(logging.WARNING)
-    with logging_redirect_tqdm([logging.getLogger("pcan_jax")]):  # lines above progress bars
+    log = logging.getLogger("pcan_jax")
+    with _hosts(), logging_redirect_tqdm([log]):  # lines above progress bars
       run[FLAGS.mode]()
-  except (FileNotFoundError, ValueError, FloatingPointError) as error:
+  except (OSError, ValueError, FloatingPointError) as error:
     sys.exit(f"error: {error}")
+  except KeyboardInterrupt:
+    sys.exit(128 + signal.SIGINT)
 
 
 def _refuse_flags_of_other_modes() -> None:
@@ -138,6 +144,22 @@ def _refuse_flags_of_other_modes() -> None:
   for flag in FLAGS.get_flags_for_module(__name__):
     if flag.present and flag.name.split(".")[0] not in known:
       raise ValueError(f"--{flag.name} means nothing with --mode={FLAGS.mode}")
+    if flag.present and flag.name in _HOSTS.split() and not FLAGS.multi_host:
+      raise ValueError(f"--{flag.name} means nothing without --multi_host")
+
+
+@contextlib.contextmanager
+def _hosts() -> Iterator[None]:
+  """All hosts together, of which one speaks; or only this one."""
+  if not FLAGS.multi_host:
+    yield
+    return
+  with hosts.joined(FLAGS.coordinator, FLAGS.num_hosts, FLAGS.host, FLAGS.wait):
+    import jax
+
+    if jax.process_index():
+      logging.getLogger("pcan_jax").setLevel(logging.WARNING)
+    yield
 
 
 def _train() -> None:
@@ -151,17 +173,18 @@ def _train() -> None:
   workdir = pathlib.Path(_needed("workdir"))
   from pcan_jax.training.loop import train
 
-  train(config, workdir)
+  train(config, workdir, FLAGS.allow_changes)
   _eval()
 
 
 def _eval() -> None:
-  source = _source()
+  source = pathlib.Path(_source())
+  from pcan_jax.checkpoints import BEST
   from pcan_jax.evaluation.protocol import evaluate_checkpoint
 
   evaluate_checkpoint(
     source,
-    pathlib.Path(FLAGS.workdir or source),
+    pathlib.Path(FLAGS.workdir or (source.parent if source.name == BEST else source)),
     data_path=FLAGS.data,
     split=FLAGS.split,
     num_clips=FLAGS.num_clips,
@@ -243,11 +266,18 @@ def _keep_compiled_programs() -> None:
 
 def _suit_cpu() -> None:
   """Starts the program again with `pcan_jax.cpu.settings`, unless there is an accelerator."""
+  missing = ""
+  if FLAGS.multi_host:
+    only_cpu = cpu.is_certain(os.environ)  # JAX must not look for devices before it knows all hosts
+  else:
+    try:
+      backend, missing = devices.start_jax()
+    except ValueError as error:
+      sys.exit(f"error: {error}")
+    only_cpu = backend == "cpu"
   settings = cpu.settings(os.environ)
-  if FLAGS.multi_host or not settings:
-    return
-  import jax
-
-  if jax.default_backend() == "cpu":
+  if only_cpu and settings:
     os.environ.update(settings)
     os.execv(sys.executable, sys.orig_argv)
+  if missing:
+    logging.getLogger("pcan_jax").warning(missing)

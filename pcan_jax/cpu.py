@@ -6,6 +6,8 @@ The command line starts itself again with them where JAX finds nothing but a CPU
 in docs/PERFORMANCE.md.
 """
 
+import importlib.metadata
+import importlib.util
 import os
 import platform
 import shlex
@@ -49,6 +51,18 @@ def settings(environment: Mapping[str, str]) -> dict[str, str]:
     if missing:
       found["XLA_FLAGS"] = " ".join(flags + missing)
   return found
+
+
+def is_certain(environment: Mapping[str, str]) -> bool:
+  """Whether JAX can only find a CPU: it is told to, or no package for an accelerator is installed.
+
+  Args:
+    environment: the variables of the process.
+  """
+  if environment.get("JAX_PLATFORMS"):
+    return environment["JAX_PLATFORMS"] == "cpu"
+  plugins = importlib.metadata.entry_points(group="jax_plugins")
+  return not (plugins or any(map(importlib.util.find_spec, ("jax_plugins", "libtpu"))))
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ conventions of MMAction2, on which the authors' release is built.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Key, UInt8
 
 from pcan_jax import heatmaps
 from pcan_jax.keypoints import KeypointLayout
@@ -92,14 +93,17 @@ class Preprocessing:
     return {"joints": joints, "limbs": limbs, "both": joints + limbs}[self.heatmaps]
 
 
-def preprocess(batch: Batch, config: Preprocessing, key: Array | None = None) -> dict[str, Array]:
+def preprocess(
+  batch: Batch, config: Preprocessing, keys: Key[Array, " b"] | None = None
+) -> dict[str, Array]:
   """Makes network inputs of a batch of stored clips.
 
   Args:
     batch: `rgb` uint8 [B, T, S, S, 3] and/or `keypoints` [B, T', M, V, 2], in pixels of those
       frames, with `keypoint_scores` [B, T', M, V].
     config: sizes and augmentation.
-    key: of the augmentation; unused without one.
+    keys: one per clip, so that a clip's augmentation does not depend on the batch it is in; unused
+      without augmentation.
 
   Returns:
     `rgb` [B, T, H, W, 3], normalised, and/or `heatmaps` [B, T', h, w, C] with the channels
@@ -111,9 +115,9 @@ def preprocess(batch: Batch, config: Preprocessing, key: Array | None = None) ->
     box = jnp.tile(jnp.array([0.0, 0.0, 1.0, 1.0]), (num_clips, 1))
     flipped = jnp.zeros(num_clips, bool)
   else:
-    key_crop, key_flip, key_keypoints = jax.random.split(key, 3)
-    box = random_crop(key_crop, num_clips, augmentation)
-    flipped = jax.random.bernoulli(key_flip, augmentation.flip, (num_clips,))
+    keys_crop, keys_flip, keys_keypoints = jax.vmap(lambda key: jax.random.split(key, 3))(keys).T
+    box = jax.vmap(lambda key: random_crop(key, augmentation))(keys_crop)
+    flipped = jax.vmap(lambda key: jax.random.bernoulli(key, augmentation.flip))(keys_flip)
   box *= config.stored_size
 
   inputs = {}
@@ -126,7 +130,8 @@ def preprocess(batch: Batch, config: Preprocessing, key: Array | None = None) ->
   if "keypoints" in batch:
     keypoints, scores = batch["keypoints"], batch["keypoint_scores"]
     if augmentation is not None:
-      keypoints = jitter_keypoints(key_keypoints, keypoints, config.stored_size, augmentation)
+      jitter = functools.partial(jitter_keypoints, side=config.stored_size, config=augmentation)
+      keypoints = jax.vmap(jitter)(keys_keypoints, keypoints)
     keypoints = crop_keypoints(keypoints, box, config.heatmap_size)
     keypoints, scores = flip_keypoints(
       keypoints, scores, flipped, config.heatmap_size, config.layout.flip_permutation()
@@ -151,13 +156,13 @@ def _render(
   return jnp.concatenate(drawn, axis=-1)
 
 
-def random_crop(key: Array, num_clips: int, config: Augmentation) -> Box:
-  """Boxes (x0, y0, x1, y1) of random area, aspect ratio and position in the unit square.
+def random_crop(key: Array, config: Augmentation) -> Float[Array, "4"]:
+  """A box (x0, y0, x1, y1) of random area, aspect ratio and position in the unit square.
 
   The first of ten candidates that fits into the square is taken; if none does, the whole square.
   """
   key_area, key_aspect, key_place = jax.random.split(key, 3)
-  attempts = (num_clips, _CROP_ATTEMPTS)
+  attempts = (_CROP_ATTEMPTS,)
   area = jax.random.uniform(
     key_area, attempts, minval=config.crop_area[0], maxval=config.crop_area[1]
   )
@@ -166,14 +171,9 @@ def random_crop(key: Array, num_clips: int, config: Augmentation) -> Box:
   )
   sizes = jnp.stack([jnp.sqrt(area) * jnp.exp(s * log_aspect / 2) for s in (1, -1)], axis=-1)
   fits = jnp.all(sizes <= 1, axis=-1)
-  first = jnp.argmax(fits, axis=1)
-  size = jnp.where(
-    jnp.any(fits, axis=1)[:, None],
-    jnp.take_along_axis(sizes, first[:, None, None], axis=1)[:, 0],
-    1.0,
-  )
-  start = jax.random.uniform(key_place, (num_clips, 2)) * (1 - size)
-  return jnp.concatenate([start, start + size], axis=-1)
+  size = jnp.where(jnp.any(fits), sizes[jnp.argmax(fits)], 1.0)
+  start = jax.random.uniform(key_place, (2,)) * (1 - size)
+  return jnp.concatenate([start, start + size])
 
 
 def crop_and_resize(
@@ -225,19 +225,18 @@ def flip_keypoints(
 
 
 def jitter_keypoints(
-  key: Array, keypoints: Float[Array, "b t m v 2"], side: int, config: Augmentation
-) -> Float[Array, "b t m v 2"]:
-  """Rotates and scales skeletons about the frame's centre, and adds noise to joints."""
+  key: Array, keypoints: Float[Array, "t m v 2"], side: int, config: Augmentation
+) -> Float[Array, "t m v 2"]:
+  """Rotates and scales a clip's skeletons about the frame's centre, and adds noise to joints."""
   key_rotation, key_scale, key_noise = jax.random.split(key, 3)
-  num_clips, _, persons, joints, _ = keypoints.shape
-  angle = jax.random.uniform(key_rotation, (num_clips,), minval=-1, maxval=1)
-  angle = angle * jnp.deg2rad(config.rotation)
+  _, persons, joints, _ = keypoints.shape
+  angle = jax.random.uniform(key_rotation, minval=-1, maxval=1) * jnp.deg2rad(config.rotation)
   cos, sin = jnp.cos(angle), jnp.sin(angle)
-  rotation = jnp.moveaxis(jnp.array([[cos, -sin], [sin, cos]]), -1, 0)
-  stretch = jax.random.uniform(key_scale, (num_clips, 1, 2), minval=-1, maxval=1)
+  rotation = jnp.array([[cos, -sin], [sin, cos]])
+  stretch = jax.random.uniform(key_scale, (1, 2), minval=-1, maxval=1)
   transform = rotation * (1 + config.scale_jitter * stretch)
-  noise = jax.random.normal(key_noise, (num_clips, 1, persons, joints, 2)) * config.keypoint_noise
+  noise = jax.random.normal(key_noise, (persons, joints, 2)) * config.keypoint_noise
   centred = jnp.einsum(
-    "bij,btmvj->btmvi", transform, keypoints - side / 2, precision=lax.Precision.HIGHEST
+    "ij,tmvj->tmvi", transform, keypoints - side / 2, precision=lax.Precision.HIGHEST
   )
   return centred + side / 2 + noise * side

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int64
 
 PyTree = Any
 
@@ -63,9 +64,29 @@ def jit_once(make: Callable[[], PyTree], mesh: Mesh) -> jax.stages.Wrapped:
   return jax.jit(make, out_shardings=replicated(mesh), compiler_options=options)
 
 
+def local_rows(mesh: Mesh, batch_size: int) -> Int64[np.ndarray, " b"]:
+  """The rows of a batch that this host's devices hold, in rising order."""
+  held = sharded(mesh).addressable_devices_indices_map((batch_size,)).values()
+  everything = np.arange(batch_size, dtype=np.int64)
+  return np.sort(np.concatenate([everything[rows] for rows in held]))
+
+
 def send(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """Sends this host's share of a batch to its devices."""
+  """Sends this host's rows of a batch, in the order of `local_rows`, to the devices that hold them.
+
+  A mesh may take the devices of several hosts in any order.
+  """
   sharding = sharded(mesh)
-  return {
-    name: jax.make_array_from_process_local_data(sharding, values) for name, values in batch.items()
-  }
+  num_rows = len(next(iter(batch.values())))
+  batch_size = num_rows * mesh.size // len(mesh.local_devices)
+  rows = local_rows(mesh, batch_size)
+
+  def place(values: np.ndarray) -> jax.Array:
+    def part(index: tuple[slice, ...]) -> np.ndarray:
+      start, stop, _ = index[0].indices(batch_size)
+      first = int(np.searchsorted(rows, start))
+      return values[first : first + stop - start]
+
+    return jax.make_array_from_callback((batch_size, *values.shape[1:]), sharding, part)
+
+  return {name: place(values) for name, values in batch.items()}

@@ -4,6 +4,7 @@ Training, evaluation, prediction, export and the benchmarks all take the network
 predict function from here, so that they cannot differ.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -68,6 +69,19 @@ class ModelSpec:
   def test_preprocessing(self) -> Preprocessing:
     """Of evaluation and prediction."""
     return self._preprocessing(self.config.input.test_size, None)
+
+  def matmul_precision(self) -> contextlib.AbstractContextManager[Any]:
+    """In which products are computed with the config's precision; for tracing.
+
+    Without it, a GPU rounds the factors of float32 products to TF32 (10 bits), a TPU to bfloat16
+    (7 bits). Losses, statistics and keypoints ask for more where they need it.
+    """
+    precision = self.config.model.get("matmul_precision", "default")  # missing in older checkpoints
+    if precision not in ("default", "high", "highest"):
+      raise ValueError(
+        f"model.matmul_precision must be default, high or highest, not {precision!r}"
+      )
+    return jax.default_matmul_precision(precision)
 
   def _preprocessing(self, size: int, augmentation: Augmentation | None) -> Preprocessing:
     config = self.config.input
@@ -147,7 +161,8 @@ class ModelSpec:
     num_clips = next(iter(batch.values())).shape[1]
     flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in batch.items()}
     inputs = preprocess(flat, self.test_preprocessing)
-    outputs = self.model.apply(variables, inputs, train=False)
+    with self.matmul_precision():
+      outputs = self.model.apply(variables, inputs, train=False)
     gamma = self.config.eval.gamma
     for stream, levels in outputs.items():
       if self.model.has_prototypes:

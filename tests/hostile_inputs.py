@@ -32,6 +32,7 @@ from tests.pose_writers import (
   NUM_FRAMES,
   SIZE,
   coco,
+  mmpose,
   points,
   write_npz,
   write_openpose,
@@ -104,7 +105,7 @@ def pickles(folder: pathlib.Path) -> Iterator[Target]:
 def videos(folder: pathlib.Path) -> Iterator[Target]:
   """Videos in several containers, read with their poses."""
   frames, keypoints = make_clip(np.random.default_rng(0), 1)
-  for suffix in (".mp4", ".mkv", ".avi"):
+  for suffix in (".mp4", ".mkv", ".avi", ".ts", ".flv"):
     path = folder / f"clip{suffix}"
     write_video(path, frames)
     scores = np.ones(keypoints.shape[:3], np.float32)
@@ -164,6 +165,7 @@ def pose_files(folder: pathlib.Path) -> Iterator[Target]:
     annotation | {"image_id": "clip/0.jpg"} for annotation in coco("clip", joints)["annotations"]
   ]
   (folder / "results.json").write_text(json.dumps(results[:20]))
+  (folder / "clip.json").write_text(json.dumps(mmpose(joints)))
   write_npz(folder / "poses.npz", "clip", points(28))
   write_pickle(folder / "poses.pkl", "clip", points(28))
   for path, opened, layout in (
@@ -174,6 +176,7 @@ def pose_files(folder: pathlib.Path) -> Iterator[Target]:
     ),
     (folder / "coco.json", folder / "coco.json", LAYOUTS["coco-17"]),
     (folder / "results.json", folder / "results.json", LAYOUTS["coco-17"]),
+    (folder / "clip.json", folder / "clip.json", LAYOUTS["coco-17"]),
     (folder / "poses.npz", folder / "poses.npz", LAYOUT),
     (folder / "poses.pkl", folder / "poses.pkl", LAYOUT),
   ):

@@ -70,6 +70,29 @@ def coco(clip_id: str, joints, names=None) -> dict:
   }
 
 
+def mmpose(joints, first: int = 0, names=None) -> dict:
+  """What MMPose's inferencer writes of joints [M, T, V, 3], frames numbered from `first`."""
+  frames = [
+    {
+      "frame_id": first + t,
+      "instances": [
+        {
+          "keypoints": joints[m, t, :, :2].tolist(),
+          "keypoint_scores": joints[m, t, :, 2].tolist(),
+          "bbox": [[1, 2, 3, 4]],
+          "bbox_score": 0.9,
+        }
+        for m in range(len(joints))
+      ],
+    }
+    for t in range(joints.shape[1])
+  ]
+  about = {"dataset_name": "coco", "num_keypoints": joints.shape[2]}
+  if names:
+    about["keypoint_id2name"] = {str(index): name for index, name in enumerate(names)}
+  return {"meta_info": about, "instance_info": frames}
+
+
 def write_npz(path: pathlib.Path, clip_id: str, joints, **changes) -> None:
   arrays = {"keypoints": joints[..., :2], "scores": joints[..., 2]} | changes
   np.savez_compressed(path, **{f"{clip_id}/{name}": array for name, array in arrays.items()})

@@ -18,20 +18,30 @@ DOCUMENT = ROOT / "docs" / "ARCHITECTURE.md"
 
 # From the ground up: each wing may import those before it.
 WINGS = {
-  "names": ("labels", "keypoints", "shipped", "config", "console", "cpu"),
+  "names": (
+    "labels",
+    "keypoints",
+    "shipped",
+    "config",
+    "console",
+    "cpu",
+    "devices",
+    "hosts",
+    "writing",
+  ),
   "clips": ("clips",),
   "feed": ("feed",),
   "network": ("network",),
   "method": ("method",),
   "inputs": ("heatmaps", "inputs"),
   "spec": ("spec",),
-  "checkpoints": ("mesh", "checkpoints"),
+  "checkpoints": ("mesh", "digests", "provenance", "saved_steps", "checkpoints"),
   "evaluation": ("evaluation",),
   "training": ("training",),
   "prediction": ("prediction",),
   "torch": ("torch",),
   "report": ("report",),
-  "commands": ("cli", "__main__", "__init__"),
+  "commands": ("cli", "describe", "__main__", "__init__"),
 }
 WING_OF = {module: wing for wing, modules in WINGS.items() for module in modules}
 # What only some wings may import, wherever in a file.

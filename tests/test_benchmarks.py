@@ -10,7 +10,7 @@ import types
 import numpy as np
 import pytest
 
-from benchmarks import collectives, memory, step, timing, workload
+from benchmarks import collectives, step, timing, workload
 from pcan_jax.config import load_config
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -32,14 +32,14 @@ def get_config(variant="pcan_pose"):
 # the programs are the same, and compiled once.
 RUN_ALL = """
 import json, sys
-from benchmarks import memory, scaling, step
+from benchmarks import compiled, scaling, step
 config = sys.argv[1]
 scaling.main(["--config", config, "--small_config", config, "--devices", "1", "4", "--batch", "4",
   "--rate", "100", "--clips_per_device", "2"])
 step.main(["--configs", config, "--dtypes", "float32", "--batches", "4", "--repeats", "2",
   "--overhead_repeats", "2", "--kinds", "training", "evaluation"])
 baseline = f"{config}:posec3d_pose"
-memory.main(["--config", baseline, "--dtypes", "float32", "--batches", "2", "4", "--remat", "none",
+compiled.main(["--config", baseline, "--dtypes", "float32", "--batches", "2", "4",
   "--sizes", "16", "32"])
 print(json.dumps({"benchmark": "imports", "modules": list(sys.modules)}))
 """
@@ -112,7 +112,9 @@ def test_gradients_are_what_devices_exchange(results):
 
 
 def test_memory_grows_with_the_batch(results):
-  for row in results["memory"]["batches"]:
+  rows = results["compiled"]["batches"]
+  assert [row["step"] for row in rows] == ["training", "evaluation"]
+  for row in rows:
     assert row["MB per clip"] > 0
     assert 0 < row["batch in 16 GB"] < row["batch in 32 GB"]
 
@@ -138,13 +140,6 @@ def test_rings_send_over_their_slowest_link():
   assert cluster.seconds(found, 1) == 0
   assert cluster.seconds(found, 8) == pytest.approx(2 * 7 / 8 * 800 / 100 + 3)
   assert cluster.seconds(found, 16) == pytest.approx(2 * 15 / 16 * 800 / 10 + 4)
-
-
-def test_memory_is_a_line_through_two_plans():
-  need = memory.Need.through({8: 1_800_000_000, 16: 2_600_000_000})
-  assert (need.fixed, need.per_clip) == (1e9, 1e8)
-  assert need.largest_batch(16) == 134
-  assert need.largest_batch(1) == 0
 
 
 def test_timing_is_the_median_without_the_first_call(monkeypatch):
@@ -184,11 +179,6 @@ def test_made_up_batches_fit_the_config():
     "keypoint_scores": (2, 16, 1, 28),
   }
   assert np.all(batch["keypoints"] < 64)
-
-
-def test_missing_configs_are_named():
-  with pytest.raises(SystemExit, match=r"error: no config called 'nowhere'"):
-    memory.main(["--config", "nowhere:pcan"])
 
 
 def test_everything_can_be_run_with_one_command():

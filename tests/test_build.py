@@ -3,6 +3,7 @@ import functools
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ from pcan_jax.clips.problems import Problem
 from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import Encoding
 from pcan_jax.feed import pcan_dataset_builder, records
+from pcan_jax.feed.dataset import open_dataset
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
 from tests.tiny_source import HEIGHT, TREE, WIDTH, write_tiny_source
@@ -265,13 +267,106 @@ def test_a_finished_data_set_is_left_alone(built, source, tmp_path):
   before = files(out)
   assert files(build(source, out, **OPTIONS)) == files(built)
   assert files(out) == before
-  with pytest.raises(ValueError, match="was built with another label tree or jpeg_quality"):
-    build(source, out, jpeg_quality=50, **OPTIONS)
+
+
+def relabel(source):
+  """Other labels in the list and in the poses, as someone corrects them."""
+  path = source / "annotations" / "train_list_videos.txt"
+  rows = [line.split() for line in path.read_text().splitlines()]
+  path.write_text("".join(f"{name} {5 - int(label)}\n" for name, label in rows))
+  with_poses(source, lambda poses: [pose.update(label=5 - pose["label"]) for pose in poses])
+
+
+def with_poses(source, change):
+  path = source / "pose" / "Tiny_train.pkl"
+  poses = pickle.loads(path.read_bytes())
+  change(poses)
+  path.write_bytes(pickle.dumps(poses))
+
+
+def move_a_joint(poses):
+  poses[2]["keypoint"] = poses[2]["keypoint"] + np.float16(1)
+
+
+def swap_videos(source):
+  """Another file of the same length and time."""
+  train = source / "raw_videos" / "train"
+  content = bytearray((train / "train_003.mp4").read_bytes())
+  times = (train / "train_003.mp4").stat()
+  content[-100] ^= 1
+  (train / "train_003.mp4").write_bytes(content)
+  os.utime(train / "train_003.mp4", ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def drop_from_list(source):
+  path = source / "annotations" / "val_list_videos.txt"
+  path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+
+
+def rename_action(source):
+  path = source / "annotations" / "actions.csv"
+  path.write_text(path.read_text().replace("wave", "greet"))
+
+
+@pytest.mark.parametrize(
+  ("change", "options", "message"),
+  [
+    (relabel, {}, "train: 6 clips with another label (train_000, train_001, train_002, ...)"),
+    (
+      lambda source: with_poses(source, move_a_joint),
+      {},
+      "train: 1 clip with other poses (train_002)",
+    ),
+    (swap_videos, {}, "train: 1 clip with another video (train_003)"),
+    (drop_from_list, {}, "val: 1 clip gone (val_000)"),
+    (lambda s: (s / "annotations/test_list_videos.txt").unlink(), {}, "split test is gone"),
+    (rename_action, {}, "another label tree"),
+    (lambda _: None, {"jpeg_quality": 50}, "jpeg_quality is 50, was 90"),
+    (lambda _: None, {"clips_per_shard": 3}, "clips_per_shard is 3, was 2"),
+  ],
+)
+def test_a_data_set_of_something_else_is_refused(built, source, tmp_path, change, options, message):
+  out = shutil.copytree(built.parents[2], tmp_path / "out")
+  before = files(out)
+  change(source)
+  with pytest.raises(ValueError, match=re.escape(f"was built of something else: {message}. Del")):
+    build(source, out, **OPTIONS | options)
+  assert files(out) == before
+
+
+def test_a_data_set_that_does_not_say_of_what_it_was_built_is_refused(built, source, tmp_path):
+  out = shutil.copytree(built.parents[2], tmp_path / "out")
+  folder = out / built.relative_to(built.parents[2])
+  metadata = json.loads((folder / "metadata.json").read_text())
+  del metadata["fingerprint"]
+  (folder / "metadata.json").write_text(json.dumps(metadata))
+  (folder / "sources.json").unlink()
+  with pytest.raises(ValueError, match="it does not say of what"):
+    build(source, out, **OPTIONS)
+
+
+def test_a_data_set_that_lacks_clips_is_not_taken_for_a_whole_one(source, tmp_path):
+  (source / "raw_videos" / "train" / "train_001.mp4").write_bytes(b"nothing")
+  folder = build(source, tmp_path / "out", skip_bad=True, **OPTIONS)
+  assert build(source, tmp_path / "out", skip_bad=True, **OPTIONS) == folder
+  with pytest.raises(ValueError, match="lacks 1 bad clips, it was built with --skip_bad"):
+    build(source, tmp_path / "out", **OPTIONS)
+
+
+def test_the_fingerprint_is_of_the_content(built, source, tmp_path):
+  """Neither the place nor the times of files count, but every clip does."""
+  for video in source.rglob("*.mp4"):
+    os.utime(video, (0, 0))
+  found = open_dataset(build(source, tmp_path / "out", **OPTIONS)).fingerprint
+  assert re.fullmatch("[0-9a-f]{32}", found)
+  assert found == open_dataset(built).fingerprint
+  relabel(source)
+  assert found != open_dataset(build(source, tmp_path / "other", **OPTIONS)).fingerprint
 
 
 def test_the_command_line_says_where_the_data_set_is(built, source, tmp_path, capsys):
   out = shutil.copytree(built.parents[2], tmp_path / "out")
-  build_module.main([str(source), str(out), "--side=32"])
+  build_module.main([str(source), str(out), "--side=32", "--clips_per_shard=2"])
   assert capsys.readouterr().out.strip() == str(out / built.relative_to(built.parents[2]))
 
 

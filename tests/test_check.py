@@ -6,9 +6,13 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 
+from data import build as build_module
 from data import check
 from data.build import build
+from pcan_jax.clips.video import decode_video
+from tests.test_video import write
 from tests.tiny_source import write_tiny_source
 
 CLIPS = {"train": 6, "val": 3, "test": 2}
@@ -133,7 +137,7 @@ def test_other_rates_and_unlisted_videos_are_worth_a_warning(source, capsys):
     source,
     "train",
     lambda poses: poses[0].update(
-      keypoint=keypoints, keypoint_score=keypoints[..., 0], total_frames=len(frames)
+      keypoint=keypoints, keypoint_score=keypoints[..., 0] / 100, total_frames=len(frames)
     ),
   )
   (source / "raw_videos" / "val" / "more.mp4").touch()
@@ -141,6 +145,49 @@ def test_other_rates_and_unlisted_videos_are_worth_a_warning(source, capsys):
   assert verdict is None
   assert "train/train_000: 25, most others have 30" in output
   assert "unlisted video (1)\n    raw_videos/val/more.mp4" in output
+
+
+@pytest.fixture
+def odd_source(source):
+  """The first video is broken off, the frames of the second one are not evenly spaced."""
+  noise = np.random.default_rng(1).integers(0, 255, (40, 64, 80, 3), np.uint8)
+  for name, times in (("train_000", None), ("train_001", [*range(0, 200, 20), 240, 260])):
+    path = source / "raw_videos" / "train" / f"{name}.mkv"
+    write(path, noise[: len(times) if times else None], times=times)
+    path.replace(path.with_suffix(".mp4"))  # a wrong suffix is no matter
+  cut = source / "raw_videos" / "train" / "train_000.mp4"
+  cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 2 // 3])
+  counts = [sum(1 for _ in decode_video(cut)), 12]
+
+  def fit(poses):
+    for pose, count in zip(poses, counts):
+      keypoints = np.resize(pose["keypoint"], (1, count, 28, 2))
+      pose |= {"keypoint": keypoints, "total_frames": count}
+      pose["keypoint_score"] = np.full(keypoints.shape[:3], 0.5, np.float16)
+
+  edit_poses(source, "train", fit)
+  return source
+
+
+def test_damaged_and_varying_videos_are_worth_a_warning(odd_source, capsys, tmp_path):
+  page = tmp_path / "page.html"
+  output, verdict = run(odd_source, capsys, f"--html={page}")
+  assert verdict is None
+  assert "damaged video (1)\n    train/train_000: its header promises 1.33 s" in output
+  assert "varying frame rate (1)\n    train/train_001: its frames are not evenly" in output
+
+
+def test_a_build_counts_damaged_videos_and_stores_a_constant_rate(odd_source, capsys, tmp_path):
+  build_module.main([str(odd_source), str(tmp_path / "out"), "--side=32", "--jobs=1"])
+  printed = capsys.readouterr()
+  assert "warning: 1 of the videos are damaged; `pcan check` names them" in printed.err
+  builder = tfds.builder_from_directory(printed.out.strip())
+  counts = builder.info.metadata["splits"]
+  assert (counts["train"]["damaged"], counts["val"]["damaged"]) == (1, 0)
+  clips = {clip["id"]: clip for clip in builder.as_dataset("train").as_numpy_iterator()}
+  assert clips[b"train_000"]["fps"] == 30
+  assert clips[b"train_001"]["fps"] == pytest.approx(12 / (280 / 600), rel=1e-2)
+  assert len(clips[b"train_001"]["frames"]) == 12
 
 
 def test_bad_clips_fail_the_check_and_the_first_is_named(source, capsys, tmp_path):
@@ -197,10 +244,13 @@ def relabel(feature):
   feature["action"].int64_list.value[0] = 6
 
 
-def spoil_scores(feature):
-  raw = np.frombuffer(feature["keypoint_scores/value"].bytes_list.value[0], np.float32).copy()
-  raw[5] = np.nan
-  feature["keypoint_scores/value"].bytes_list.value[0] = raw.tobytes()
+def spoil_scores(value):
+  def change(feature):
+    raw = np.frombuffer(feature["keypoint_scores/value"].bytes_list.value[0], np.float32).copy()
+    raw[5] = value
+    feature["keypoint_scores/value"].bytes_list.value[0] = raw.tobytes()
+
+  return change
 
 
 GREY = cv2.imencode(".jpg", np.full((32, 32, 3), 90, np.uint8))[1].tobytes()
@@ -220,7 +270,8 @@ HUGE = GREY.replace(b"\x00\x20\x00\x20", b"\xea\x60\xea\x60", 1)
     (replace_frame(HUGE), "frame 3 is 60000 x 60000"),
     (drop_frame, r"it says \d+ frames, but holds \d+ images and \d+ poses"),
     (relabel, "its label 6 is outside the label tree"),
-    (spoil_scores, "its keypoints hold NaN"),
+    (spoil_scores(np.nan), "its keypoints hold NaN"),
+    (spoil_scores(1e6), "it has scores above 10"),
     (lambda feature: feature.pop("keypoints/value"), "pcan-val.*damaged after"),
   ],
 )

@@ -1,6 +1,6 @@
 import pytest
 
-from data.clip_table import label_rows, read_rows
+from data.clip_table import label_rows, read_rows, similar_labels
 from pcan_jax.labels import LabelTree
 from tests.tiny_source import TREE
 
@@ -61,6 +61,10 @@ def test_names_of_other_files_are_refused(tmp_path, name):
     ("video,label,split\na.mp4,x,val\nb.mp4,x,\n", "line 3: 'split' is empty; fill it everywhere"),
     ("video,label,person\na.mp4,x,\n", "line 2: 'person' is empty"),
     ("video,label\na.mp4,x\nb/a.avi,x\n", "line 3: 'b/a.avi' has the id of 'a.mp4' .*line 2"),
+    ("video,label\na.mp4,x\na.mp4,x\n", "line 3: 'a.mp4' is listed twice, first in .*line 2"),
+    ("video,label\nu\u0308.mp4,x\n\u00fc.mp4,x\n", "line 3: '\u00fc.mp4' is listed twice"),
+    ("video,label,,\na.mp4,x,,y\n", "line 2: the column of 'y' has no name"),
+    (",,\n,,\n", "the first line must name the columns"),
   ],
 )
 def test_a_bad_table_is_named(tmp_path, text, message):
@@ -76,6 +80,31 @@ def test_tables_must_be_there_and_be_utf_8(tmp_path):
   (tmp_path / "clips.csv").write_bytes(b"video,label\n\xff.mp4,x\n")
   with pytest.raises(ValueError, match="clips.csv: not CSV in UTF-8"):
     read_rows(tmp_path / "clips.csv")
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "video,label\r\na.mp4,arm/wave\r\nb.mp4,leg/kick\r\n,\r\n, \r\n",
+    "\n,\nvideo,label\na.mp4,arm/wave\n,\nb.mp4,leg/kick\n",
+    "video,label,,\r\na.mp4,arm/wave,,\r\nb.mp4,leg/kick,,\r\n",
+    ",video,,label\n,a.mp4, ,arm/wave\n,b.mp4,,leg/kick,,\n",
+    "Video;Label\r\na.mp4;arm/wave\r\nb.mp4;leg/kick\r\n;\r\n",
+    "video\tlabel\na.mp4\tarm/wave \u00a0\nb.mp4\tleg/kick\n",
+  ],
+)
+def test_spreadsheets_leave_empty_rows_and_columns(tmp_path, text):
+  rows, unused = read_rows(table(tmp_path, text))
+  assert [(row.video, row.label) for row in rows] == [("a.mp4", "arm/wave"), ("b.mp4", "leg/kick")]
+  assert unused == []
+
+
+def test_labels_that_differ_only_in_case_are_similar():
+  tree = LabelTree(
+    ("Wave", "kick", "wave", "high kick", "highkick"), ("arm", "leg"), (0, 1, 0, 1, 1)
+  )
+  assert similar_labels(tree) == ["'Wave' and 'wave'", "'high kick' and 'highkick'"]
+  assert similar_labels(TREE) == []
 
 
 def labelled(tmp_path, text, tree=None):

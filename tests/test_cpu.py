@@ -1,5 +1,7 @@
 """Settings for CPUs, and that launch.py starts again with them, once."""
 
+import importlib.metadata
+import importlib.util
 import os
 import pathlib
 import platform
@@ -70,3 +72,13 @@ def test_launch_starts_again_with_them_once(tmp_path):
     "None None",
     f"{cpu.GLIBC_TUNABLES} {' '.join(cpu.XLA_FLAGS)}",
   ]
+
+
+@pytest.mark.parametrize(
+  ("platforms", "packages", "expected"),
+  [("cpu", {"libtpu"}, True), ("cuda,cpu", (), False), ("", (), True), ("", {"libtpu"}, False)],
+)
+def test_whether_there_can_be_an_accelerator(monkeypatch, platforms, packages, expected):
+  monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: ())
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in packages or None)
+  assert cpu.is_certain({"JAX_PLATFORMS": platforms}) is expected

@@ -1,11 +1,13 @@
 import json
+import re
 import shutil
 
+import numpy as np
 import pytest
 
 from pcan_jax.clips.sampling import FrameSampling
 from pcan_jax.feed.dataset import open_dataset
-from pcan_jax.feed.epochs import ClassSampling
+from pcan_jax.feed.epochs import SAMPLINGS, ClassSampling
 from pcan_jax.feed.pipeline import training_batches
 
 
@@ -29,35 +31,72 @@ def test_the_metadata_holds_the_actions_and_sizes_of_the_records(tiny_dataset, s
   assert tiny_dataset.num_skipped(split) == 0
 
 
-def test_without_actions_in_the_metadata_sampling_can_only_be_uniform(tiny_dataset_path, tmp_path):
-  def as_earlier_versions(metadata):
-    for counts in metadata["splits"].values():
-      del counts["actions"]
+def as_earlier_versions(metadata):
+  del metadata["fingerprint"]
+  for counts in metadata["splits"].values():
+    del counts["actions"], counts["ids"]
 
+
+def test_what_earlier_versions_did_not_store_is_read_from_the_records(
+  tiny_dataset, tiny_dataset_path, tmp_path
+):
   dataset = open_dataset(copy_with(tiny_dataset_path, tmp_path / "earlier", as_earlier_versions))
-  order = dataset.epoch_order("train", ClassSampling("uniform"))
+  for split in dataset.splits:
+    np.testing.assert_array_equal(dataset.actions(split), tiny_dataset.actions(split))
+    assert dataset.clip_ids(split) == tiny_dataset.clip_ids(split)
+  order = dataset.epoch_order("train", ClassSampling("class_balanced"))
+  assert order.num_clips == dataset.num_clips("train")
+
+
+def test_data_sets_of_earlier_versions_have_a_fingerprint_too(
+  tiny_dataset, tiny_dataset_path, tmp_path
+):
+  def with_one_more_pixel(metadata):
+    as_earlier_versions(metadata)
+    metadata["side"] += 1
+
+  found = [
+    open_dataset(copy_with(tiny_dataset_path, tmp_path / name, change)).fingerprint
+    for name, change in (
+      ("a", as_earlier_versions),
+      ("b", as_earlier_versions),
+      ("c", with_one_more_pixel),
+    )
+  ]
+  assert found[0] == found[1]
+  assert len({*found, tiny_dataset.fingerprint}) == 3
+  assert all(re.fullmatch("[0-9a-f]{32}", fingerprint) for fingerprint in found)
+
+
+@pytest.mark.parametrize(
+  ("split", "change", "message"),
+  [
+    ("val", lambda actions: actions.pop(), "6 labels for the 7 clips of 'val'"),
+    ("train", lambda actions: actions.insert(0, actions.pop() + 99), "'train' have the label 1.."),
+    ("val", lambda actions: actions.insert(0, actions.pop() - 9), "'val' have the label -.*0..5"),
+    ("train", lambda actions: actions.__setitem__(3, -1), "1 of the 16 clips of 'train' have no"),
+  ],
+)
+def test_wrong_labels_are_refused_at_opening(tiny_dataset_path, tmp_path, split, change, message):
+  def with_wrong_labels(metadata):
+    change(metadata["splits"][split]["actions"])
+
+  copy = copy_with(tiny_dataset_path, tmp_path / "copy", with_wrong_labels)
+  with pytest.raises(ValueError, match=message):
+    open_dataset(copy)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_nothing_is_learned_from_an_unlabelled_split(tiny_dataset, sampling):
+  with pytest.raises(ValueError, match="the 3 clips of 'test' have no label.*data.train_split"):
+    tiny_dataset.epoch_order("test", ClassSampling(sampling))
+
+
+def test_a_record_that_contradicts_the_metadata_is_refused(tiny_dataset):
+  """Also in the order of an unlabelled split, which no config can choose."""
   wanted = FrameSampling(rgb_frames=0, pose_frames=2, num_clips=None, max_persons=1)
-  size = dataset.num_clips("train")
-  batch = next(training_batches(dataset, "train", wanted, batch_size=size, seed=0, order=order))
-  assert (batch["action"] >= 0).all()
-  for name in ("class_balanced", "repeat"):
-    with pytest.raises(ValueError, match="earlier version.*build the data set again"):
-      dataset.epoch_order("train", ClassSampling(name))
-
-
-def test_actions_that_do_not_fit_the_records_are_refused(tiny_dataset_path, tmp_path):
-  def drop_one(metadata):
-    metadata["splits"]["val"]["actions"].pop()
-
-  dataset = open_dataset(copy_with(tiny_dataset_path, tmp_path / "copy", drop_one))
-  with pytest.raises(ValueError, match="6 labels for the 7 clips of 'val'"):
-    dataset.actions("val")
-
-
-def test_an_unlabelled_split_cannot_be_balanced(tiny_dataset):
-  assert tiny_dataset.epoch_order("test", ClassSampling()).num_clips == 3
-  with pytest.raises(ValueError, match="3 of 3 clips have no label"):
-    tiny_dataset.epoch_order("test", ClassSampling("class_balanced"))
+  with pytest.raises(ValueError, match="has the label -1, but the label tree has 0..5"):
+    next(training_batches(tiny_dataset, "test", wanted, batch_size=2, seed=0))
 
 
 def test_several_data_sets_are_named(tiny_dataset_path, tmp_path):

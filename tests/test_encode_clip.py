@@ -5,6 +5,8 @@ import pytest
 from pcan_jax.clips.encode_clip import encode_clip
 from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import Encoding, crop, move_keypoints
+from pcan_jax.clips.video import decode_video
+from tests.test_video import write
 from tests.tiny_source import write_video
 
 NUM_FRAMES, HEIGHT, WIDTH = 5, 90, 120
@@ -102,6 +104,40 @@ def test_crops_are_black_outside_the_image(box):
   padded = np.pad(image, ((30, 30), (30, 30), (0, 0)))
   x0, y0, x1, y1 = np.add(box, 30)
   np.testing.assert_array_equal(crop(image, box), padded[y0:y1, x0:x1])
+
+
+def test_frames_of_a_varying_rate_are_stored_evenly_in_time(tmp_path):
+  """The second of four frames stands for three frames' time."""
+  grey = np.arange(4, dtype=np.uint8)[:, None, None, None] * 60 + 20
+  path = write(tmp_path / "clip.mkv", np.tile(grey, (1, 48, 64, 3)), times=[0, 20, 80, 90])
+  keypoints = np.arange(4, dtype=np.float32)[None, :, None, None] + np.zeros((1, 4, 2, 2)) + 5
+  scores = np.full((1, 4, 2), 0.5, np.float32)
+  clip = ClipSource("c", "train", path, 0, keypoints.astype(np.float32), scores, None)
+  record = encode_clip(clip, Encoding(64))
+  assert record["order"].tolist() == [0, 1, 1, 2]
+  assert record["fps"] == pytest.approx(4 / (100 / 600), rel=1e-2)
+  shown = [cv2.imdecode(np.frombuffer(f, np.uint8), 1).mean() for f in record["frames"]]
+  np.testing.assert_allclose(shown, [20, 80, 80, 140], atol=3)
+  moved, _ = move_keypoints(
+    clip.keypoints, clip.scores, tuple(record["box"].astype(int).tolist()), 64
+  )
+  np.testing.assert_array_equal(record["keypoints"], moved[:, [0, 1, 1, 2]])
+
+
+def test_what_is_wrong_with_a_broken_off_video_is_told(tmp_path):
+  noise = np.random.default_rng(0).integers(0, 255, (30, 48, 64, 3), np.uint8)
+  path = write(tmp_path / "clip.mkv", noise)
+  path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+  count = sum(1 for _ in decode_video(path))
+  keypoints = np.zeros((1, 30, 2, 2), np.float32)
+  clip = ClipSource("c", "train", path, 0, keypoints, keypoints[..., 0], None)
+  with pytest.raises(
+    ValueError, match=rf"has {count} frames \(its header promises 1.00 s, but .*\)"
+  ):
+    encode_clip(clip, Encoding(16))
+  keypoints = keypoints[:, :count]
+  clip = ClipSource("c", "train", path, 0, keypoints, keypoints[..., 0], None)
+  assert "its header promises 1.00 s" in encode_clip(clip, Encoding(16))["damage"][0]
 
 
 @pytest.mark.parametrize(("poses", "kept"), [(4, 4), (5, 5), (6, 5)])

@@ -68,11 +68,6 @@ def test_few_clips_are_all_taken(size):
   np.testing.assert_array_equal(np.sort(clips, axis=1), np.tile(np.arange(size), (2, 1)))
 
 
-def test_unlabelled_clips_cannot_be_balanced():
-  with pytest.raises(ValueError, match="2 of 3 clips have no label"):
-    order_by_action(np.array([-1, 0, -1]), ClassSampling("repeat"))
-
-
 def test_bad_values_are_named():
   with pytest.raises(ValueError, match="data.sampling must be one of uniform.*not 'balanced'"):
     ClassSampling("balanced")

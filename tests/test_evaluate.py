@@ -9,10 +9,11 @@ import pytest
 
 from pcan_jax.checkpoints import load_model
 from pcan_jax.evaluation.protocol import Evaluator, evaluate_checkpoint
-from pcan_jax.evaluation.results import Results
+from pcan_jax.evaluation.results import Origin, Results
 from pcan_jax.evaluation.submission import check_submission
 from pcan_jax.feed.pipeline import evaluation_batches
 from pcan_jax.inputs import preprocess
+from pcan_jax.saved_steps import SavedStep
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.tiny_source import TREE
 
@@ -51,10 +52,14 @@ def test_a_split_without_labels_gives_a_submission(workdir, tmp_path):
   check_submission(tmp_path / "eval/test/submission.zip", results.ids, TREE)
 
 
-def test_results_are_read_as_they_were_written(workdir, tmp_path):
+def test_results_are_read_as_they_were_written(workdir, tiny_dataset, tmp_path):
   results = evaluate_checkpoint(workdir, tmp_path, num_clips=1)
   read = Results.read(tmp_path / "eval/val-1clip")
   assert read.ids == results.ids and read.metrics == results.metrics and read.num_clips == 1
+  written = json.loads((tmp_path / "eval/val-1clip/metrics.json").read_text())
+  origin = Origin(0, SavedStep(workdir / "checkpoints", 0).digest, tiny_dataset.fingerprint)
+  assert read.origin == results.origin == origin
+  assert dataclasses.asdict(origin).items() <= written.items()
   jax.tree.map(
     np.testing.assert_array_equal,
     (read.actions, read.outputs),
@@ -73,6 +78,9 @@ def test_results_that_cannot_be_read_are_to_be_made_again(tmp_path):
   }
   np.savez(tmp_path / "scores.npz", **scores, **earlier)
   with pytest.raises(ValueError, match="earlier version: run pcan --mode=eval .* again"):
+    Results.read(tmp_path)
+  np.savez(tmp_path / "scores.npz", **scores, **{"fused/action/probabilities": np.ones((1, 2))})
+  with pytest.raises(ValueError, match="earlier version"):  # which says not what it is of
     Results.read(tmp_path)
   (tmp_path / "scores.npz").write_bytes((tmp_path / "scores.npz").read_bytes()[:200])
   with pytest.raises(ValueError, match="scores.npz is damaged"):

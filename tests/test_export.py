@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -116,3 +117,13 @@ def test_frames_are_sampled_as_in_evaluation(num_frames, num_clips):
     run_exported.sample_frames(num_frames, 8, num_clips),
     sampling.test_clips(num_frames, 8, num_clips),
   )
+
+
+@pytest.mark.parametrize("file", ["model.stablehlo", "model.json"])
+def test_a_damaged_export_is_refused(exported, tmp_path, file):
+  copy = shutil.copytree(exported, tmp_path / "copy")
+  content = bytearray((copy / file).read_bytes())
+  content[content.index(b"nod" if file == "model.json" else content[len(content) // 2 :])] ^= 1
+  (copy / file).write_bytes(bytes(content))
+  with pytest.raises(ValueError, match=f"{file} is damaged"):
+    ExportedModel(copy)

@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import pathlib
 import pickle
 import re
@@ -116,7 +117,7 @@ def test_a_folder_becomes_one_pickle_that_is_read_as_poses(tmp_path, capsys):
   (tmp_path / "videos/broken.mp4").write_bytes(b"no video either")
   videos = name_videos(tmp_path / "videos")
   assert list(videos) == ["broken", "train/один", "two.v2"]
-  entries, (unreadable,) = extract(videos, tracker)
+  entries, (unreadable,) = extract(videos, tmp_path / "parts", tracker)
   assert "broken.mp4" in unreadable
   printed = capsys.readouterr().err
   assert re.search(r"skipped: .*broken\.mp4", printed)
@@ -138,8 +139,8 @@ def test_frames_stand_upright_as_in_the_build(tmp_path):
   path = tmp_path / "a.mp4"
   write_video(path, np.rot90(FRAMES, axes=(1, 2)))
   ask_for_rotation(path, 1)
-  (entry,), _ = extract(name_videos(path), tracker)
-  assert entry["img_shape"] == next(decode_video(path)[0]).shape[:2] == SIZE
+  (entry,), _ = extract(name_videos(path), tmp_path / "parts", tracker)
+  assert entry["img_shape"] == next(decode_video(path)).shape[:2] == SIZE
 
 
 def test_clips_of_one_name_are_refused(tmp_path):
@@ -161,12 +162,78 @@ def test_the_command_writes_the_readable_and_fails_for_the_others(tmp_path, monk
   (tmp_path / "bad.mp4").touch()
   out = tmp_path / "new" / "poses.pkl"
   with pytest.raises(SystemExit, match="1 of 2 videos could not be read"):
-    main([str(tmp_path), "--out", str(out)])
-  assert len(load_pickle(out)) == 1
+    main([str(tmp_path), "--out", str(out), "--jobs", "1"])
+  assert len(load_pickle(out)) == 1 and list(out.parent.iterdir()) == [out]
   printed = capfd.readouterr()
   assert "videos 1, frames 5" in printed.out and "bad.mp4" in printed.err
   with pytest.raises(SystemExit, match="2"):
     main([str(tmp_path), "--out", "poses.npz"])
+
+
+class Stopped(Exception):
+  """The power goes."""
+
+
+@contextlib.contextmanager
+def counting_tracker(calls, stop_after=None):
+  """Tells frames apart by their brightness, and how often it was asked."""
+
+  def track(frame):
+    if len(calls) == stop_after:
+      raise Stopped
+    calls.append(int(frame[0, 0, 0]))
+    landmarks = body()
+    landmarks[:, 0] = frame[0, 0, 0] / 500
+    return landmarks, None, None
+
+  yield track
+
+
+def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
+  monkeypatch.setattr(extract_pose, "CHUNK", 4)
+  frames = np.full((10, *SIZE, 3), 1, np.uint8) * np.arange(20, 220, 20)[:, None, None, None]
+  for name in ("a", "b", "c"):
+    write_video(tmp_path / "videos" / f"{name}.mp4", frames.astype(np.uint8))
+  videos = name_videos(tmp_path / "videos")
+  expected, _ = extract(videos, tmp_path / "undisturbed", functools.partial(counting_tracker, []))
+  parts = tmp_path / "parts"
+  # In the second stretch of the second video, and then in its third.
+  for stop_after in (16, 5):
+    with pytest.raises(Stopped):
+      extract(videos, parts, functools.partial(counting_tracker, [], stop_after))
+  calls = []
+  entries, _ = extract(videos, parts, functools.partial(counting_tracker, calls))
+  assert len(calls) == 2 + 10  # of 30
+  for entry, other in zip(entries, expected, strict=True):
+    assert entry["frame_dir"] == other["frame_dir"] and entry["total_frames"] == 10
+    for field in ("keypoint", "keypoint_score"):
+      np.testing.assert_array_equal(entry[field], other[field])
+  # Another video of the same name is no longer the one that was looked at.
+  write_video(tmp_path / "videos" / "a.mp4", frames[:5].astype(np.uint8))
+  calls.clear()
+  (entry, *_), _ = extract(videos, parts, functools.partial(counting_tracker, calls))
+  assert len(calls) == entry["total_frames"] == 5
+
+
+def test_several_processes_find_the_same(tmp_path):
+  for name, count in (("a", 5), ("b", 3)):
+    write_video(tmp_path / "videos" / f"{name}.mp4", FRAMES[:count])
+  videos = name_videos(tmp_path / "videos")
+  alone, _ = extract(videos, tmp_path / "one", tracker, jobs=1)
+  together, _ = extract(videos, tmp_path / "two", tracker, jobs=2)
+  for entry, other in zip(alone, together, strict=True):
+    assert entry["frame_dir"] == other["frame_dir"]
+    np.testing.assert_array_equal(entry["keypoint"], other["keypoint"])
+
+
+def test_damaged_videos_are_told(tmp_path, capsys):
+  noise = np.random.default_rng(0).integers(0, 255, (30, *SIZE, 3), np.uint8)
+  path = tmp_path / "a.mkv"
+  write_video(path, noise)
+  path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+  (entry,), _ = extract(name_videos(path), tmp_path / "parts", tracker)
+  assert "damage" not in entry
+  assert "a.mkv: its header promises 1.00 s, but it ends after" in capsys.readouterr().err
 
 
 def test_without_mediapipe_the_way_to_run_it_is_named(tmp_path, monkeypatch):

@@ -84,7 +84,7 @@ def test_norms_of_expanding_convolutions(stride):
   layer = ConvNorm(20, (1, 1, 1), (1, stride, stride), relu=False)
   x = 2 + jax.random.normal(jax.random.key(0), (2, 3, 8, 8, 5))
   found, expected = (
-    value_and_gradients(layer, x, Forms(expansion=form), train=True) for form in ("input", "output")
+    value_and_gradients(layer, x, Forms(moments=form), train=True) for form in (5, 0)
   )
   assert_close(found, expected, 5e-6)
 

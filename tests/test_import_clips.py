@@ -1,7 +1,10 @@
 import csv
+import json
 import os
 import pickle
+import re
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -176,6 +179,66 @@ def test_people_in_two_given_splits_and_untrained_actions_are_told(recordings, t
   assert notes[1] == "split from the column 'split'; persons in more than one: Ann, Bob, Cy, Dee"
   assert notes[2] == "actions without a clip in train: shake"
   assert "unused columns: notes" in notes
+
+
+def test_names_of_a_mac_are_found_and_similar_labels_told(recordings, tmp_path):
+  (tmp_path / "videos").mkdir()
+  rows = read_table(recordings / "clips.csv")
+  for row in rows:
+    name = unicodedata.normalize("NFD", row["video"])
+    assert name != row["video"]
+    shutil.copy(recordings / "videos" / row["video"], tmp_path / "videos" / name)
+  rows[3]["label"] = rows[3]["label"].upper().replace("HEAD", "head")
+  write_table(tmp_path / "clips.csv", rows)
+  notes = import_clips(
+    tmp_path / "clips.csv",
+    tmp_path / "videos",
+    tmp_path / "source",
+    poses=recordings / "poses.pkl",
+    jobs=1,
+  )
+  assert "warning: labels that are nearly the same: 'SHAKE' and 'shake'" in notes
+  clips = [clip for of_split in splits_of(tmp_path / "source").values() for clip in of_split]
+  assert {clip.video.name for clip in clips} == {row["video"] for row in rows}
+  report, _ = check_source(tmp_path / "source", LAYOUT, jobs=1)
+  assert not report.errors
+
+
+def test_damaged_videos_are_told(recordings, tmp_path):
+  shutil.copytree(recordings, tmp_path, dirs_exist_ok=True)
+  noise = np.random.default_rng(0).integers(0, 255, (60, HEIGHT, WIDTH, 3), np.uint8)
+  path = tmp_path / "videos" / "clip 0 é.mkv"
+  write_video(path, noise)
+  path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+  rows = read_table(recordings / "clips.csv")
+  rows[0]["video"] = path.name
+  write_table(tmp_path / "clips.csv", rows)
+  notes = run(tmp_path, tmp_path / "source", poses=None)
+  assert re.match(
+    r"warning: 1 damaged video: clip 0 é.mkv: its header promises 2.00 s, but it ends after 1",
+    notes[-2],
+  )
+  report, _ = check_source(tmp_path / "source", LAYOUT, jobs=1)
+  (finding,) = [f for f in report.findings if f.kind == "damaged video"]
+  assert finding.detail.startswith("its header promises 2.00 s") and not finding.is_error
+
+
+def test_alphapose_calls_its_file_alike_for_every_video(recordings, tmp_path):
+  rows = [read_table(recordings / "clips.csv")[0] | {"split": "train"}]
+  write_table(tmp_path / "clips.csv", rows)
+  points = np.random.default_rng(0).uniform(10, 50, 51).tolist()
+  points[2::3] = [0.5] * 17
+  (tmp_path / "alphapose-results.json").write_text(
+    json.dumps([{"image_id": "2.jpg", "category_id": 1, "keypoints": points, "score": 2.7}])
+  )
+  notes = run(
+    recordings,
+    tmp_path / "source",
+    table=tmp_path / "clips.csv",
+    poses=tmp_path / "alphapose-results.json",
+    layout="coco-17",
+  )
+  assert re.match(r"no person in \d+ of \d+ frames, in 1 of 1 clips", notes[-1])
 
 
 @pytest.mark.parametrize(

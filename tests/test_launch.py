@@ -3,9 +3,11 @@
 import functools
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -49,6 +51,12 @@ def finish(process):
   finally:
     process.kill()
   return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def free_port():
+  with socket.socket() as probe:
+    probe.bind(("localhost", 0))
+    return probe.getsockname()[1]
 
 
 def launch(*arguments):
@@ -107,17 +115,22 @@ def test_evaluation_needs_the_checkpoint_alone(trained):
   assert "fused" in result.stdout
 
 
-def test_two_hosts_train_and_evaluate_together(tiny_dataset_path, tmp_path):
-  """Each has a device and reads its share; one writes and speaks. As JAX finds them under Slurm."""
-  with socket.socket() as probe:
-    probe.bind(("localhost", 0))
-    port = str(probe.getsockname()[1])
+def slurm_job(num_hosts):
+  """Per host the variables of a job on this machine, as JAX finds them under Slurm."""
+  port = free_port()
   job = {
-    "JAX_COORDINATOR_PORT": port,
+    "JAX_COORDINATOR_PORT": str(port),
     "SLURM_JOB_ID": "1",
     "SLURM_STEP_NODELIST": "localhost",
-    "SLURM_NTASKS": "2",
+    "SLURM_NTASKS": str(num_hosts),
   }
+  return [
+    job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(num_hosts)
+  ]
+
+
+def test_two_hosts_train_and_evaluate_together(tiny_dataset_path, tmp_path):
+  """Each has a device and reads its share; one writes and speaks."""
   hosts = [
     start(
       "--multi_host",
@@ -125,15 +138,15 @@ def test_two_hosts_train_and_evaluate_together(tiny_dataset_path, tmp_path):
       f"--workdir={tmp_path}",
       f"--config.data.path={tiny_dataset_path}",
       *TOY,
-      **job | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+      **job,
     )
-    for rank in range(2)
+    for job in slurm_job(2)
   ]
   first, second = map(finish, hosts)
   assert first.returncode == 0, first.stderr
   assert second.returncode == 0, second.stderr
   assert "2 x cpu" in first.stdout and "fused" in first.stdout
-  assert all(line.startswith("[Gloo]") for line in second.stdout.splitlines())
+  assert all(line.startswith(("[Gloo]", "waiting")) for line in second.stdout.splitlines())
 
   def results():
     results = Results.read(tmp_path / "eval/val")
@@ -149,9 +162,73 @@ def test_two_hosts_train_and_evaluate_together(tiny_dataset_path, tmp_path):
   jax.tree.map(close, scores, scores_alone)
 
 
+def wait_for(condition, process, seconds=300):
+  deadline = time.monotonic() + seconds
+  while not condition():
+    assert process.poll() is None and time.monotonic() < deadline
+    time.sleep(0.1)
+
+
+def test_a_host_may_come_late_and_if_it_dies_the_others_end(tiny_dataset_path, tmp_path):
+  """Each of them with one line; one host alone goes on from the last checkpoint."""
+  run = ["--config=ma52:pcan_pose", f"--workdir={tmp_path}", *TOY]
+  run += [f"--config.data.path={tiny_dataset_path}", "--config.optimizer.epochs=20"]
+  together = ["--multi_host", "--num_hosts=2", f"--coordinator=localhost:{free_port()}"]
+  first = start(*run, *together, "--host=0")
+  time.sleep(5)
+  # By the environment instead of a flag.
+  second = start(*run, *together, JAX_PROCESS_ID="1")
+  wait_for((tmp_path / "checkpoints" / "4").is_dir, first)
+  second.kill()
+  killed = time.monotonic()
+  finish(second)
+  ended = finish(first)
+  assert time.monotonic() - killed < 60
+  assert ended.returncode
+  assert "waiting up to 300 s for 2 hosts" in ended.stdout
+  assert re.fullmatch(r"(.*\n)?error: .*host.* was lost, so this one ends too;.*\n", ended.stderr)
+  alone = launch(*run)
+  assert alone.returncode == 0, alone.stderr
+  assert "(resumed)" in alone.stdout and "fused" not in alone.stderr
+
+
+def test_a_host_that_fails_does_not_wait_for_the_others(tmp_path):
+  """It says why at once, and the other one ends too."""
+  together = ["--multi_host", "--num_hosts=2", f"--coordinator=localhost:{free_port()}"]
+  hosts = [
+    start("--mode=eval", f"--workdir={tmp_path}/{host}", *together, f"--host={host}")
+    for host in range(2)
+  ]
+  began = time.monotonic()
+  for host, result in enumerate(map(finish, hosts)):
+    assert result.returncode
+    assert "no checkpoint at" in result.stderr or "was lost" in result.stderr, host
+    assert result.stderr.count("error: ") == 1 and "Traceback" not in result.stderr
+  assert time.monotonic() - began < 100
+
+
+def test_hosts_that_do_not_come_are_not_waited_for_longer_than_said(tmp_path):
+  address = f"localhost:{free_port()}"
+  result = launch(
+    "--mode=eval",
+    f"--workdir={tmp_path}",
+    "--multi_host",
+    "--num_hosts=2",
+    "--host=1",
+    f"--coordinator={address}",
+    "--wait=3",
+  )
+  assert result.returncode
+  assert "waiting up to 3 s for 2 hosts" in result.stdout
+  expected = f"error: 2 hosts did not come together at {address} within 3 s; start all of them"
+  assert result.stderr.startswith(expected) and len(result.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
+    (["--mode=eval", "--workdir=OUT", "--host=1"], "--host means nothing without --multi_host"),
+    (["--mode=eval", "--workdir=OUT", "--multi_host"], "JAX finds no cluster here"),
     (["--config=ma52", "--workdir=OUT"], "MA-52 is under licence"),
     (["--mode=eval", "--workdir=OUT"], "no checkpoint at"),
   ],

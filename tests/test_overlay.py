@@ -29,7 +29,7 @@ def bars(panel, colour):
 def test_bars_are_as_long_as_classes_are_likely(height):
   width = round(340 * height / 480)
   prediction = make_prediction([0.2, 0.5, 0.3])
-  panel = draw_panel(Window(0, 30, 30.0), prediction, (height, width))
+  panel = draw_panel(Window(0, 30, 0.0, 1.0), prediction, (height, width))
   assert panel.shape == (height, width, 3) and panel.dtype == np.uint8
   full = width - 2 * round(16 * height / 480)
   for colour, expected in ((BLUE, (0.5, 0.3, 0.2)), (ORANGE, (0.75, 0.25))):
@@ -38,7 +38,7 @@ def test_bars_are_as_long_as_classes_are_likely(height):
 
 def test_text_stays_on_the_panel():
   prediction = make_prediction([1.0, 0.0, 0.0], names=("x" * 300, "y", "z"))
-  panel = draw_panel(Window(0, 30, 30.0), prediction, (480, 340))
+  panel = draw_panel(Window(0, 30, 0.0, 1.0), prediction, (480, 340))
   background = panel[0, 0]
   assert (panel[:, :12] == background).all() and (panel[:, -12:] == background).all()
   assert (panel[60:90] != background).any()

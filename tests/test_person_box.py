@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pcan_jax.clips.person_box import person_box
+from pcan_jax.clips.person_box import crop_box, person_box
 
 SHAPE = (100, 200)
 
@@ -27,6 +27,14 @@ def test_undetected_coordinates_do_not_count():
   assert person_box(persons((30, 20), (0, 0), (nan, nan), (70, 100)), SHAPE) == box
   # x and y stand for themselves, as in the release.
   assert person_box(persons((30, 0), (0, 20), (70, 100)), SHAPE) == box
+
+
+@pytest.mark.parametrize("place", [(0, 0), (-1, -1), (180, 90), (np.nan, np.inf), (3e38, -3e38)])
+@pytest.mark.parametrize("score", [0.0, -1.0])
+def test_keypoints_without_a_score_do_not_count_wherever_they_lie(place, score):
+  keypoints = persons((30, 20), place, (70, 100))
+  scores = np.array([[[0.9, score, 0.1]]], np.float32)
+  assert crop_box(keypoints, scores, SHAPE, "a") == (0, 10, 100, 110)
 
 
 def test_all_persons_and_frames_count():

@@ -40,6 +40,7 @@ def test_batches_have_the_documented_shapes(tiny_dataset):
     "keypoints": ((4, 8, 2, joints, 2), np.float32),
     "keypoint_scores": ((4, 8, 2, joints), np.float32),
     "action": ((4,), np.int32),
+    "position": ((4,), np.uint32),
   }
   assert batch["keypoint_scores"][:, :, 0].max() > 0
   np.testing.assert_array_equal(batch["keypoint_scores"][:, :, 1], 0)
@@ -91,32 +92,48 @@ def test_an_epoch_holds_every_clip_once_and_epochs_differ(tiny_dataset):
   assert not np.array_equal(epochs[0]["rgb"], epochs[1]["rgb"])
 
 
-def test_hosts_share_a_batch(tiny_dataset):
-  together = take(tiny_dataset, 3)
-  hosts = [take(tiny_dataset, 3, num_hosts=2, host=host) for host in (0, 1)]
-  for whole, *parts in zip(together, *hosts):
-    merged = np.stack([part["rgb"] for part in parts], axis=1).reshape(whole["rgb"].shape)
-    np.testing.assert_array_equal(merged, whole["rgb"])
+SHARES = {
+  "one host": [[0, 1, 2, 3, 4, 5, 6, 7]],
+  "two interleaved hosts": [[0, 2, 4, 6], [1, 3, 5, 7]],
+  "four hosts": [[0, 1], [2, 3], [4, 5], [6, 7]],
+  "unequal hosts": [[2, 3, 4, 5, 6, 7], [0, 1]],
+}
 
 
-@pytest.mark.parametrize("num_hosts", [1, 2])
-@pytest.mark.parametrize("batch_size", [2, 6])
-def test_evaluation_sees_every_clip_once(tiny_dataset, num_hosts, batch_size):
+@pytest.mark.parametrize("name", SHARES)
+def test_hosts_read_the_rows_of_one_batch(tiny_dataset, name):
+  together = take(tiny_dataset, 3, batch_size=8)
+  for rows in SHARES[name]:
+    found = take(tiny_dataset, 3, batch_size=8, rows=np.array(rows))
+    assert_same(found, [{name: x[rows] for name, x in batch.items()} for batch in together])
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("name", SHARES)
+def test_evaluation_sees_every_clip_once(tiny_dataset, name, split):
+  """Also with more hosts than clips: 'test' has three."""
   wanted = FrameSampling(rgb_frames=2, pose_frames=0, num_clips=3, max_persons=1)
-  ids, counts = [], []
-  for host in range(num_hosts):
-    batches = list(
-      evaluation_batches(
-        tiny_dataset, "val", wanted, batch_size=batch_size, num_hosts=num_hosts, host=host
-      )
-    )
+  index, counts = [], []
+  for rows in SHARES[name]:
+    options = {"batch_size": 8, "rows": np.array(rows)}
+    batches = list(evaluation_batches(tiny_dataset, split, wanted, **options))
     counts.append(len(batches))
     for batch in batches:
-      assert batch["rgb"].shape[:3] == (batch_size // num_hosts, 3, 2)
+      assert batch["rgb"].shape[:3] == (len(rows), 3, 2)
       assert "keypoints" not in batch
-      ids += list(batch["id"][batch["mask"] > 0])
-  assert len(ids) == len(set(ids)) == tiny_dataset.num_clips("val")
+      index += batch["index"][batch["mask"] > 0].tolist()
+  assert sorted(index) == list(range(tiny_dataset.num_clips(split)))
   assert len(set(counts)) == 1
+
+
+def test_small_batches_of_an_evaluation_follow_the_split(tiny_dataset):
+  wanted = FrameSampling(rgb_frames=0, pose_frames=2, num_clips=1, max_persons=1)
+  batches = list(evaluation_batches(tiny_dataset, "val", wanted, batch_size=3))
+  index, mask, actions = (
+    np.concatenate([batch[name] for batch in batches]) for name in ("index", "mask", "action")
+  )
+  assert index.tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1] and mask.tolist() == [1] * 7 + [0] * 2
+  np.testing.assert_array_equal(actions, tiny_dataset.actions("val")[index])
 
 
 def test_clips_are_found_in_all_shards(tmp_path):
@@ -124,14 +141,17 @@ def test_clips_are_found_in_all_shards(tmp_path):
   dataset = open_dataset(build(source, tmp_path / "out", side=16, jobs=1, clips_per_shard=3))
   info = dataset.builder.info.splits["train"]
   assert len(info.shard_lengths) == 3
-  stored = [
-    tf.train.Example.FromString(record.numpy()).features.feature["id"].bytes_list.value[0]
+  fields = [
+    tf.train.Example.FromString(record.numpy()).features.feature
     for path in info.filepaths
     for record in tf.data.TFRecordDataset(str(path))
   ]
+  stored = [(f["id"].bytes_list.value[0].decode(), f["action"].int64_list.value[0]) for f in fields]
   wanted = FrameSampling(rgb_frames=0, pose_frames=2, num_clips=1, max_persons=1)
   batches = evaluation_batches(dataset, "train", wanted, batch_size=3)
-  assert [clip_id for batch in batches for clip_id in batch["id"][batch["mask"] > 0]] == stored
+  actions = [batch["action"][batch["mask"] > 0] for batch in batches]
+  assert np.concatenate(actions).tolist() == [action for _, action in stored]
+  assert dataset.clip_ids("train") == [name for name, _ in stored]
   # The clips take the 6 actions in turn, so that the first two have two clips.
   order = dataset.epoch_order("train", ClassSampling("class_balanced"))
   (batch,) = itertools.islice(
@@ -148,19 +168,12 @@ def test_clips_are_found_in_all_shards(tmp_path):
   assert np.bincount(batch["action"]).tolist() == [2, 2, 1, 1, 1, 1]
 
 
-def test_more_hosts_than_clips_are_refused(tiny_dataset):
-  with pytest.raises(ValueError, match="'test' has 3 clips for 4 hosts"):
-    next(evaluation_batches(tiny_dataset, "test", EVALUATION, batch_size=4, num_hosts=4))
-
-
 def test_evaluation_draws_the_seeded_test_clips(tiny_dataset):
   """Every frame's keypoints tell which frame it is; compare with the stored clip."""
-  whole = {
-    clip["id"]: clip for clip in tiny_dataset.builder.as_dataset(split="val").as_numpy_iterator()
-  }
+  whole = list(tiny_dataset.builder.as_dataset(split="val").as_numpy_iterator())
   wanted = FrameSampling(rgb_frames=0, pose_frames=8, num_clips=2, max_persons=1)
   for batch in evaluation_batches(tiny_dataset, "val", wanted, batch_size=1):
-    stored = whole[batch["id"][0]]
+    stored = whole[batch["index"][0]]
     chosen = sampling.test_clips(int(stored["num_frames"]), 8, 2)
     np.testing.assert_array_equal(batch["keypoints"][0, :, :, 0], stored["keypoints"][0][chosen])
 
@@ -169,13 +182,13 @@ def test_evaluation_decodes_the_frames_that_were_chosen(tiny_dataset):
   encoded = tiny_dataset.builder.as_dataset(
     split="val", decoders={"frames": tfds.decode.SkipDecoding()}
   )
-  stored = {clip["id"]: clip["frames"] for clip in encoded.as_numpy_iterator()}
+  stored = [clip["frames"] for clip in encoded.as_numpy_iterator()]
   wanted = FrameSampling(rgb_frames=4, pose_frames=0, num_clips=3, max_persons=1)
   (batch,) = itertools.islice(evaluation_batches(tiny_dataset, "val", wanted, batch_size=3), 1)
-  for clip_id, frames in zip(batch["id"], batch["rgb"]):
-    chosen = sampling.test_clips(len(stored[clip_id]), 4, 3)
+  for index, frames in zip(batch["index"], batch["rgb"]):
+    chosen = sampling.test_clips(len(stored[index]), 4, 3)
     expected = [
-      [tf.io.decode_jpeg(stored[clip_id][i], dct_method="INTEGER_ACCURATE") for i in row]
+      [tf.io.decode_jpeg(stored[index][i], dct_method="INTEGER_ACCURATE") for i in row]
       for row in chosen
     ]
     np.testing.assert_array_equal(frames, expected)

@@ -69,6 +69,20 @@ def test_frames_without_a_person_are_counted(written):
   assert poses.frames_without_person == {"clip": 3}
 
 
+@pytest.mark.parametrize("place", [0, -1, 5, 1e6, np.nan, np.inf])
+@pytest.mark.parametrize("score", [0, -0.5])
+def test_what_has_no_score_was_not_found_wherever_it_lies(written, place, score):
+  write, _ = written
+  joints = POINTS.copy()
+  joints[:, :, 3:5, :2], joints[:, :, 3:5, 2] = place, score
+  keypoints, scores = read(write(joints))
+  assert not keypoints[:, :, 3:5].any() and not scores[:, :, 3:5].any()
+  np.testing.assert_array_equal(np.delete(scores, (3, 4), 2), np.delete(POINTS[..., 2], (3, 4), 2))
+  np.testing.assert_array_equal(
+    np.delete(keypoints, (3, 4), 2), np.delete(POINTS[..., :2], (3, 4), 2)
+  )
+
+
 def test_nobody_at_all_is_one_person_with_zeros(written):
   write, _ = written
   keypoints, scores = read(write(POINTS[:0]))
@@ -85,8 +99,21 @@ NAN = np.where(np.arange(NUM_FRAMES)[:, None, None] == 4, np.nan, POINTS[..., :2
     (POINTS, None, r"{0}' has the shape \[2, 6, 28, 3\]"),
     (None, POINTS[:1, ..., 2], r"{1}' has the shape \[1, 6, 28\], expected \[2, 6, 28\] as '{0}'"),
     (NAN, None, "{0}' holds NaN or infinity in frame 4"),
-    (None, np.full((2, 6, 28), 1e300), "{1}' holds NaN or infinity in frame 0"),
-    (POINTS[..., :2] / 100, None, "all coordinates lie between -1 and 1"),
+    (None, np.full((2, 6, 28), np.inf), "{1}' holds NaN or infinity in frame 0"),
+    (None, np.full((2, 6, 28), 1e300), "{1}' holds more than 10, expected 0 to about 1 in frame 0"),
+    (None, POINTS[..., 2] * 100, "{1}' holds more than 10, expected 0 to about 1 in frame 0"),
+    (
+      POINTS[..., :2] / 100,
+      None,
+      "the coordinates lie between -1 and 1; .* multiply x by its width",
+    ),
+    # As MediaPipe has it of somebody who sits: the legs are guessed below the frame.
+    (
+      np.where(np.arange(28)[:, None] < 8, 1.8, POINTS[..., :2] / 80),
+      None,
+      "the coordinates lie between -1 and 1",
+    ),
+    (points(26)[..., :2], None, r"\[2, 6, 26, 2\], .* 26 keypoints are Halpe-26; its first 17 are"),
     (POINTS[..., :2] * 100, None, "reach from .* far beyond the frame of 80 x 64"),
     (np.where(POINTS[..., :2] > 40, 3e38, -3e38), None, "reach from -3e.38 to 3e.38, far beyond"),
     (None, np.full((2, 6, 28), "a"), "{1}' is missing, or not an array of numbers"),
@@ -226,3 +253,63 @@ def test_what_is_no_pose_file_is_explained(tmp_path):
   (tmp_path / "poses.pkl").write_bytes(pickle.dumps({"a": 1}))
   with pytest.raises(ValueError, match="expected a list of dicts"):
     read(tmp_path / "poses.pkl")
+
+
+def test_a_folder_may_hold_one_file_per_clip(tmp_path):
+  write_pickle(tmp_path / "clip.pkl", "named otherwise", POINTS)
+  np.savez(tmp_path / "second.npz", keypoints=POINTS[:1, ..., :2], scores=POINTS[:1, ..., 2])
+  (tmp_path / "third").mkdir()
+  write_npz(tmp_path / "third" / "anything.npz", "video", POINTS)
+  (tmp_path / "notes.txt").touch()
+  poses = open_poses(tmp_path, LAYOUT)
+  assert poses.clip_ids == ["clip", "second", "third"]
+  for name in poses.clip_ids:
+    keypoints, scores = poses.read(name, NUM_FRAMES, SIZE)
+    count = 1 if name == "second" else 2
+    np.testing.assert_array_equal(keypoints, POINTS[:count, ..., :2])
+    np.testing.assert_array_equal(scores, POINTS[:count, ..., 2])
+
+
+def test_a_pickle_of_one_clip_may_be_one_dict(tmp_path):
+  """As MMAction2's ntu_pose_extraction.py writes it."""
+  write_pickle(tmp_path / "clip.pkl", "clip", POINTS)
+  (entry,) = pickle.loads((tmp_path / "clip.pkl").read_bytes())
+  (tmp_path / "clip.pkl").write_bytes(pickle.dumps(entry | {"total_frames": NUM_FRAMES}))
+  np.testing.assert_array_equal(read(tmp_path / "clip.pkl")[0], POINTS[..., :2])
+  np.testing.assert_array_equal(read(tmp_path)[0], POINTS[..., :2])
+
+
+def test_folders_that_name_a_clip_twice_or_hold_all_clips_in_one_file_are_refused(tmp_path):
+  write_pickle(tmp_path / "clip.pkl", "clip", POINTS)
+  (tmp_path / "clip").mkdir()
+  write_npz(tmp_path / "clip" / "a.npz", "clip", POINTS)
+  with pytest.raises(
+    ValueError, match="a.npz and .*clip.pkl have the name of the same clip; keep one"
+  ):
+    open_poses(tmp_path, LAYOUT)
+  (tmp_path / "clip.pkl").unlink()
+  write_npz(tmp_path / "clip" / "b.npz", "clip", POINTS)
+  with pytest.raises(ValueError, match="clip holds 2 files of poses; expected one"):
+    open_poses(tmp_path, LAYOUT)
+  with np.load(tmp_path / "clip" / "a.npz") as arrays:
+    others = {f"{name}/{field}": arrays[f"clip/{field}"] for name in "xy" for field in
+              ("keypoints", "scores")}  # fmt: skip
+  (tmp_path / "all").mkdir()
+  np.savez(tmp_path / "all" / "clip.npz", **others)
+  with pytest.raises(ValueError, match="clip.npz has poses of 2 clips, .* give the file itself"):
+    read(tmp_path / "all")
+
+
+def test_yolos_files_are_named_with_the_way_round(tmp_path):
+  (tmp_path / "clip_1.txt").write_text("0 0.5 0.5 0.2 0.2 0.1 0.2 0.9\n")
+  for path in (tmp_path, tmp_path / "clip_1.txt"):
+    with pytest.raises(ValueError, match=r"YOLO's text files are not read: .*result.keypoints.xy"):
+      open_poses(path, LAYOUT)
+
+
+@pytest.mark.parametrize(("stored", "asked"), [("u\u0308", "\u00fc"), ("\u00fc", "u\u0308")])
+def test_accents_of_clip_names_may_be_written_in_two_ways(written, tmp_path, stored, asked):
+  write_pickle(tmp_path / "a.pkl", stored, POINTS)
+  write_npz(tmp_path / "a.npz", stored, POINTS)
+  for name in ("a.pkl", "a.npz"):
+    assert open_poses(tmp_path / name, LAYOUT).read(asked, NUM_FRAMES, SIZE)[0].any()

@@ -3,10 +3,18 @@ import json
 import numpy as np
 import pytest
 
-from pcan_jax.clips import pose_json
+from pcan_jax.clips import pose_frames
 from pcan_jax.clips.pose_files import open_poses
 from pcan_jax.keypoints import LAYOUTS
-from tests.pose_writers import NUM_FRAMES, SIZE, coco, openpose_person, points, write_openpose
+from tests.pose_writers import (
+  NUM_FRAMES,
+  SIZE,
+  coco,
+  mmpose,
+  openpose_person,
+  points,
+  write_openpose,
+)
 
 OPENPOSE_28 = LAYOUTS["openpose-28"]
 COCO_17 = LAYOUTS["coco-17"]
@@ -169,6 +177,19 @@ def test_coco_wholebody_has_the_fingertips(tmp_path):
   np.testing.assert_array_equal(found[:, :, 23:], joints[:, :, [116, 120, 124, 128, 132]])
 
 
+def test_halpes_keypoints_are_found_by_their_number(tmp_path):
+  joints = points(26)
+  path = write(tmp_path, coco("clip", joints))
+  np.testing.assert_array_equal(read(path, COCO_17), joints[..., :17, :])
+  # AlphaPose's document of the 26 keypoints has the neck at 18.
+  np.testing.assert_array_equal(read(path, LAYOUTS["openpose-18"])[:, :, 1], joints[:, :, 18])
+  joints = points(136)
+  found = read(write(tmp_path, coco("clip", joints)), OPENPOSE_28)
+  # Its hands begin at 94 and 115.
+  np.testing.assert_array_equal(found[:, :, 18:23], joints[:, :, [98, 102, 106, 110, 114]])
+  np.testing.assert_array_equal(found[:, :, 23:], joints[:, :, [119, 123, 127, 131, 135]])
+
+
 def test_flags_count_as_scores(tmp_path):
   joints = JOINTS.copy()
   joints[..., 2] = np.arange(17) % 3
@@ -187,6 +208,74 @@ def test_lists_of_results_name_their_frames(tmp_path, name):
   keypoints, _ = poses.read("clip", NUM_FRAMES, SIZE)
   np.testing.assert_array_equal(keypoints[0, [0, 1, 4]], JOINTS[0, [0, 1, 4], :, :2])
   assert poses.frames_without_person == {"clip": 3}
+
+
+def test_alphapose_leaves_out_frames_without_a_person(tmp_path):
+  path = write(tmp_path, [result(f"{frame}.jpg", frame) for frame in (2, 3)])
+  found = read(path, COCO_17)[0]
+  np.testing.assert_array_equal(found[2:4], JOINTS[0, 2:4])
+  assert not np.delete(found, (2, 3), axis=0).any()
+  # Frames that people have numbered from 1 are all there.
+  path = write(tmp_path, [result(f"{frame + 1}.jpg", frame) for frame in range(NUM_FRAMES)])
+  np.testing.assert_array_equal(read(path, COCO_17)[0], JOINTS[0])
+
+
+def test_alphaposes_own_file_name_is_no_clip(tmp_path):
+  content = json.dumps([result(f"{frame}.jpg", frame) for frame in range(NUM_FRAMES)])
+  folder = tmp_path / "poses" / "clip"
+  folder.mkdir(parents=True)
+  path = folder / "alphapose-results.json"
+  path.write_text(content)
+  for poses, options in ((path, {}), (folder.parent, {}), (path, {"only_clip": "video"})):
+    clip_id = options.get("only_clip", "clip")
+    opened = open_poses(poses, COCO_17, **options)
+    assert opened.clip_ids == [clip_id]
+    np.testing.assert_array_equal(opened.read(clip_id, NUM_FRAMES, SIZE)[0][0], JOINTS[0, ..., :2])
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_mmposes_files_are_read(tmp_path, first):
+  content = mmpose(JOINTS, first)
+  np.testing.assert_array_equal(read(write(tmp_path, content), COCO_17), JOINTS)
+  path = write(tmp_path, content["instance_info"])
+  np.testing.assert_array_equal(read(path, COCO_17), JOINTS)
+  np.testing.assert_array_equal(read(tmp_path, COCO_17), JOINTS)  # a folder of a file per clip
+  content["instance_info"][2]["instances"] = []
+  found = read(write(tmp_path, content), COCO_17)
+  assert not found[:, 2].any() and found[:, 3].any()
+
+
+def test_joints_of_mmpose_are_found_by_name(tmp_path):
+  path = write(tmp_path, mmpose(JOINTS[..., ::-1, :], names=COCO_17.joints[::-1]))
+  np.testing.assert_array_equal(read(path, COCO_17), JOINTS)
+
+
+def instance(**changes):
+  return {"instance_info": [{"frame_id": 0, "instances": [changes]}]}
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    ({"instance_info": 3}, "'instance_info' is not a list"),
+    ({"instance_info": [{"instances": []}]}, "frame 0 has no 'frame_id'"),
+    ({"instance_info": [{"frame_id": 0}]}, "frame 0 has no list 'instances'"),
+    ({"instance_info": [{"frame_id": 0, "instances": []}] * 2}, "frame 1: .* 0 came before"),
+    ({"instance_info": [{"frame_id": 0, "instances": [{}] * 65}]}, "frame 0: 65 persons"),
+    (instance(keypoints=[[1, 2]]), r"instance 0: expected 'keypoints' \[V, 2\]"),
+    (instance(keypoints=[[1, 2, 3]], keypoint_scores=[1]), r"expected 'keypoints' \[V, 2\]"),
+    (instance(keypoints=[[1, 2]], keypoint_scores=[1]), "has 1 keypoints, expected one of .17, 26"),
+    (instance(keypoints=[["a", 2]], keypoint_scores=[1]), "not a list of numbers"),
+    (mmpose(JOINTS, names=["nose"]), "has 17 keypoints, 'meta_info' names 1"),
+    ({"meta_info": {"keypoint_id2name": {"a": 1}}, "instance_info": []}, "does not name keypoints"),
+    ({"instance_info": [{"frame_id": 9, "instances": []}]}, "numbers run from 9 to 9"),
+  ],
+)
+def test_a_bad_mmpose_file_is_named(tmp_path, content, message):
+  path = write(tmp_path, content)
+  with pytest.raises(ValueError, match=message) as error:
+    read(path, COCO_17)
+  assert str(error.value).startswith(str(path))
 
 
 def test_frames_without_annotations_are_known_by_their_images(tmp_path):
@@ -225,7 +314,7 @@ IMAGES = coco("clip", JOINTS)["images"]
     (changed(annotations=[{"image_id": [7]}]), r"annotation 0: its 'image_id' '\[7\]' is neither"),
     ([{"image_id": 7}], "annotation 0: its 'image_id' '7' is neither"),
     ([{"image_id": "clip_0.jpg"}], "annotation 0: 'keypoints' is missing"),
-    ([{"image_id": "clip_0.jpg", "keypoints": [1, 2, 3]}], "1 keypoints, expected one of .17, 133"),
+    ([{"image_id": "clip_0.jpg", "keypoints": [1, 2, 3]}], "1 keypoints, expected one of .17, 26"),
     ([{"image_id": "clip_0.jpg", "keypoints": NUMBERS}] * 65, "annotation 0: 65 persons"),
     ([result("clip_3.jpg", 0)], "numbers run from 3 to 3"),
   ],
@@ -244,7 +333,26 @@ def test_body_keypoints_alone_are_not_the_28(tmp_path):
 
 
 def test_files_that_would_fill_the_memory_are_refused(tmp_path, monkeypatch):
-  monkeypatch.setattr(pose_json, "MAX_FILE_BYTES", 100)
+  monkeypatch.setattr(pose_frames, "MAX_FILE_BYTES", 100)
   path = write(tmp_path, coco("clip", JOINTS))
   with pytest.raises(ValueError, match="clip.json: larger than 0 MiB; split it by clips"):
     read(path, COCO_17)
+
+
+@pytest.mark.parametrize("place", [-1, 5, float("nan"), float("inf")])
+@pytest.mark.parametrize("score", [0, -1])
+def test_what_has_no_score_was_not_found_wherever_it_lies(tmp_path, place, score):
+  joints = JOINTS.copy()
+  joints[:, :, 3, :2], joints[:, :, 3, 2] = place, score
+  for content in (coco("clip", joints), mmpose(joints)):
+    found = read(write(tmp_path, content), COCO_17)
+    assert not found[:, :, 3].any()
+    np.testing.assert_array_equal(np.delete(found, 3, axis=2), np.delete(JOINTS, 3, axis=2))
+
+
+def test_huge_scores_are_refused(tmp_path):
+  joints = JOINTS.copy()
+  joints[0, 4, 3, 2] = 1e6
+  for content in (coco("clip", joints), mmpose(joints)):
+    with pytest.raises(ValueError, match="'scores' holds more than 10, .* in frame 4"):
+      read(write(tmp_path, content), COCO_17)

@@ -7,9 +7,11 @@ import av
 import numpy as np
 import pytest
 
+from pcan_jax.clips.video import decode_video
 from pcan_jax.prediction.files import predict_files
 from pcan_jax.prediction.recognizer import Recognizer
 from pcan_jax.prediction.videos import Video
+from tests.test_video import as_browsers_record, write
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.tiny_source import NUM_KEYPOINTS, make_clip, write_video
 
@@ -151,6 +153,57 @@ def test_overlays_are_videos_of_the_same_length(predicted):
       frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == expected[name]
     assert frames[0].shape == (480, 600 + 340, 3)
+
+
+def test_times_are_those_of_the_frames(checkpoint, folder, tmp_path):
+  """60 frames in two seconds, then 20 in ten, and as a browser records."""
+  frames, keypoints = make_clip(np.random.default_rng(0), action=1)
+  frames = np.resize(frames, (80, *frames.shape[1:]))
+  ticks = np.concatenate([np.arange(60) * 20, 1200 + np.arange(20) * 300])
+  write(tmp_path / "videos" / "slow.mkv", frames, times=ticks)
+  milliseconds = np.arange(80) * 100 / 3 + np.random.default_rng(0).integers(-8, 9, 80)
+  as_browsers_record(tmp_path / "videos" / "web.webm", milliseconds.round().astype(int), frames)
+  poses = [pose_entry(name, np.resize(keypoints, (1, 80, 28, 2))) for name in ("slow", "web")]
+  pose = tmp_path / "poses.pkl"
+  pose.write_bytes(pickle.dumps(poses))
+  output = tmp_path / "output"
+  failed = predict_files(
+    checkpoint,
+    tmp_path / "videos",
+    output=output,
+    pose=pose,
+    window=2.0,
+    stride=2.0,
+    num_clips=1,
+    overlay=True,
+  )
+  assert failed == 0
+  slow, web = json.loads((output / "predictions.json").read_text())["videos"]
+  spans = [(w["start"], w["end"], w["first_frame"], w["stop_frame"]) for w in slow["windows"]]
+  assert spans[:2] == [(0, 2, 0, 60), (2, 4, 60, 64)] and spans[-1] == (10, 12, 76, 80)
+  assert slow["fps"] == pytest.approx(80 / 12, abs=0.01)
+  assert web["fps"] == pytest.approx(30, abs=0.5)
+  assert [w["start"] for w in web["windows"]] == pytest.approx([0, 2 / 3], abs=0.03)
+  assert [w["end"] for w in web["windows"]] == pytest.approx([2, 8 / 3], abs=0.03)
+  overlay = decode_video(output / "slow.overlay.mp4")
+  assert len(list(overlay)) == 80
+  np.testing.assert_allclose(overlay.times[:-1], ticks / 600, atol=2e-3)
+
+
+def test_a_video_that_is_broken_off_is_predicted_with_a_warning(checkpoint, tmp_path):
+  frames, keypoints = make_clip(np.random.default_rng(0), action=1)
+  frames = np.resize(frames, (60, *frames.shape[1:]))
+  frames[:] = np.random.default_rng(1).integers(0, 255, frames.shape)
+  path = tmp_path / "clip.mkv"
+  write_video(path, frames)
+  path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+  count = sum(1 for _ in decode_video(path))
+  pose = tmp_path / "poses.pkl"
+  pose.write_bytes(pickle.dumps([pose_entry("clip", np.resize(keypoints, (1, count, 28, 2)))]))
+  failed = predict_files(checkpoint, path, output=tmp_path / "output", pose=pose, num_clips=1)
+  (video,) = json.loads((tmp_path / "output" / "predictions.json").read_text())["videos"]
+  assert failed == 1 and video["windows"]
+  assert "its header promises 2.00 s, but it ends after" in video["warnings"][0]
 
 
 def test_a_video_is_one_clip_without_a_window(checkpoint, folder, tmp_path, caplog):

@@ -27,6 +27,7 @@ from tests.tiny_config import shrink
 preprocess = jax.jit(preprocess, static_argnums=1)
 LAYOUT = get_layout("openpose-28")
 KEY = jax.random.key(0)
+KEYS = jax.random.split(KEY, 2)
 
 
 def preprocessing(size=32, heatmap_size=8, layout=LAYOUT, heatmaps="joints", augmentation=None):
@@ -67,7 +68,8 @@ def test_streams_that_are_not_read_are_left_out():
 @pytest.mark.parametrize("aspect", [(0.75, 4 / 3), (1.0, 1.0)])
 def test_random_crops_have_the_area_and_aspect_asked_for(aspect):
   config = augmentation(crop_aspect=aspect)
-  boxes = np.asarray(random_crop(KEY, 500, config))
+  boxes = jax.vmap(lambda key: random_crop(key, config))(jax.random.split(KEY, 500))
+  boxes = np.asarray(boxes)
   width, height = (boxes[:, 2:] - boxes[:, :2]).T
   assert boxes.min() >= 0 and boxes.max() <= 1 + 1e-6
   assert (width * height).min() > 0.559
@@ -77,7 +79,7 @@ def test_random_crops_have_the_area_and_aspect_asked_for(aspect):
 
 def test_an_impossible_crop_takes_the_whole_frame():
   config = augmentation(crop_area=(0.99, 1.0), crop_aspect=(2.0, 2.0))
-  np.testing.assert_allclose(random_crop(KEY, 3, config), [[0, 0, 1, 1]] * 3)
+  np.testing.assert_allclose(random_crop(KEY, config), [0, 0, 1, 1])
 
 
 def test_crop_shows_the_box_in_image_and_keypoints_alike():
@@ -115,7 +117,7 @@ def test_flipped_heatmaps_mirror_the_image():
   batch["keypoints"] = jnp.floor(batch["keypoints"]) + 0.5
   plain = preprocess(batch, preprocessing(16, 16))
   whole = augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=1.0)
-  mirrored = preprocess(batch, preprocessing(16, 16, augmentation=whole), KEY)
+  mirrored = preprocess(batch, preprocessing(16, 16, augmentation=whole), KEYS)
   np.testing.assert_allclose(mirrored["rgb"], plain["rgb"][:, :, :, ::-1], atol=1e-4)
   mass = plain["heatmaps"].sum(axis=(2, 3))
   np.testing.assert_allclose(
@@ -126,7 +128,7 @@ def test_flipped_heatmaps_mirror_the_image():
 
 
 def test_jitter_of_zero_changes_nothing_and_rotation_keeps_distances():
-  keypoints = make_batch()["keypoints"]
+  keypoints = make_batch()["keypoints"][0]
   same = jitter_keypoints(KEY, keypoints, 32, augmentation())
   np.testing.assert_allclose(same, keypoints, atol=1e-4)
   rotated = np.asarray(jitter_keypoints(KEY, keypoints, 32, augmentation(rotation=30.0)))
@@ -141,9 +143,24 @@ def test_jitter_of_zero_changes_nothing_and_rotation_keeps_distances():
 def test_augmentation_is_a_function_of_its_key():
   batch = make_batch()
   config = preprocessing(augmentation=AUGMENTATION)
-  one, same, other = (preprocess(batch, config, jax.random.key(k)) for k in (1, 1, 2))
+  one, same, other = (
+    preprocess(batch, config, jax.random.split(jax.random.key(k), 2)) for k in (1, 1, 2)
+  )
   np.testing.assert_array_equal(one["rgb"], same["rgb"])
   assert np.abs(one["rgb"] - other["rgb"]).max() > 0
+
+
+def test_augmentation_goes_with_the_clip():
+  """Whatever its row, and whatever else is in the batch."""
+  batch = make_batch(clips=4)
+  config = preprocessing(augmentation=augmentation(rotation=10.0, scale_jitter=0.1, flip=0.5))
+  keys = jax.random.split(KEY, 4)
+  whole = preprocess(batch, config, keys)
+  rows = np.array([2, 0, 3])
+  found = preprocess({name: values[rows] for name, values in batch.items()}, config, keys[rows])
+  for name, values in whole.items():
+    np.testing.assert_allclose(found[name], values[rows], atol=1e-4, err_msg=name)
+  assert np.abs(whole["heatmaps"][0] - whole["heatmaps"][1]).max() > 0.1
 
 
 def test_heatmaps_show_joints_limbs_or_both():
@@ -175,7 +192,7 @@ def test_a_flip_swaps_the_channels_of_left_and_right_limbs():
   config = dict(size=16, heatmap_size=16, heatmaps="limbs")
   plain = np.asarray(preprocess(pose, preprocessing(**config))["heatmaps"])
   flip = augmentation(crop_area=(1.0, 1.0), crop_aspect=(1.0, 1.0), flip=1.0)
-  flipped = preprocess(pose, preprocessing(**config, augmentation=flip), KEY)["heatmaps"]
+  flipped = preprocess(pose, preprocessing(**config, augmentation=flip), KEYS)["heatmaps"]
   flipped = np.asarray(flipped)
 
   joints = LAYOUT.flip_permutation()

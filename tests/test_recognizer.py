@@ -6,9 +6,11 @@ import pytest
 
 from pcan_jax.checkpoints import load_model
 from pcan_jax.clips.pose_files import open_poses
+from pcan_jax.clips.timing import evenly_in_time
 from pcan_jax.feed.pipeline import evaluation_batches
 from pcan_jax.prediction.recognizer import Recognizer
 from pcan_jax.prediction.videos import Video, Window
+from tests.test_video import write
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 
@@ -47,10 +49,10 @@ def test_a_video_is_predicted_as_the_data_set_built_from_it(
   sampling = recognizer.spec.frame_sampling(recognizer.num_clips)
   seen = []
   for batch in evaluation_batches(tiny_dataset, "val", sampling, batch_size=1):
-    (clip_id,) = batch["id"]
+    clip_id = tiny_dataset.clip_ids("val")[batch["index"][0]]
     inputs = {name: batch[name] for name in ("rgb", "keypoints", "keypoint_scores")}
     evaluated = recognizer._predict_batch(recognizer._variables, inputs)  # compiled already
-    path = source / "raw_videos" / "val" / f"{clip_id.decode()}.mp4"
+    path = source / "raw_videos" / "val" / f"{clip_id}.mp4"
     prediction = recognizer.predict_video(path, pose=poses)
     jax.tree.map(
       lambda predicted, values: np.testing.assert_allclose(
@@ -76,7 +78,7 @@ def test_arrays_are_predicted_as_the_video_they_come_from(recognizer, video, pos
 def test_windows_of_one_pass_equal_their_frames_alone(recognizer, video):
   frames = np.stack(list(video.frames()))
   spans = [(0, 6), (2, 8), (2, 11), (10, 11), (10, len(frames))]
-  windows = [Window(*span, video.fps) for span in spans]
+  windows = [Window(*span, 0.0, 0.0) for span in spans]
   predictions = list(recognizer.predict_windows(video, windows))
   assert len(predictions) == len(windows)
   for (first, stop), prediction in zip(spans, predictions):
@@ -177,17 +179,66 @@ def test_wrong_arrays_are_named(recognizer, video):
     ({"frames": frames.astype(np.float32)} | without("frames", video), "must be uint8"),
     ({"frames": frames[:-1]} | without("frames", video), "frames, but keypoints of"),
     ({"keypoints": keypoints[:, :, :5]} | without("keypoints", video), r"\[M, T, 28, 2\]"),
-    ({"scores": scores[:, :-1]} | without("scores", video), "scores must be"),
+    ({"scores": scores[:, :-1]} | without("scores", video), r"'scores' has the shape"),
     ({"keypoints": keypoints * np.nan} | without("keypoints", video), "NaN"),
     ({"keypoints": keypoints * 1000} | without("keypoints", video), "must be pixels"),
+    ({"keypoints": keypoints / 100} | without("keypoints", video), "lie between -1 and 1"),
+    ({"scores": scores * np.inf} | without("scores", video), "'scores' holds NaN or infinity"),
+    ({"scores": scores * 1e6} | without("scores", video), "'scores' holds more than 10"),
+    (
+      {"scores": scores > 0} | without("scores", video),
+      "'scores' is missing, or not an array of n",
+    ),
+    ({"keypoints": [[1], [1, 2]]} | without("keypoints", video), "keypoints cannot be made an arr"),
+    ({"frames": [*frames, frames[0][:5]]} | without("frames", video), "frames cannot be made an"),
   ):
     with pytest.raises(ValueError, match=message):
       recognizer.predict(**arrays)
 
 
+def test_lists_are_as_good_as_arrays(recognizer, video):
+  frames = np.stack(list(video.frames()))
+  by_arrays = recognizer.predict(frames, video.keypoints, video.scores)
+  by_lists = recognizer.predict(list(frames), video.keypoints.tolist(), video.scores.tolist())
+  assert largest_difference(by_arrays, by_lists) < 1e-5
+
+
+def test_keypoints_without_a_score_change_nothing(recognizer, video):
+  frames = np.stack(list(video.frames()))
+  keypoints, scores = video.keypoints.copy(), video.scores.copy()
+  scores[:, :, 3] = keypoints[:, :, 3] = 0
+  expected = recognizer.predict(frames, keypoints, scores)
+  for place in (-1, 70, 1e9, np.nan):
+    for score in (0, -1):
+      keypoints[:, :, 3], scores[:, :, 3] = place, score
+      assert largest_difference(recognizer.predict(frames, keypoints, scores), expected) == 0
+
+
+def test_frames_are_chosen_by_their_times(recognizer, video, tmp_path):
+  """A video of varying rate gives what the same one does with its frames repeated as they stand."""
+  frames = np.stack(list(video.frames()))[:12]
+  # Nobody moves, or other frames would mean another box.
+  pose = np.repeat(video.keypoints[:, :1], 12, axis=1), video.scores[:, :12]
+  stays = [1] * 6 + [4] * 6
+  ticks = np.cumsum([0, *stays])
+  path = write(tmp_path / "val_000.mkv", frames, times=20 * ticks[:-1])
+  varying = Video.open(path)
+  varying = dataclasses.replace(varying, keypoints=pose[0], scores=pose[1])
+  prediction = next(recognizer.predict_windows(varying, varying.windows()))
+  order = evenly_in_time(ticks / 30)
+  assert len(set(order)) < 12
+  stored = np.stack(list(varying.frames()))[order]
+  expected = recognizer.predict(stored, pose[0][:, order], pose[1][:, order])
+  assert largest_difference(prediction, expected) == 0
+  (window, *_) = varying.windows(0.2, 0.2)
+  assert (window.first, window.stop) == (0, 6) and window.end_seconds == pytest.approx(
+    0.2, abs=2e-3
+  )
+
+
 def test_a_video_that_shrinks_is_noticed(recognizer, video):
-  longer = dataclasses.replace(video, num_frames=video.num_frames + 1)
-  windows = [Window(0, longer.num_frames, video.fps)]
+  longer = dataclasses.replace(video, times=np.append(video.times, video.times[-1] + 1 / 30))
+  windows = [Window(0, longer.num_frames, 0.0, 0.0)]
   # The poses still fit, the frames end too early.
   with pytest.raises(ValueError, match="fewer frames than when it was opened"):
     list(recognizer.predict_windows(longer, windows))

@@ -11,21 +11,25 @@ import numpy as np
 import pytest
 from clu import metric_writers
 
-from pcan_jax.checkpoints import Checkpoints
+from pcan_jax.checkpoints import locate
 from pcan_jax.evaluation.metrics import Predictions, measure
-from pcan_jax.evaluation.results import Results
+from pcan_jax.evaluation.results import Origin, Results
+from pcan_jax.feed.dataset import Dataset, open_dataset
 from pcan_jax.feed.pipeline import read_frames
 from pcan_jax.labels import get_tree
 from pcan_jax.report import examples, statistics, style, tables, write_report
 from pcan_jax.report.evaluated_run import align, read_curves, read_run
 from pcan_jax.report.report_data import read_report_data
-from pcan_jax.spec import ModelSpec
+from pcan_jax.saved_steps import SavedStep
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 NUM_CLIPS = 7  # of the tiny data set's split val
 
 
-def make_results(spec: ModelSpec, seed: int) -> Results:
+def make_results(workdir: pathlib.Path, dataset: Dataset, seed: int = 0) -> Results:
+  """Of the checkpoint in a working directory."""
+  saved = SavedStep(*locate(workdir))
+  spec = saved.spec
   rng = np.random.default_rng(seed)
   tree, streams = spec.tree, spec.config.model.streams
   actions = np.arange(NUM_CLIPS) % tree.num_actions
@@ -52,7 +56,8 @@ def make_results(spec: ModelSpec, seed: int) -> Results:
     of_levels = (levels[level]["probabilities"] for level in sizes)
     metrics[branch] = measure(Predictions.of_scores(*of_levels, actions, tree), actions, tree)
   ids = [f"val_{index:03}" for index in range(NUM_CLIPS)]
-  return Results(ids=ids, actions=actions, num_clips=2, outputs=outputs, metrics=metrics)
+  origin = Origin(saved.step, saved.digest, dataset.fingerprint)
+  return Results(ids, actions, num_clips=2, outputs=outputs, metrics=metrics, origin=origin)
 
 
 def write_events(workdir, streams):
@@ -67,15 +72,9 @@ def write_events(workdir, streams):
 def write_run(directory, dataset, variant="pcan", seed=0, **changes):
   """A working directory as training and evaluation leave it, without either."""
   write_tiny_checkpoint(directory, dataset, variant)
-  spec = read_spec(directory)
-  results = dataclasses.replace(make_results(spec, seed), **changes)
-  results.write(directory / "eval/val", spec.tree)
+  results = dataclasses.replace(make_results(directory, dataset, seed), **changes)
+  results.write(directory / "eval/val", dataset.tree)
   return directory
-
-
-def read_spec(workdir):
-  with Checkpoints(workdir / "checkpoints") as checkpoints:
-    return checkpoints.read_spec(0)
 
 
 @pytest.fixture(scope="module")
@@ -209,16 +208,15 @@ def test_one_stream_without_prototypes_data_or_events_is_said_so(
   monkeypatch.setattr(statistics, "RESAMPLES", 5)
   monkeypatch.setattr(examples, "_PER_KIND", 1)
   monkeypatch.chdir(tmp_path)
-  workdir = write_run(tmp_path / "rgb", tiny_dataset, "posec3d_rgb")
-  spec = read_spec(workdir)
-  spec.config.data.path = "nowhere"
-  (workdir / "checkpoints/0/description/metadata").write_text(json.dumps(spec.to_json()))
+  gone = shutil.copytree(tiny_dataset.path, tmp_path / "gone")
+  workdir = write_run(tmp_path / "rgb", open_dataset(gone), "posec3d_rgb")
+  shutil.rmtree(gone)
   page = write_report(workdir, output=tmp_path / "elsewhere")
   assert page == tmp_path / "elsewhere/index.html"
   text = html.unescape(page.read_text())
   assert "has one stream" in text
   assert text.count("This run has no prototypes") == 2
-  assert "There is no data set at nowhere" in text
+  assert f"There is no data set at {gone}" in text
   assert text.count("There are no TensorBoard events") == 2
   assert "--baseline=WORKDIR" in text
   assert len(list(page.parent.glob("figures/clip_*.png"))) > 0
@@ -233,11 +231,24 @@ def test_what_is_missing_is_an_error_that_says_what_to_do(tiny_dataset, tmp_path
   with pytest.raises(FileNotFoundError, match="--mode=eval"):
     write_report(workdir)
   unlabelled = dataclasses.replace(
-    make_results(read_spec(workdir), 0), actions=np.full(NUM_CLIPS, -1), metrics={}
+    make_results(workdir, tiny_dataset), actions=np.full(NUM_CLIPS, -1), metrics={}
   )
   unlabelled.write(workdir / "eval/test", tiny_dataset.tree)
   with pytest.raises(ValueError, match="eval/test holds no labels"):
     write_report(workdir, split="test")
+
+
+def test_results_of_another_checkpoint_are_refused(tiny_dataset, tmp_path):
+  """A report after further training once showed the scores from before."""
+  workdir = write_run(tmp_path / "run", tiny_dataset)
+  assert read_run(workdir).results.origin.dataset == tiny_dataset.fingerprint
+  shutil.copytree(workdir / "checkpoints/0", workdir / "checkpoints/9")
+  with pytest.raises(ValueError, match="results of step 0, .* of step 9, .*--mode=eval"):
+    read_run(workdir)
+  shutil.rmtree(workdir / "checkpoints")
+  write_tiny_checkpoint(workdir, tiny_dataset, "posec3d")  # the same step, other weights
+  with pytest.raises(ValueError, match="results of step 0, .* of step 0, is another"):
+    read_run(workdir)
 
 
 def test_a_baseline_is_paired_by_id(runs):
@@ -300,7 +311,10 @@ def test_a_data_set_of_an_earlier_version_gives_frames_but_no_training_counts(
   arguments = {"baseline": None, "split": None}
   found = read_report_data(runs[0], **arguments, data_path=tiny_dataset_path).dataset
   assert found.train_support.sum() == 16 and found.train_note == found.frames_note == ""
-  earlier = read_report_data(runs[0], **arguments, data_path=tmp_path / "earlier").dataset
+  other = read_report_data(runs[0], **arguments, data_path=tmp_path / "earlier").dataset
+  assert other.frames == {} and "not the one that was evaluated" in other.frames_note
+  run = write_run(tmp_path / "run", open_dataset(tmp_path / "earlier"))
+  earlier = read_report_data(run, **arguments, data_path=tmp_path / "earlier").dataset
   assert earlier.train_support is None and "built by an earlier version" in earlier.train_note
   jax.tree.map(np.testing.assert_array_equal, earlier.frames, found.frames)
   assert earlier.frames_note == ""

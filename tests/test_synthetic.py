@@ -11,6 +11,7 @@ from data.synthetic.figure import sample_figure
 from data.synthetic.skeleton import LEFT, RIGHT, Body
 from data.synthetic.take import Take
 from pcan_jax.clips.source_layout import read_split, read_tree
+from pcan_jax.clips.timing import frame_rate
 from pcan_jax.clips.video import decode_video
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import get_tree
@@ -68,9 +69,9 @@ def test_layout_can_be_read(source):
       assert entry["keypoint"].shape == (1, num_frames, 28, 2)
       assert entry["keypoint_score"].shape == (1, num_frames, 28)
       assert entry["keypoint"].dtype == entry["keypoint_score"].dtype == np.float16
-      frames, fps = decode_video(source / "raw_videos" / f"{entry['frame_dir']}.mp4")
-      frames = list(frames)
-      assert (len(frames), fps) == (num_frames, 30.0)
+      video = decode_video(source / "raw_videos" / f"{entry['frame_dir']}.mp4")
+      frames = list(video)
+      assert (len(frames), frame_rate(video.times)) == (num_frames, 30.0)
       assert frames[0].shape == (96, 116, 3)
 
 

@@ -14,9 +14,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="measuring against PyTorch needs pcan_jax[bench]")
 
 from benchmarks import torch_peer, workload  # noqa: E402
-from benchmarks.torch_pcan import losses, network, preprocess, steps  # noqa: E402
+from benchmarks.torch_pcan import (  # noqa: E402
+  losses,
+  network,
+  preprocess,
+  steps,
+)
+from benchmarks.torch_pcan import peer as timed_peer  # noqa: E402
 from benchmarks.torch_pcan.steps import Form  # noqa: E402
-from pcan_jax import heatmaps  # noqa: E402
+from pcan_jax import cpu, heatmaps  # noqa: E402
 from pcan_jax import inputs as our_preprocess  # noqa: E402
 from pcan_jax.config import load_config  # noqa: E402
 from pcan_jax.inputs import Preprocessing  # noqa: E402
@@ -120,7 +126,7 @@ def toy(toy_file):
 @pytest.fixture(scope="module")
 def peer(toy):
   spec = ModelSpec(toy, workload.TREE, workload.LAYOUT, SIZES.stored_size)
-  return torch_peer.Peer(spec, CPU)
+  return timed_peer.Peer(spec, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -336,10 +342,16 @@ def test_what_has_no_counterpart_is_refused(toy_file):
 
 def test_command_prints_figures(toy_file):
   arguments = ["--config", str(toy_file), "--batch", str(BATCH), "--repeats", "1"]
+  environment = os.environ | {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    "OMP_NUM_THREADS": "1",
+    "JAX_PLATFORMS": "cpu",
+    "CUDA_VISIBLE_DEVICES": "",
+  }
   process = subprocess.run(
     [sys.executable, "-m", "benchmarks.torch_peer", *arguments],
     cwd=ROOT,
-    env=os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0", "OMP_NUM_THREADS": "1"},
+    env=environment,
     capture_output=True,
     text=True,
   )
@@ -347,6 +359,7 @@ def test_command_prints_figures(toy_file):
   *table, last = process.stdout.splitlines()
   assert len(table) == 2 + 2 * 4
   found = json.loads(last)
+  assert found["settings"] == cpu.settings(environment)
   for kind in ("training", "evaluation"):
     for name, figures in found[kind].items():
       seconds = figures["seconds"]["median"]
@@ -368,3 +381,60 @@ def test_command_refuses_numbers_that_cannot_be(flag, capsys):
   with pytest.raises(SystemExit):
     torch_peer.main([flag, "0"])
   assert f"{flag} must be 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", workload.KINDS)
+def test_pytorch_is_timed_alone(kind, toy):
+  found = timed_peer.time_peer(toy, kind, BATCH, "frames", seconds=0.05)
+  assert found["form"] == "frames"
+  assert 0 < found["least_ms"] <= found["ms"]
+  assert found["clips_per_second"] == pytest.approx(1000 * BATCH / found["ms"])
+  assert found["first_call_seconds"] > 0 and found["steps"] >= 1
+  assert found["peak_bytes"] is None, "there is no GPU"
+
+
+def test_forms_follow_type_and_device():
+  on_gpu = timed_peer.find_form("frames-compiled", "bfloat16", torch.device("cuda"))
+  assert on_gpu == Form(torch.bfloat16, "frames", channels=8, compiled="default")
+  assert timed_peer.find_form("frames", "float32", CPU) == Form(layout="frames")
+  with pytest.raises(ValueError, match="no form 'jit' of PyTorch; there are eager, channels-last"):
+    timed_peer.find_form("jit", "float32", CPU)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # of its own
+def test_compilation_has_one_graph(peer, trained):
+  """What breaks a graph would cost compiled forms launches and copies."""
+  before, _, _, batch = trained
+  graphs = []
+
+  def keep(graph, inputs):
+    graphs.append(graph)
+    return graph
+
+  torch._dynamo.reset()
+  form = Form(layout="frames", compiled="default")
+  net = peer.torch_network(before)
+  with pytest.MonkeyPatch.context() as patch:
+    compile_with = functools.partial(torch.compile, backend=keep, fullgraph=True)
+    patch.setattr(Form, "compile", lambda self, function: compile_with(function))
+    step = steps.train_step(
+      net,
+      steps.sgd(net, peer.spec.config.optimizer, BATCH),
+      peer.parents,
+      peer.loss_config,
+      peer.spec.train_preprocessing,
+      form,
+    )
+    for _ in range(2):
+      step(peer.batch(batch))
+  assert len(graphs) == 1
+
+
+def test_processes_are_started_with_settings(monkeypatch):
+  monkeypatch.setenv("KEPT", "before")
+  monkeypatch.delenv("NEW", raising=False)
+  with torch_peer.starting_with({"KEPT": "during", "NEW": "during"}):
+    command = [sys.executable, "-c", "import os; print(os.environ['KEPT'], os.environ['NEW'])"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+  assert printed.split() == ["during", "during"]
+  assert os.environ["KEPT"] == "before" and "NEW" not in os.environ

@@ -1,15 +1,18 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util import tensor_util
 
 from configs import ma52
 from pcan_jax.checkpoints import locate
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
+from pcan_jax.saved_steps import find_steps
 from pcan_jax.spec import ModelSpec
 from pcan_jax.training import loop
 from pcan_jax.training.optimizer import build_optimizer, learning_rate
@@ -36,6 +39,7 @@ def make_batch(seed=0):
     "keypoints": rng.uniform(0, 32, (8, 8, 1, 28, 2)).astype(np.float32),
     "keypoint_scores": np.ones((8, 8, 1, 28), np.float32),
     "action": rng.integers(0, 4, 8, np.int32),
+    "position": np.arange(8, dtype=np.uint32),
   }
 
 
@@ -46,6 +50,19 @@ def test_prototypes_are_state_and_not_parameters():
   assert jax.tree.map(jnp.shape, state.prototypes) == {
     stream: {"action": (4, 16), "body": (2, 8)} for stream in ("rgb", "pose")
   }
+
+
+def test_products_have_the_precision_of_the_config_forward_and_backward():
+  def precisions(value):
+    step, state = make_step(**{"model.matmul_precision": value})
+    jaxpr = str(jax.make_jaxpr(step)(state, make_batch()))
+    assert "precision=None" not in jaxpr
+    return set(re.findall(r"Precision\.(\w+)", jaxpr))
+
+  assert precisions("highest") == {"HIGHEST"}
+  assert precisions("default") == {"DEFAULT", "HIGHEST"}
+  with pytest.raises(ValueError, match="matmul_precision must be default, high or highest"):
+    precisions("low")
 
 
 def test_prototypes_move_only_where_a_class_has_true_positives():
@@ -152,13 +169,15 @@ def test_another_model_in_the_workdir_is_an_error(run):
   config, workdir, _ = run
   other = config.copy_and_resolve_references()
   other.model.action_embedding = 24
-  with pytest.raises(ValueError, match="holds another model"):
+  with pytest.raises(ValueError, match="model.action_embedding: was 16, now 24"):
     loop.train(other, workdir)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(run, tmp_path):
-  config = run[0].copy_and_resolve_references()
-  config.optimizer.learning_rate = 1e30
-  config.eval.every_epochs = 0.0
-  with pytest.raises(FloatingPointError, match="between steps"):
-    loop.train(config, tmp_path)
+def test_the_best_checkpoint_has_the_highest_f1_mean(run):
+  _, workdir, _ = run
+  scores = {s.step: s.description["f1_mean"] for s in find_steps(workdir / "checkpoints")}
+  assert locate(workdir / "best")[1] == max(scores, key=lambda step: (scores[step], step))
+  events = EventAccumulator(str(workdir)).Reload().Tensors("eval/fused/f1_mean")
+  assert {e.step: tensor_util.make_ndarray(e.tensor_proto).item() for e in events} == pytest.approx(
+    scores
+  )

@@ -66,11 +66,19 @@ def as_frames(pixels: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 class Norm(nn.BatchNorm3d):
-  """BatchNorm of volumes or frames."""
+  """BatchNorm of volumes or frames, which does not count the batches it has seen."""
 
-  def _check_input_dim(self, x: torch.Tensor) -> None:
-    if x.ndim not in (4, 5):
-      raise ValueError(f"BatchNorm is of volumes or frames, not of {x.ndim} axes")
+  def forward(self, x: torch.Tensor) -> torch.Tensor:
+    return functional.batch_norm(
+      x,
+      self.running_mean,
+      self.running_var,
+      self.weight,
+      self.bias,
+      self.training,
+      self.momentum,
+      self.eps,
+    )
 
 
 class ConvNorm(nn.Module):

@@ -20,6 +20,7 @@ import os
 import pathlib
 import pickle
 import shutil
+from collections.abc import Callable
 
 import av
 import cv2
@@ -28,7 +29,7 @@ from jaxtyping import UInt8
 
 from pcan_jax.labels import get_tree
 
-from . import actions
+from . import actions, lookalikes
 from .camera import sample_camera
 from .detector import detect
 from .figure import Figure, sample_figure
@@ -38,12 +39,11 @@ from .take import FPS, Performance, Take
 
 Array = np.ndarray
 SPLITS = ("train", "val")
-_LABELS, _FIGURE, _CLIP = range(3)  # kinds of seed sequences
-_OPTIONS = "--seed {seed} --train {train} --val {val} --height {height} --figures {figures}"
-_README = f"""Synthetic micro-actions, drawn by a program. Not MA-52, and no real people.
+_LABELS, _FIGURE, _CLIP, _BETWEEN = range(4)  # kinds of seed sequences
+_README = """Synthetic micro-actions, drawn by a program. Not MA-52, and no real people.
 
 Label tree, long tail and file layout are those of MA-52's release; everything else is made up.
-Command: pcan synthetic {_OPTIONS}
+Command: pcan synthetic {options}
 """
 
 
@@ -56,6 +56,8 @@ class Settings:
     train, val: number of clips.
     height: of the videos in pixels, even; the width is 1.2 times that, as mostly in MA-52.
     figures: number of figures in the training split; the validation split has a third as many.
+    between: the share of clips that lie between two actions (`lookalikes`), among the clips of
+      actions for which there are any.
   """
 
   seed: int = 0
@@ -63,17 +65,35 @@ class Settings:
   val: int = 400
   height: int = 180
   figures: int = 90
+  between: float = 0.0
 
   def __post_init__(self) -> None:
     if self.height < 64 or self.height % 2:
       raise ValueError(f"height must be an even number of at least 64 pixels, not {self.height}")
     if min(self.train, self.val) < 1 or self.figures < 1:
       raise ValueError("train, val and figures must be at least 1")
+    if not 0 <= self.between <= 1:
+      raise ValueError(f"between is a share, at least 0 and at most 1, not {self.between}")
 
   @property
   def width(self) -> int:
     """Width of the video, even."""
     return 2 * round(0.6 * self.height)
+
+  @property
+  def options(self) -> str:
+    """Of the command that writes these clips."""
+    values = dataclasses.asdict(self)
+    if not self.between:
+      del values["between"]
+    return " ".join(f"--{name} {value}" for name, value in values.items())
+
+
+PRESETS = {
+  "demo": Settings(),
+  "lookalikes": Settings(train=4000, val=2000, height=96, figures=240, between=0.7),
+}
+"""By name: clips for a demonstration; clips to compare methods, with actions hard to tell apart."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +132,9 @@ def plan(settings: Settings, split: str) -> list[Clip]:
   ]
 
 
+_MOTIONS = {action.perform.__name__: action.perform for action in actions.ACTIONS}
+
+
 @functools.lru_cache(maxsize=512)
 def figure_of(settings: Settings, split: str, index: int) -> Figure:
   """Samples a figure of a split."""
@@ -120,10 +143,21 @@ def figure_of(settings: Settings, split: str, index: int) -> Figure:
 
 def perform(settings: Settings, clip: Clip) -> tuple[Performance, Figure, np.random.Generator]:
   """Performs a clip; also returns the clip's generator, for further draws."""
-  rng = _rng(settings, clip.split, _CLIP, clip.index)
   figure = figure_of(settings, clip.split, clip.figure)
-  take = Take(figure.body, rng, int(rng.integers(45, 76)))
-  actions.ACTIONS[clip.label].perform(take)
+
+  def act(motion: Callable[[Take], None]) -> tuple[Take, np.random.Generator]:
+    rng = _rng(settings, clip.split, _CLIP, clip.index)
+    take = Take(figure.body, rng, int(rng.integers(45, 76)))
+    motion(take)
+    return take, rng
+
+  motion = actions.ACTIONS[clip.label].perform
+  take, rng = act(motion)
+  others = lookalikes.siblings(motion.__name__)
+  chance = _rng(settings, clip.split, _BETWEEN, clip.index)
+  if others and chance.random() < settings.between:
+    sibling, _ = act(_MOTIONS[others[chance.integers(len(others))]])
+    lookalikes.move_towards(take, sibling, lookalikes.draw_position(chance))
   return take.perform(), figure, rng
 
 
@@ -205,11 +239,9 @@ def generate(out: str | os.PathLike[str], settings: Settings, jobs: int = 1) -> 
   if jobs < 1:
     raise ValueError(f"jobs must be at least 1, not {jobs}")
   out = pathlib.Path(out)
-  values = dataclasses.asdict(settings)
   if out.exists() and (not out.is_dir() or any(out.iterdir())):
     note = out / "README.txt"
-    options = _OPTIONS.format(**values)
-    if note.is_file() and note.read_text(encoding="utf-8").endswith(f" {options}\n"):
+    if note.is_file() and note.read_text(encoding="utf-8").endswith(f" {settings.options}\n"):
       return False
     raise FileExistsError(f"{out} has other contents; delete it or choose another directory")
   partial = out.with_name(out.name + ".partial")
@@ -227,7 +259,7 @@ def generate(out: str | os.PathLike[str], settings: Settings, jobs: int = 1) -> 
       pickle.dump([annotations[i] for i in chosen], file, protocol=4)
     lines = "".join(f"{clips[i].name}.mp4 {clips[i].label}\r\n" for i in chosen)
     (partial / "annotations" / f"{split}_list_videos.txt").write_bytes(lines.encode())
-  (partial / "README.txt").write_text(_README.format(**values), encoding="utf-8")
+  (partial / "README.txt").write_text(_README.format(options=settings.options), encoding="utf-8")
   if out.exists():
     out.rmdir()
   partial.rename(out)

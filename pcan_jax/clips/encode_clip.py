@@ -8,14 +8,23 @@ from pcan_jax.clips.person_box import crop_box
 from pcan_jax.clips.pose import FRAME_COUNT_TOLERANCE
 from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import Encoding, encode_frame, move_keypoints
+from pcan_jax.clips.timing import evenly_in_time, frame_rate
 from pcan_jax.clips.video import decode_video
 
 MAX_RECORD_BYTES = 1 << 30
 """Half of what a TFRecord example can hold."""
 
+UNSTORED_FIELDS = ("trimmed", "order", "damage")
+"""Fields of a record that are not stored: `trimmed`, whether the last frame of the video or of the
+poses was dropped; `order`, the index in the video of every frame; `damage`, see
+`pcan_jax.clips.video.VideoFrames`."""
+
 
 def encode_clip(clip: ClipSource, encoding: Encoding) -> dict[str, Any]:
   """Crops the frames of a clip to its persons, resizes them and transforms the keypoints to match.
+
+  A video of varying frame rate is stored at a constant rate with the same number of frames: some
+  are dropped, others repeated (`pcan_jax.clips.timing.evenly_in_time`).
 
   Args:
     clip: the clip.
@@ -23,13 +32,13 @@ def encode_clip(clip: ClipSource, encoding: Encoding) -> dict[str, Any]:
 
   Returns:
     The fields of `pcan_jax.feed.records.features`, with `frames` a list of JPEG files as bytes, and
-    `trimmed`: whether the last frame of the video or of the poses was dropped.
+    those of `UNSTORED_FIELDS`.
 
   Raises:
     FileNotFoundError: the video no longer exists.
     ValueError: the video is damaged or does not fit the poses; the message names the file.
   """
-  frames, fps = decode_video(clip.video)
+  frames = decode_video(clip.video)
   images: list[bytes] = []
   box = original_size = None
   count = 0
@@ -38,7 +47,7 @@ def encode_clip(clip: ClipSource, encoding: Encoding) -> dict[str, Any]:
     if count == 1:
       original_size = frame.shape[:2]
       _require_size(clip, original_size)
-      box = crop_box(clip.keypoints, original_size, str(clip.video))
+      box = crop_box(clip.keypoints, clip.scores, original_size, str(clip.video))
     if count > clip.num_frames + FRAME_COUNT_TOLERANCE:
       break
     images.append(encode_frame(frame, box, encoding))
@@ -47,25 +56,30 @@ def encode_clip(clip: ClipSource, encoding: Encoding) -> dict[str, Any]:
       raise ValueError(f"{clip.video}: too long for one record; cut it into shorter clips")
   if abs(count - clip.num_frames) > FRAME_COUNT_TOLERANCE:
     more = "or more " if count > clip.num_frames else ""
+    damage = f" ({'; '.join(frames.damage)})" if frames.damage else ""
     raise ValueError(
-      f"{clip.video} has {count} {more}frames, but there are poses for {clip.num_frames}; "
+      f"{clip.video} has {count} {more}frames{damage}, but there are poses for {clip.num_frames}; "
       "estimate the poses again from this file"
     )
   num_frames = min(count, clip.num_frames)
+  times = frames.times[: num_frames + 1]
+  order = evenly_in_time(times)
   keypoints, scores = move_keypoints(
-    clip.keypoints[:, :num_frames], clip.scores[:, :num_frames], box, encoding.side
+    clip.keypoints[:, order], clip.scores[:, order], box, encoding.side
   )
   return {
     "id": clip.id,
     "action": clip.action,
     "num_frames": num_frames,
-    "fps": fps,
+    "fps": frame_rate(times),
     "original_size": np.array(original_size, np.int64),
     "box": np.array(box, np.float32),
-    "frames": images[:num_frames],
+    "frames": [images[index] for index in order],
     "keypoints": keypoints,
     "keypoint_scores": scores,
     "trimmed": count != clip.num_frames,
+    "order": order,
+    "damage": frames.damage,
   }
 
 

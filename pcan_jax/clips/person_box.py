@@ -54,13 +54,19 @@ def person_box(
 
 
 def crop_box(
-  keypoints: Float[np.ndarray, "m t v 2"], size: tuple[int, int], clip: str
+  keypoints: Float[np.ndarray, "m t v 2"],
+  scores: Float[np.ndarray, "m t v"],
+  size: tuple[int, int],
+  clip: str,
 ) -> tuple[int, int, int, int]:
   """The square around the persons of a clip, (x0, y0, x1, y1) in pixels, see `person_box`.
+
+  Keypoints with a score of 0 or less do not count.
 
   Raises:
     ValueError: the keypoints cannot be pixels of frames of this size; the message names the clip.
   """
+  keypoints = np.where((scores > 0)[..., None], keypoints, 0)
   if np.abs(keypoints).max(initial=0) > 2 * MAX_BOX_TO_FRAME * max(size):
     raise ValueError(
       f"{clip}: the keypoints lie far beyond the frame of {size[1]} x {size[0]}; "

@@ -7,9 +7,11 @@ Accepted are
     FILE.pkl    a pickle in the format of pyskl (`pcan_jax.clips.pyskl`)
     FILE.npz    arrays `CLIP/keypoints` [M, T, V, 2] and `CLIP/scores` [M, T, V] for every clip, or
                 `keypoints` and `scores` of a single clip, whose id is the name of the file
-    FILE.json   COCO annotations or results, one per person and frame (`pcan_jax.clips.pose_json`)
+    FILE.json   COCO annotations or results, one per person and frame, AlphaPose's among them
+                (`pcan_jax.clips.pose_json`), or MMPose's (`pcan_jax.clips.mmpose_json`)
     FOLDER      OpenPose's output, one JSON file per frame (`pcan_jax.clips.pose_json`), in one
-                folder per clip or in one folder for all
+                per clip, or in one folder for all; or one file per clip of any kind above, CLIP.pkl
+                and so on, or alone in a folder CLIP
 
 M persons, T frames, V keypoints, (x, y) in pixels of the video. Keypoints in pickles and arrays are
 in the order of the layout; those in JSON files are selected by joint name.
@@ -30,16 +32,24 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32
 
-from pcan_jax.clips.person_box import MAX_BOX_TO_FRAME, person_box
-from pcan_jax.clips.pose import FRAME_COUNT_TOLERANCE, Pose
+from pcan_jax.clips.mmpose_json import MMPoseFile
+from pcan_jax.clips.pose import Pose
+from pcan_jax.clips.pose_frames import read_json
 from pcan_jax.clips.pose_json import CocoFile, OpenPoseFolder
 from pcan_jax.clips.pyskl import PysklFile
+from pcan_jax.clips.video_files import composed
 from pcan_jax.keypoints import KeypointLayout
 
 MAX_ARRAY_BYTES = 1 << 29
 """Limit for one unpacked array of an .npz file; enough for hours of video."""
 
 _SHOWN_CLIPS = 5
+_SUFFIXES = (".pkl", ".pickle", ".npz", ".json")
+_YOLO = (
+  "YOLO's text files are not read: save `CLIP/keypoints` (`result.keypoints.xy` of all frames, "
+  "[M, T, 17, 2]) and `CLIP/scores` (`result.keypoints.conf`, [M, T, 17]) by `np.savez`, and give "
+  "that file and the layout coco-17"
+)
 
 
 @runtime_checkable
@@ -94,17 +104,16 @@ class PoseFiles:
       ValueError: the pose cannot be read, or does not fit the video; the message names the file,
         the clip, and the field or frame.
     """
+    clip_id = composed(clip_id)
     if clip_id not in self._source.clip_ids:
       raise FileNotFoundError(
         f"{self.path} has no pose of the clip {clip_id!r}; it has {self._describe_clips()}"
       )
-    pose = self._source.pose(clip_id, num_frames)
-    pose.check(self.layout)
-    _check_fit(pose, num_frames, size)
+    pose = self._source.pose(clip_id, num_frames).checked(self.layout)
+    pose.check_fit(num_frames, size)
     keypoints = _with_frames(pose.keypoints, num_frames)
     scores = _with_frames(pose.scores, num_frames)
-    detected = (scores > 0) & (keypoints != 0).any(axis=-1)
-    self.frames_without_person[clip_id] = num_frames - int(detected.any(axis=(0, 2)).sum())
+    self.frames_without_person[clip_id] = num_frames - int(scores.any(axis=(0, 2)).sum())
     return keypoints, scores
 
   def _describe_clips(self) -> str:
@@ -113,12 +122,15 @@ class PoseFiles:
     return f"those of {', '.join(map(repr, ids[:_SHOWN_CLIPS]))}{more}" if ids else "none at all"
 
 
-def open_poses(path: str | os.PathLike[str], layout: KeypointLayout) -> PoseFiles:
+def open_poses(
+  path: str | os.PathLike[str], layout: KeypointLayout, *, only_clip: str | None = None
+) -> PoseFiles:
   """Opens poses of any accepted format, which is determined by the suffix.
 
   Args:
-    path: a file `.pkl`, `.npz` or `.json`, or a folder written by OpenPose.
+    path: a file `.pkl`, `.npz` or `.json`, or a folder that OpenPose wrote, or of a file per clip.
     layout: of the keypoints to return.
+    only_clip: id of the clip, if there is only one; AlphaPose's files do not name it.
 
   Raises:
     FileNotFoundError: there is nothing at `path`.
@@ -129,21 +141,69 @@ def open_poses(path: str | os.PathLike[str], layout: KeypointLayout) -> PoseFile
     raise FileNotFoundError(
       f"no poses at {path}; `uv run data/extract_pose.py VIDEOS --out FILE.pkl` estimates them"
     )
+  if not path.is_dir():
+    return PoseFiles(path, layout, {}, _open_file(path, layout, only_clip))
+  if any(path.glob("*_keypoints.json")) or any(path.glob("*/*_keypoints.json")):
+    return PoseFiles(path, layout, {}, OpenPoseFolder(path, layout))
+  return PoseFiles(path, layout, {}, _FilePerClip(path, layout))
+
+
+def _open_file(path: pathlib.Path, layout: KeypointLayout, only_clip: str | None) -> _Source:
   suffix = path.suffix.lower()
-  if path.is_dir():
-    source = OpenPoseFolder(path, layout)
-  elif suffix in (".pkl", ".pickle"):
-    source = PysklFile(path)
-  elif suffix == ".npz":
-    source = _Arrays(path)
-  elif suffix == ".json":
-    source = CocoFile(path, layout)
-  else:
-    raise ValueError(
-      f"{path} is not a file of poses: expected .pkl (pyskl), .npz or .json (COCO), or a folder "
-      "of OpenPose's JSON files"
-    )
-  return PoseFiles(path, layout, {}, source)
+  if suffix in (".pkl", ".pickle"):
+    return PysklFile(path)
+  if suffix == ".npz":
+    return _Arrays(path)
+  if suffix == ".json":
+    content = read_json(path)
+    if MMPoseFile.fits(content):
+      return MMPoseFile(path, content, layout)
+    return CocoFile(path, content, layout, only_clip)
+  raise ValueError(
+    f"{path} is not a file of poses: expected .pkl (pyskl), .npz or .json (COCO, MMPose), or a "
+    "folder of OpenPose's JSON files or of a file per clip"
+    + (f". {_YOLO}" if suffix == ".txt" else "")
+  )
+
+
+class _FilePerClip:
+  """A folder with one file per clip; the file, or the folder it is alone in, is named after it."""
+
+  def __init__(self, path: pathlib.Path, layout: KeypointLayout) -> None:
+    self._path = path
+    self._layout = layout
+    self._files: dict[str, pathlib.Path] = {}
+    for entry in sorted(path.iterdir()):
+      files = sorted(entry.iterdir()) if entry.is_dir() else [entry]
+      files = [file for file in files if file.suffix.lower() in _SUFFIXES and file.is_file()]
+      if entry.is_dir() and len(files) > 1:
+        raise ValueError(f"{entry} holds {len(files)} files of poses; expected one, of one clip")
+      for file in files:
+        other = self._files.setdefault(composed(entry.name if entry.is_dir() else file.stem), file)
+        if other is not file:
+          raise ValueError(f"{other} and {file} have the name of the same clip; keep one")
+    if not self._files:
+      is_yolo = any(path.rglob("*.txt"))
+      raise ValueError(
+        f"{path} holds no poses: expected CLIP/CLIP_000000000000_keypoints.json and so on, as "
+        "OpenPose writes with --write_json, or a file CLIP.pkl, CLIP.npz or CLIP.json for every "
+        "clip" + (f". {_YOLO}" if is_yolo else "")
+      )
+
+  @property
+  def clip_ids(self) -> Collection[str]:
+    return self._files.keys()
+
+  def pose(self, clip_id: str, num_frames: int) -> Pose:
+    file = self._files[clip_id]
+    source = _open_file(file, self._layout, clip_id)
+    ids = source.clip_ids
+    if clip_id not in ids and len(ids) != 1:
+      raise ValueError(
+        f"{file} has poses of {len(ids)} clips, but none of {clip_id!r}, its name; if it has the "
+        "poses of all clips, give the file itself"
+      )
+    return source.pose(clip_id if clip_id in ids else next(iter(ids)), num_frames)
 
 
 class _Arrays:
@@ -164,7 +224,7 @@ class _Arrays:
           f"{path}: unknown array {name[:80]!r}; expected 'keypoints' and 'scores', or "
           "'CLIP/keypoints' and 'CLIP/scores' for every clip"
         )
-      members = self._members[clip_id if slash else path.stem]
+      members = self._members[composed(clip_id if slash else path.stem)]
       if field in members:
         raise ValueError(f"{path}: two arrays are called {name[:80]!r}")
       members[field] = name
@@ -209,34 +269,6 @@ _ZIP_ERRORS = (
 
 def _reason(error: BaseException) -> str:
   return str(error)[:200] or type(error).__name__
-
-
-def _check_fit(pose: Pose, num_frames: int, size: tuple[int, int]) -> None:
-  """Rejects poses of another video or of another frame size."""
-  keypoints, where = pose.keypoints.astype(np.float32), pose.where
-  if abs(keypoints.shape[1] - num_frames) > FRAME_COUNT_TOLERANCE:
-    raise ValueError(
-      f"{where} has poses for {keypoints.shape[1]} frames, but its video has {num_frames}; "
-      "estimate the poses again from this video"
-    )
-  if pose.img_shape not in (None, tuple(size)):
-    raise ValueError(
-      f"{where}: the poses were made for {pose.img_shape[1]} x {pose.img_shape[0]} pixels, but the "
-      f"video has {size[1]} x {size[0]}; estimate the poses again from this video"
-    )
-  if keypoints.any() and np.abs(keypoints).max() <= 1:
-    raise ValueError(
-      f"{where}: all coordinates lie between -1 and 1; they must be pixels of the video"
-    )
-  limit = MAX_BOX_TO_FRAME * max(size)
-  # The first test keeps the arithmetic of the second one finite.
-  is_far = np.abs(keypoints).max(initial=0) > 2 * limit
-  x0, y0, x1, y1 = (0, 0, 0, 0) if is_far else person_box(keypoints, size)
-  if is_far or max(x1 - x0, y1 - y0) > limit:
-    raise ValueError(
-      f"{where}: its keypoints reach from {keypoints.min():g} to {keypoints.max():g}, far beyond "
-      f"the frame of {size[1]} x {size[0]}; they must be pixels of this video"
-    )
 
 
 def _with_frames(array: np.ndarray, num_frames: int) -> Float32[np.ndarray, "..."]:

@@ -1,6 +1,7 @@
 """Reads pickles of poses in the format of pyskl, which `data/extract_pose.py` writes.
 
-Such a pickle is a list of dicts, or a dict with such a list under `annotations`. One dict per clip:
+Such a pickle is a list of dicts, or a dict with such a list under `annotations`, or one of these
+dicts alone, as MMAction2's `ntu_pose_extraction.py` writes it. One dict per clip:
 `frame_dir` (ID, or split/ID), `keypoint` [M, T, V, 2] in pixels, `keypoint_score` [M, T, V], and
 optionally `label`, `total_frames` and `img_shape` (h, w).
 """
@@ -32,6 +33,8 @@ class PysklFile:
     self._path = path
     content = load_pickle(path)
     members = None
+    if isinstance(content, dict) and "keypoint" in content:
+      content = [{"frame_dir": path.stem} | content]
     if isinstance(content, dict):
       splits = content.get("split")
       members = splits.get(split) if isinstance(splits, dict) else None

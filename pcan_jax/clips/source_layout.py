@@ -22,7 +22,7 @@ import numpy as np
 
 from pcan_jax.clips.problems import Problem, describe_problems
 from pcan_jax.clips.pyskl import PysklFile
-from pcan_jax.clips.video_files import VIDEO_SUFFIXES, clip_id
+from pcan_jax.clips.video_files import VIDEO_SUFFIXES, FilesByName, clip_id, composed
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout
 from pcan_jax.labels import LabelTree, get_tree
 
@@ -139,6 +139,7 @@ def scan_split(
   listed = _read_list(_list_file(source, split))
   pickle_path = _find_pickle(source, split)
   poses = PysklFile(pickle_path, split)
+  files = FilesByName()
   clips, problems = [], []
   for name, lines in listed.items():
     try:
@@ -148,8 +149,7 @@ def scan_split(
       action = _checked_label(label, split, tree)
       if name not in poses.clip_ids:
         raise ValueError(f"it has no entry in {pickle_path}; add its pose or drop it from the list")
-      pose, entry = poses.pose(name), poses.entry(name)
-      pose.check(layout)
+      pose, entry = poses.pose(name).checked(layout), poses.entry(name)
       num_frames = pose.keypoints.shape[1]
       if num_frames == 0:
         raise ValueError("its pose has no frames")
@@ -161,7 +161,7 @@ def scan_split(
           f"the list says label {action}, {pickle_path.name} says {entry['label']}; "
           "correct one of them"
         )
-      video = _find_video(source, split, video_name)
+      video = _find_video(source, split, video_name, files)
       clips.append(
         ClipSource(name, split, video, action, pose.keypoints, pose.scores, pose.img_shape)
       )
@@ -178,7 +178,11 @@ def find_unlisted(source: str | os.PathLike[str]) -> list[pathlib.Path]:
   """
   source = pathlib.Path(source)
   listed = {
-    split: {name for lines in _read_list(_list_file(source, split)).values() for name, _ in lines}
+    split: {
+      composed(name)
+      for lines in _read_list(_list_file(source, split)).values()
+      for name, _ in lines
+    }
     for split in find_splits(source)
   }
   folders = {source / "raw_videos": set().union(*listed.values())}
@@ -188,7 +192,7 @@ def find_unlisted(source: str | os.PathLike[str]) -> list[pathlib.Path]:
     for folder, names in folders.items()
     if folder.is_dir()
     for path in sorted(folder.iterdir())
-    if path.suffix.lower() in VIDEO_SUFFIXES and path.name not in names
+    if path.suffix.lower() in VIDEO_SUFFIXES and composed(path.name) not in names
   ]
 
 
@@ -274,9 +278,10 @@ def _checked_label(text: str, split: str, tree: LabelTree) -> int:
   return action
 
 
-def _find_video(source: pathlib.Path, split: str, name: str) -> pathlib.Path:
+def _find_video(source: pathlib.Path, split: str, name: str, files: FilesByName) -> pathlib.Path:
   places = [source / "raw_videos" / split / name, source / "raw_videos" / name]
   for path in places:
-    if path.is_file():
-      return path
+    found = files.find(path, below=path.parent)
+    if found:
+      return found
   raise ValueError(f"its video is missing: neither {places[0]} nor {places[1]} exists")

@@ -1,5 +1,6 @@
-"""Decoding videos into RGB frames."""
+"""Decodes videos into RGB frames with their times, and detects damage."""
 
+import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
@@ -8,11 +9,20 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
+from pcan_jax.clips.timing import Clock, Times, frame_times
+from pcan_jax.clips.video_files import CONTAINERS, HOW_TO_CONVERT, HOW_TO_JOIN_IMAGES
+
 # Some formats, such as playlists, make the decoder open other files and network addresses.
 _CONTAINERS = {
-  "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
+  "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,asf,mpeg,mpegts,flv,gif",
   "protocol_whitelist": "file",
 }
+
+# Their headers do not state the duration; FFmpeg estimates it.
+_WITHOUT_LENGTH = ("mpeg", "mpegts")
+
+# Identifier of the object that states the file size, among others.
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 Frame = UInt8[np.ndarray, "h w 3"]
 
@@ -21,38 +31,109 @@ class VideoError(ValueError):
   """A video cannot be decoded; the message names the file and what is wrong."""
 
 
-def decode_video(path: str | os.PathLike[str]) -> tuple[Iterator[Frame], float]:
-  """Decodes the first video stream of a file, one frame at a time.
+class VideoFrames(Iterator[Frame]):
+  """Iterates over the frames of one video.
 
-  Frames are upright: the rotation in the file's metadata is applied.
+  Frames are upright: the rotation or reflection in the file's metadata is applied. The iterator
+  raises `VideoError` if the video cannot be decoded to its end or has no frames.
+
+  Attributes:
+    path: of the video.
+    damage: after the last frame, damage that did not keep the video from being decoded: it is
+      shorter than its header states, or the decoder reported errors.
+  """
+
+  def __init__(self, path: pathlib.Path) -> None:
+    self.path = path
+    self.damage: list[str] = []
+    self._times: Times | None = None
+    self._frames = self._decode()
+
+  def __next__(self) -> Frame:
+    return next(self._frames)
+
+  @property
+  def times(self) -> Times:
+    """The times of the frames, known after the last frame."""
+    if self._times is None:
+      raise RuntimeError(f"{self.path}: its frames have not been read to the end")
+    return self._times
+
+  def _decode(self) -> Iterator[Frame]:
+    said: list[str] = []
+    stamps: list[float | None] = []
+    size = matrix = None
+    end = 0.0
+    with _open(self.path) as container:
+      stream = container.streams.video[0]
+      # One thread: clips are decoded in parallel processes.
+      stream.codec_context.thread_count = 1
+      packets = container.demux()
+      try:
+        while True:
+          with _complaints(said):
+            packet = next(packets, None)
+            decoded = packet.decode() if packet is not None and packet.stream is stream else []
+          if packet is None:
+            break
+          if packet.pts is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+          for frame in decoded:
+            if frame.is_corrupt:
+              raise VideoError(f"{self.path}: the video is damaged at frame {len(stamps)}")
+            if size is None:
+              matrix = _display_matrix(frame)  # the same for all frames, and slow to read
+            image = _upright(frame.to_ndarray(format="rgb24"), matrix)  # ty: ignore
+            if size not in (None, image.shape):
+              raise VideoError(
+                f"{self.path}: the frame size changes from {size[:2]} to {image.shape[:2]}"
+              )
+            size = image.shape
+            stamps.append(frame.time)
+            yield image
+      except (av.FFmpegError, MemoryError) as error:
+        raise VideoError(f"{self.path}: the video is damaged ({_reason(error)})") from error
+      if size is None:
+        raise VideoError(f"{self.path}: the video has no frames")
+      self._times, wrong_times = frame_times(stamps, _clock(stream))
+      missing = _what_is_missing(self.path, container, len(stamps), end, self._times)
+    more = f", and complains {len(said) - 1} times more" if len(said) > 1 else ""
+    complaints = f"the decoder says {said[0]!r}{more}" if said else ""
+    self.damage += filter(None, (missing, complaints, wrong_times))
+
+
+def decode_video(path: str | os.PathLike[str]) -> VideoFrames:
+  """Decodes the first video stream of a file, one frame at a time.
 
   Args:
     path: of the video.
 
   Returns:
-    The frames, RGB [h, w, 3] of one size, and the average number of frames per second. The
-    iterator raises `VideoError` if the video is damaged or has no frames.
+    The frames, RGB [h, w, 3] of one size.
 
   Raises:
     FileNotFoundError: there is no such file.
     VideoError: the file is not a video, or has no video stream.
   """
   path = pathlib.Path(path)
+  if path.is_dir():
+    raise VideoError(
+      f"{path} is a folder, not a video; images are joined by `{HOW_TO_JOIN_IMAGES}`"
+    )
   if not path.is_file():
     raise FileNotFoundError(f"no such video: {path}")
-  with _open(path) as container:
-    stream = container.streams.video[0]
-    rate = stream.average_rate or stream.guessed_rate
-  if not rate:
-    raise VideoError(f"{path}: the video does not say how many frames per second it has")
-  return _frames(path), float(rate)
+  _open(path).close()
+  return VideoFrames(path)
 
 
 def _open(path: pathlib.Path) -> av.container.InputContainer:
   try:
     container = av.open(str(path), options=_CONTAINERS)
   except (av.FFmpegError, ValueError) as error:
-    raise VideoError(f"{path}: not a readable video ({_reason(error)})") from error
+    raise VideoError(
+      f"{path}: not a readable video ({_reason(error)}); damaged, or none of {CONTAINERS}. Others "
+      f"are converted by `{HOW_TO_CONVERT}`"
+    ) from error
   if not container.streams.video:
     container.close()
     raise VideoError(f"{path}: the file has no video stream")
@@ -62,27 +143,72 @@ def _open(path: pathlib.Path) -> av.container.InputContainer:
   return container
 
 
-def _frames(path: pathlib.Path) -> Iterator[Frame]:
-  size = None
-  with _open(path) as container:
-    stream = container.streams.video[0]
-    # One thread: clips are decoded in parallel processes.
-    stream.codec_context.thread_count = 1
-    try:
-      for index, frame in enumerate(container.decode(stream)):
-        if frame.is_corrupt:
-          raise VideoError(f"{path}: the video is damaged at frame {index}")
-        image = frame.to_ndarray(format="rgb24")
-        if frame.rotation:
-          image = np.ascontiguousarray(np.rot90(image, round(frame.rotation / 90)))
-        if size not in (None, image.shape):
-          raise VideoError(f"{path}: the frame size changes from {size[:2]} to {image.shape[:2]}")
-        size = image.shape
-        yield image
-    except (av.FFmpegError, MemoryError) as error:
-      raise VideoError(f"{path}: the video is damaged ({_reason(error)})") from error
-  if size is None:
-    raise VideoError(f"{path}: the video has no frames")
+@contextlib.contextmanager
+def _complaints(said: list[str]) -> Iterator[None]:
+  """Collects the errors that FFmpeg logs without stopping."""
+  before = av.logging.get_level()
+  av.logging.set_level(av.logging.ERROR)
+  try:
+    with av.logging.Capture() as messages:
+      yield
+  finally:
+    av.logging.set_level(before)
+  said += [text.strip().splitlines()[0] for _, _, text in messages if text.strip()]
+
+
+def _display_matrix(frame: av.VideoFrame) -> list[int] | None:
+  matrix = frame.side_data.get("DISPLAYMATRIX")
+  return None if matrix is None else np.frombuffer(matrix, np.int32).tolist()
+
+
+def _upright(image: Frame, matrix: list[int] | None) -> UInt8[np.ndarray, "upright_h upright_w 3"]:
+  """Applies a display matrix: (x, y) goes to (a x + c y, b x + d y), up to offsets."""
+  if matrix is None:
+    return image
+  a, b, _, c, d = matrix[:5]
+  if abs(b) > abs(a):
+    image, a, d = image.swapaxes(0, 1), c, b
+  return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _clock(stream: av.VideoStream) -> Clock:
+  rates = [float(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate]
+  return Clock(rates, float(stream.time_base))
+
+
+def _what_is_missing(
+  path: pathlib.Path,
+  container: av.container.InputContainer,
+  num_frames: int,
+  end: float,
+  times: Times,
+) -> str:
+  """Describes by how much a file is shorter than its header states; empty if it is not."""
+  kind, frames = container.format.name, container.streams.video[0].frames
+  if kind == "avi" and frames > num_frames + 1:
+    return f"its header promises {frames} frames, but it holds {num_frames}"
+  if kind in ("asf", "gif") and _is_broken_off(path, kind):
+    return "it is broken off"
+  if container.duration is None or kind in _WITHOUT_LENGTH:
+    return ""
+  promised = container.duration / av.time_base
+  # Sound may end slightly earlier or later.
+  if promised - end > max(1.5 * np.median(np.diff(times)), 0.05):
+    return f"its header promises {promised:.2f} s, but it ends after {end:.2f} s"
+  return ""
+
+
+def _is_broken_off(path: pathlib.Path, kind: str) -> bool:
+  """Whether an ASF file is smaller than it states, or a GIF lacks its last byte."""
+  size = path.stat().st_size
+  with path.open("rb") as file:
+    if kind == "gif":
+      file.seek(max(size - 1, 0))
+      return file.read() != b";"
+    head = file.read(1 << 16)
+  start = head.find(_ASF_PROPERTIES)
+  stated = head[start + 40 : start + 48] if start >= 0 else b""
+  return int.from_bytes(stated, "little") > size
 
 
 def _reason(error: BaseException) -> str:

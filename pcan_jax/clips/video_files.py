@@ -1,14 +1,34 @@
 """Finds video files, and derives clip ids from their names."""
 
+import functools
 import os
 import pathlib
+import unicodedata
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm")
+VIDEO_SUFFIXES = (
+  ".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm", ".wmv", ".asf", ".mpg", ".mpeg", ".ts", ".mts",
+  ".m2ts", ".flv", ".gif", ".3gp",
+)  # fmt: skip
+
+CONTAINERS = "MP4, MOV, MKV, WebM, AVI, WMV, MPEG, MPEG-TS, FLV and GIF"
+"""Containers that are read, whatever the suffix."""
+
+HOW_TO_CONVERT = "ffmpeg -i FILE -c:v libx264 -crf 18 CLIP.mp4"
+HOW_TO_JOIN_IMAGES = (
+  "ffmpeg -framerate 30 -pattern_type glob -i 'FOLDER/*.jpg' -c:v libx264 -crf 18 CLIP.mp4"
+)
+
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def composed(name: str) -> str:
+  """A name in Unicode's composed form (NFC); macOS decomposes the names of files."""
+  return unicodedata.normalize("NFC", name)
 
 
 def clip_id(path: pathlib.PurePath) -> str:
   """The id of the clip in a video: the name of the file without its suffix."""
-  return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
+  return composed(path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name)
 
 
 def find_videos(path: str | os.PathLike[str]) -> list[pathlib.Path]:
@@ -22,7 +42,32 @@ def find_videos(path: str | os.PathLike[str]) -> list[pathlib.Path]:
     return [path]
   if not path.is_dir():
     raise FileNotFoundError(f"no video or folder at {path}")
-  found = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+  files = sorted(p for p in path.rglob("*") if p.is_file())
+  found = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
   if not found:
-    raise FileNotFoundError(f"{path} holds no video ({' '.join(VIDEO_SUFFIXES)})")
+    images = [p for p in files if p.suffix.lower() in _IMAGE_SUFFIXES]
+    hint = f", but images; join those of each clip: `{HOW_TO_JOIN_IMAGES}`" if images else ""
+    raise FileNotFoundError(f"{path} holds no video ({' '.join(VIDEO_SUFFIXES)}){hint}")
   return found
+
+
+class FilesByName:
+  """Finds files by name, whether accents are composed or decomposed on disk."""
+
+  def __init__(self) -> None:
+    self._listing = functools.cache(_by_composed_name)
+
+  def find(self, path: pathlib.Path, below: pathlib.Path) -> pathlib.Path | None:
+    """The file at a path below a folder, or None."""
+    if path.is_file():
+      return path
+    found = below
+    for part in path.relative_to(below).parts:
+      if not found.is_dir():
+        return None
+      found = self._listing(found).get(composed(part), found / part)
+    return found if found.is_file() else None
+
+
+def _by_composed_name(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  return {composed(path.name): path for path in folder.iterdir()}

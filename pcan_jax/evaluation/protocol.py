@@ -1,6 +1,7 @@
 """The evaluation protocol: runs a model on every video of a split and tabulates the results."""
 
 import dataclasses
+import functools
 import itertools
 import logging
 import os
@@ -9,23 +10,23 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from pcan_jax.checkpoints import load_model
+from pcan_jax.checkpoints import BEST, load_model, locate
 from pcan_jax.evaluation.metrics import Predictions, measure
-from pcan_jax.evaluation.results import Results, results_folder
+from pcan_jax.evaluation.results import Origin, Results, results_folder
 from pcan_jax.evaluation.submission import write_submission
 from pcan_jax.feed.dataset import Dataset, open_dataset
 from pcan_jax.feed.pipeline import evaluation_batches
 from pcan_jax.labels import LabelTree
-from pcan_jax.mesh import data_mesh, jit_step, send
+from pcan_jax.mesh import data_mesh, jit_step, local_rows, send
+from pcan_jax.saved_steps import SavedStep
 from pcan_jax.spec import HostOutputs, ModelSpec
+from pcan_jax.writing import require_writable
 
 PyTree = Any
 
 _log = logging.getLogger(__name__)
-_MAX_ID_BYTES = 512
 
 
 class Evaluator:
@@ -40,7 +41,7 @@ class Evaluator:
     self._spec = spec
     self._dataset = dataset
     self._mesh = data_mesh()
-    self._predict = jit_step(spec.predict, self._mesh)
+    self._predict = jit_step(functools.partial(_predict_with_facts, spec), self._mesh)
 
   def __call__(
     self, variables: PyTree, split: str, num_clips: int, max_batches: int | None = None
@@ -61,8 +62,7 @@ class Evaluator:
       split,
       self._spec.frame_sampling(num_clips),
       batch_size=batch_size,
-      num_hosts=jax.process_count(),
-      host=jax.process_index(),
+      rows=local_rows(self._mesh, batch_size),
     )
     total = -(-self._dataset.num_clips(split) // batch_size)
     progress = tqdm(
@@ -73,18 +73,25 @@ class Evaluator:
       disable=None,
       leave=False,
     )
-    ids, actions, outputs = [], [], []
+    predicted = []
     for batch in progress:
-      about = _of_all_hosts({name: batch.pop(name) for name in ("id", "action", "mask")})
-      real = np.flatnonzero(about["mask"])
-      ids += [clip_id.decode() for clip_id in about["id"][real]]
-      actions.append(about["action"][real])
-      predicted = jax.device_get(self._predict(variables, send(batch, self._mesh)))
-      outputs.append(jax.tree.map(lambda values, rows=real: values[rows], predicted))
-    actions = np.concatenate(actions).astype(np.int64)
-    outputs = jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+      found = jax.device_get(self._predict(variables, send(batch, self._mesh)))
+      real = np.flatnonzero(found.pop("mask"))
+      predicted.append(jax.tree.map(lambda values, rows=real: values[rows], found))
+    found = jax.tree.map(lambda *parts: np.concatenate(parts), *predicted)
+    ids = self._dataset.clip_ids(split)
+    actions, outputs = found["action"].astype(np.int64), found["outputs"]
     metrics = _metrics(outputs, actions, self._spec.tree)
-    return Results(ids, actions, num_clips, outputs, metrics)
+    return Results([ids[index] for index in found["index"]], actions, num_clips, outputs, metrics)
+
+
+def _predict_with_facts(
+  spec: ModelSpec, variables: PyTree, batch: dict[str, jax.Array]
+) -> dict[str, PyTree]:
+  """The outputs of a batch, with what says of which clips: only the devices know the order."""
+  facts = {name: batch[name] for name in ("index", "action", "mask")}
+  stored = {name: values for name, values in batch.items() if name not in facts}
+  return facts | {"outputs": spec.predict(variables, stored)}
 
 
 def _metrics(
@@ -98,18 +105,6 @@ def _metrics(
     scores = (levels[level]["probabilities"] for level in ("action", "body"))
     metrics[branch] = measure(Predictions.of_scores(*scores, actions, tree), actions, tree)
   return metrics
-
-
-def _of_all_hosts(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Joins the hosts' shares of a batch, in the order of the devices."""
-  if jax.process_count() == 1:
-    return values
-  ids = values["id"].astype(f"S{_MAX_ID_BYTES}")
-  if (np.char.str_len(ids) >= _MAX_ID_BYTES).any():
-    raise ValueError(f"ids must be shorter than {_MAX_ID_BYTES} bytes to evaluate on several hosts")
-  as_bytes = ids.view(np.uint8).reshape(-1, _MAX_ID_BYTES)
-  gathered = multihost_utils.process_allgather(values | {"id": as_bytes}, tiled=True)
-  return gathered | {"id": gathered["id"].view(f"S{_MAX_ID_BYTES}")[:, 0]}
 
 
 def evaluate_checkpoint(
@@ -128,21 +123,33 @@ def evaluate_checkpoint(
 
   Args:
     path: as for `checkpoints.locate`.
-    output: folder for the results.
-    data_path, split, num_clips: override the values of the checkpoint's config.
-    rectify: whether to correct predictions by the prototypes.
+    output: where the results go.
+    data_path, split, num_clips: other values than those of the checkpoint's config.
+    rectify: whether the prototypes correct the predictions.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint or no data set.
+    ValueError: the checkpoint is damaged, or does not fit the data set.
+    OSError: `output` cannot be written to, which is tried first.
   """
-  spec, variables, step = load_model(path)
+  saved = SavedStep(*locate(path))
+  spec, variables, step = load_model(saved.path)
   config = spec.config
   dataset = open_dataset(data_path or config.data.path, config.data.instructions)
   split = split or config.data.eval_split
   num_clips = num_clips or config.eval.num_clips
+  best = pathlib.Path(path).name == BEST
+  folder = results_folder(output, split, num_clips, config.eval.num_clips, best=best)
+  if jax.process_index() == 0:
+    require_writable(folder)
   if not rectify:
     config = config.copy_and_resolve_references()
     config.eval.gamma.update(rgb=0.0, pose=0.0)
     spec = dataclasses.replace(spec, config=config)
-  results = Evaluator(spec, dataset)(variables, split, num_clips)
-  folder = results_folder(output, split, num_clips, config.eval.num_clips)
+  results = dataclasses.replace(
+    Evaluator(spec, dataset)(variables, split, num_clips),
+    origin=Origin(step, saved.digest, dataset.fingerprint),
+  )
   if jax.process_index() == 0:
     results.write(folder, spec.tree)
     if not results.metrics:

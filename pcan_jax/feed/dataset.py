@@ -1,14 +1,17 @@
 """A built data set: its shards and their metadata."""
 
 import dataclasses
+import json
 import os
 import pathlib
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Int64
 
-from pcan_jax.feed import records
+from pcan_jax.clips.source_layout import UNLABELLED
+from pcan_jax.feed import records, sources
 from pcan_jax.feed.epochs import ClassSampling, EpochOrder, order_by_action, uniform_order
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
@@ -40,6 +43,21 @@ class Dataset:
     """Names of the splits."""
     return sorted(self.builder.info.splits)
 
+  @property
+  def fingerprint(self) -> str:
+    """32 hexadecimal digits that differ from those of any data set with other clips or options.
+
+    A data set that is built again of the same clips has the same, wherever that is done and
+    wherever it lies. It is the digest of the metadata, which hold that of everything the data set
+    was built of; for data sets of earlier versions, whose metadata do not, also of the number of
+    records and bytes.
+    """
+    made_of = [self.builder.info.metadata]
+    if not made_of[0].get("fingerprint"):
+      splits = self.builder.info.splits
+      made_of += [[name, s.shard_lengths, s.num_bytes] for name, s in sorted(splits.items())]
+    return sources.digest(json.dumps(made_of, sort_keys=True).encode())
+
   def num_clips(self, split: str) -> int:
     """Clips in a split.
 
@@ -53,31 +71,47 @@ class Dataset:
   def actions(self, split: str) -> Int64[np.ndarray, " n"]:
     """The actions of all clips of a split, in stored order; -1 for unknown labels.
 
+    Reads every record of a data set that was built by an earlier version.
+
     Raises:
-      ValueError: there is no such split, or the data set was built by a version that stored labels
-        only in the records.
+      ValueError: there is no such split, labels are missing, not in the label tree, or known of
+        some clips only.
     """
     num_clips = self.num_clips(split)
-    actions = self.builder.info.metadata["splits"][split].get("actions")
-    if actions is None:
-      raise ValueError(
-        f"{self.path} was built by an earlier version, which kept labels in the records only; "
-        "build the data set again with `pcan build SOURCE OUT`, or choose "
-        "data.sampling='uniform'"
-      )
+    stored = self.builder.info.metadata["splits"][split].get("actions")
+    actions = np.array(self._read("action", split) if stored is None else stored, np.int64)
     if len(actions) != num_clips:
       raise ValueError(
         f"{self.path}: metadata.json has {len(actions)} labels for the {num_clips} clips of "
         f"{split!r}; build the data set again"
       )
-    return np.array(actions, np.int64)
+    wrong = np.setdiff1d(actions, np.arange(UNLABELLED, self.tree.num_actions))
+    if len(wrong):
+      raise ValueError(
+        f"{self.path}: clips of {split!r} have the label {wrong[0]}, but the label tree has "
+        f"0..{self.tree.num_actions - 1}; correct the labels and build the data set again"
+      )
+    unlabelled = int((actions == UNLABELLED).sum())
+    if 0 < unlabelled < num_clips:
+      raise ValueError(
+        f"{self.path}: {unlabelled} of the {num_clips} clips of {split!r} have no label; label "
+        "them all or none, and build the data set again"
+      )
+    return actions
 
   def clip_ids(self, split: str) -> list[str]:
-    """The ids of all clips of a split, in stored order; reads every record."""
+    """The ids of all clips of a split, in stored order.
+
+    Reads every record of a data set that was built by an earlier version.
+
+    Raises:
+      ValueError: there is no such split.
+    """
     self.num_clips(split)
-    only_ids = tfds.decode.PartialDecoding({"id": True})
-    stored = tfds.as_numpy(self.builder.as_dataset(split=split, decoders=only_ids))
-    return [record["id"].decode() for record in stored]
+    ids = self.builder.info.metadata["splits"][split].get("ids")
+    if ids is not None:
+      return list(ids)
+    return [name.decode() for name in self._read("id", split)]
 
   def num_skipped(self, split: str) -> int:
     """Number of unreadable clips of the source that were left out of a split."""
@@ -87,15 +121,29 @@ class Dataset:
     """The order in which training uses the clips of a split; an epoch is `num_clips` of it.
 
     Raises:
-      ValueError: there is no such split, or `sampling` needs labels and the split has none.
+      ValueError: there is no such split, it has no labels, or they are wrong.
     """
-    if sampling.name == "uniform":
-      return uniform_order(self.num_clips(split))
-    return order_by_action(self.actions(split), sampling)
+    actions = self.actions(split)
+    if (actions == UNLABELLED).any():
+      raise ValueError(
+        f"the {len(actions)} clips of {split!r} have no label, so that nothing can be learned from "
+        "them; choose a labelled split (config.data.train_split)"
+      )
+    return (
+      uniform_order(len(actions))
+      if sampling.name == "uniform"
+      else order_by_action(actions, sampling)
+    )
 
   def max_frames(self, split: str) -> int:
     """Number of frames of the longest clip of a split."""
     return self.builder.info.metadata["splits"][split]["max_frames"]
+
+  def _read(self, field: str, split: str) -> list[Any]:
+    """One field of every record."""
+    only = tfds.decode.PartialDecoding({field: True})
+    stored = tfds.as_numpy(self.builder.as_dataset(split=split, decoders=only))
+    return [record[field] for record in stored]
 
 
 def open_dataset(path: str | os.PathLike[str], instructions: str = "") -> Dataset:
@@ -107,7 +155,8 @@ def open_dataset(path: str | os.PathLike[str], instructions: str = "") -> Datase
 
   Raises:
     FileNotFoundError: there is no data set.
-    ValueError: there are several, or another program or schema version built it.
+    ValueError: there are several, another program or schema version built it, or its labels are
+      wrong.
   """
   found = sorted(pathlib.Path(path).rglob("dataset_info.json"))
   if not found:
@@ -120,9 +169,14 @@ def open_dataset(path: str | os.PathLike[str], instructions: str = "") -> Datase
     raise ValueError(f"{path} holds several data sets; choose one of: {folders}")
   builder = tfds.builder_from_directory(str(found[0].parent))
   metadata = records.check_metadata(builder.info.metadata, where=str(found[0].parent))
-  return Dataset(
+  dataset = Dataset(
     builder=builder,
     tree=LabelTree.from_dict(metadata["tree"]),
     layout=KeypointLayout.from_dict(metadata["layout"]),
     stored_size=metadata["side"],
   )
+  for split in dataset.splits:
+    # Without those in the metadata, every record would have to be read.
+    if "actions" in metadata["splits"][split]:
+      dataset.actions(split)
+  return dataset

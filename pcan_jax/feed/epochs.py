@@ -82,6 +82,11 @@ class EpochOrder:
     member = _shuffled(rest, sizes[group], (seed, 1 + group), turn)
     return tf.constant(self.clips)[tf.cumsum(sizes, exclusive=True)[group] + member]
 
+  def clips_between(self, start: int, stop: int, seed: int) -> Int64[np.ndarray, " n"]:
+    """The clips at positions `start` to `stop` (exclusive), on the host."""
+    positions = tf.range(start, stop, dtype=tf.int64)
+    return np.array([self.clip_at(position, seed).numpy() for position in positions], np.int64)
+
 
 def uniform_order(num_clips: int) -> EpochOrder:
   """Every clip once per epoch."""
@@ -93,19 +98,9 @@ def order_by_action(actions: Int64[np.ndarray, " n"], sampling: ClassSampling) -
   """The order for clips with the given actions.
 
   Args:
-    actions: of the clips, in stored order.
+    actions: of the clips, in stored order; all of them known.
     sampling: "class_balanced" or "repeat".
-
-  Raises:
-    ValueError: there are no clips, or a clip has no action.
   """
-  unlabelled = int((actions < 0).sum())
-  if unlabelled or not len(actions):
-    raise ValueError(
-      f"{unlabelled} of {len(actions)} clips have no label, but "
-      f"data.sampling={sampling.name!r} needs them; choose data.sampling='uniform', or a "
-      "labelled split (data.train_split)"
-    )
   _, sizes = np.unique(actions, return_counts=True)
   if sampling.name == "class_balanced":
     share, remainder = divmod(len(actions), len(sizes))

@@ -5,7 +5,8 @@
 
 A shard depends only on its clips and the config, not on the number of processes. Finished shards
 stay in `OUT/pcan/CONFIG/VERSION.work` until the data set is complete, so that an interrupted build
-can be resumed. With a Beam runner or options in the `DownloadConfig` (`tfds build
+can be resumed. An existing data set is kept if it was built from the same sources, and refused
+otherwise. With a Beam runner or options in the `DownloadConfig` (`tfds build
 --beam_pipeline_options`), Beam's workers build the shards; they need access to SOURCE and OUT.
 """
 
@@ -27,9 +28,13 @@ from pcan_jax.clips.problems import Problem, describe_problems, write_problems
 from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import CLIPS_PER_SHARD, Encoding
 from pcan_jax.feed import records, shard_store
+from pcan_jax.feed.sources import Sources, digest_clips
 from pcan_jax.keypoints import KeypointLayout, get_layout
+from pcan_jax.labels import LabelTree
 
 Shards = dict[str, list[list[ClipSource]]]
+
+_REUSE = tfds.GenerateMode.REUSE_DATASET_IF_EXISTS
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -102,17 +107,41 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
       ),
     )
 
+  def download_and_prepare(
+    self, *, download_config: tfds.download.DownloadConfig | None = None, **kwargs: Any
+  ) -> None:
+    """Builds the data set, unless it has been built already.
+
+    Raises:
+      FileNotFoundError: something of the source is missing.
+      ValueError: something of the source cannot be read, clips are bad, or the data set that is
+        there was built of something else; the message says what has changed.
+    """
+    config = download_config or tfds.download.DownloadConfig()
+    # Who only wants to read a data set names no source.
+    if config.manual_dir and self._final_folder.exists() and config.download_mode == _REUSE:
+      self._require_same_sources(pathlib.Path(config.manual_dir))
+    super().download_and_prepare(download_config=config, **kwargs)
+
   def _download_and_prepare(
     self,
     dl_manager: tfds.download.DownloadManager,
     download_config: tfds.download.DownloadConfig | None = None,
   ) -> None:
-    shards, problems = self._plan(pathlib.Path(dl_manager.manual_dir))
+    clips, tree, problems = self._scan(pathlib.Path(dl_manager.manual_dir))
+    self._report(problems)
+    sources = self._digest(clips, tree)
     store = shard_store.ShardStore(self._beside("work"), self.info.features)
     with store.locked():
       self._remove_leftovers()
+      shards = {
+        split: shard_store.plan_shards(of_split, self.builder_config.clips_per_shard)
+        for split, of_split in clips.items()
+      }
       keys = {
-        split: [shard_store.shard_key(clips, self._encoding) for clips in of_split]
+        split: [
+          shard_store.shard_key(shard, sources.splits[split], self._encoding) for shard in of_split
+        ]
         for split, of_split in shards.items()
       }
       self._build_missing(store, shards, keys, download_config)
@@ -123,6 +152,9 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
       ]
       self._report(problems)
       self._take_shards(store, keys, problems)
+      sources.write(pathlib.Path(self._data_dir))
+      self.info.metadata["fingerprint"] = sources.fingerprint
+      self.info.metadata["tree"] = tree.to_dict()
 
   def _post_download_and_prepare_hook(self) -> None:
     shutil.rmtree(self._beside("work"), ignore_errors=True)
@@ -136,18 +168,55 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
   def _beside(self, suffix: str) -> pathlib.Path:
     return self._final_folder.with_name(f"{self._final_folder.name}.{suffix}")
 
-  def _plan(self, source: pathlib.Path) -> tuple[Shards, list[Problem]]:
-    """Reads the source except for the videos, and assigns the clips to shards."""
-    splits = source_layout.find_splits(source)
+  def _scan(
+    self, source: pathlib.Path
+  ) -> tuple[dict[str, list[ClipSource]], LabelTree, list[Problem]]:
+    """Reads the source except for the videos: clips by split, labels, and bad clips."""
     tree = source_layout.read_tree(source, self.builder_config.tree)
-    self.info.metadata["tree"] = tree.to_dict()
-    shards, problems = {}, []
-    for split in splits:
-      clips, bad = source_layout.scan_split(source, split, tree, self._layout)
+    clips, problems = {}, []
+    for split in source_layout.find_splits(source):
+      clips[split], bad = source_layout.scan_split(source, split, tree, self._layout)
       problems += bad
-      shards[split] = shard_store.plan_shards(clips, self.builder_config.clips_per_shard)
-    self._report(problems)
-    return shards, problems
+    return clips, tree, problems
+
+  def _digest(self, clips: Mapping[str, Sequence[ClipSource]], tree: LabelTree) -> Sources:
+    return Sources(
+      options={
+        "schema_version": records.SCHEMA_VERSION,
+        "side": self._encoding.side,
+        "jpeg_quality": self._encoding.jpeg_quality,
+        "clips_per_shard": self.builder_config.clips_per_shard,
+        "keypoint layout": self._layout.to_dict(),
+        "label tree": tree.to_dict(),
+      },
+      splits={split: digest_clips(of_split) for split, of_split in clips.items()},
+    )
+
+  def _require_same_sources(self, source: pathlib.Path) -> None:
+    """Refuses a data set that this build would not have made.
+
+    Raises:
+      FileNotFoundError, ValueError: see `download_and_prepare`.
+    """
+    where = self._final_folder
+    metadata = records.check_metadata(self.info.metadata, str(where))
+    clips, tree, problems = self._scan(source)
+    if not self.builder_config.skip_bad:
+      if problems:
+        self._report(problems)
+      if metadata["skipped"]:
+        raise ValueError(
+          f"{where} lacks {metadata['skipped']} bad clips, it was built with --skip_bad. Mend the "
+          "clips, delete that folder and build again, or give --skip_bad again"
+        )
+    sources = self._digest(clips, tree)
+    if metadata.get("fingerprint") != sources.fingerprint:
+      earlier = Sources.read(where)
+      changes = sources.changes_since(earlier) if earlier else ["it does not say of what"]
+      raise ValueError(
+        f"{where} was built of something else: {'; '.join(changes)}. "
+        "Delete that folder to build it again, or build into another directory"
+      )
 
   def _build_missing(
     self,
@@ -222,8 +291,10 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
         "clips": sum(len(summary.actions) for summary in summaries.values()),
         "skipped": sum(problem.split == split for problem in problems),
         "trimmed": sum(summary.trimmed for summary in summaries.values()),
+        "damaged": sum(summary.damaged for summary in summaries.values()),
         "without_person": sum(summary.without_person for summary in summaries.values()),
         "max_frames": max(summary.max_frames for summary in summaries.values()),
+        "ids": [name for key in kept for name in summaries[key].ids],
         "actions": [action for key in kept for action in summaries[key].actions],
       }
     self.info.set_splits(tfds.core.splits.SplitDict(split_infos))

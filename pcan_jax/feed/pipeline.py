@@ -2,7 +2,8 @@
 
 A training stream is a function of (seed, step): the clip at a position of the stream and its
 frames depend only on the seed and the position, not on the number of threads and hosts. Records are
-read by index, so that a stream can start at any step immediately and a host reads only its clips.
+read by index, so that a stream can start at any step immediately and a host reads only the rows of
+a batch that its devices hold.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow.experimental.numpy as tnp
 import tensorflow_datasets as tfds
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 
 from pcan_jax.clips.persons import strongest_persons
 from pcan_jax.clips.sampling import FrameSampling, test_clips
@@ -22,8 +23,10 @@ from pcan_jax.feed.sampling import training_clip
 
 HostBatch = dict[str, np.ndarray]
 Stage = Callable[[Any], Any]
+Rows = Int64[np.ndarray, " b"]
 
 _PREFETCHED_BATCHES = 4
+_FOREVER = 2**31  # steps
 
 
 def training_batches(
@@ -35,8 +38,7 @@ def training_batches(
   seed: int,
   order: EpochOrder | None = None,
   start_step: int = 0,
-  num_hosts: int = 1,
-  host: int = 0,
+  rows: Rows | None = None,
 ) -> Iterator[HostBatch]:
   """Endless shuffled batches; epochs follow each other without a gap.
 
@@ -48,20 +50,21 @@ def training_batches(
     seed: of the order of clips and the choice of frames.
     order: from `dataset.epoch_order`; None is every clip once per epoch.
     start_step: number of batches to skip, those that an interrupted run has already used.
-    num_hosts, host: number of hosts, and the index of this one; the batches are its share.
+    rows: the rows of every batch that this host reads, from `mesh.local_rows`; None is all.
 
   Yields:
     `rgb` uint8 [b, T, S, S, 3], `keypoints` float32 [b, T', M, V, 2], `keypoint_scores`
-    [b, T', M, V], `action` int32 [b].
+    [b, T', M, V], `action` int32 [b], and `position` uint32 [b] of the clips in the stream.
 
   Raises:
-    ValueError: there is no such split, or a record is damaged.
+    ValueError: there is no such split, or a record is damaged or has no label of the tree.
   """
   order = order or uniform_order(dataset.num_clips(split))
-  stream = tf.data.Dataset.range(start_step * batch_size + host, np.iinfo(np.int64).max, num_hosts)
+  rows = _all_rows(batch_size) if rows is None else rows
+  stream = _positions(batch_size, rows, range(start_step, _FOREVER))
   stream = _through(stream, training_stages(dataset, split, sampling, order=order, seed=seed))
-  stream = stream.batch(batch_size // num_hosts, drop_remainder=True)
-  yield from _host_batches(stream, dataset)
+  for batch in _host_batches(stream.batch(len(rows)), dataset):
+    yield _with_known_labels(batch, dataset)
 
 
 def training_stages(
@@ -72,8 +75,8 @@ def training_stages(
   parse = _parser(dataset, sampling)
 
   def choose(clip: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    chosen = _random_frames(clip, sampling, seed)
-    return {name: values for name, values in chosen.items() if name != "id"}
+    position = tf.cast(clip["position"] % 2**32, tf.uint32)
+    return _random_frames(clip, sampling, seed) | {"position": position}
 
   return {
     "order": lambda position: {"position": position, "number": order.clip_at(position, seed)},
@@ -90,42 +93,43 @@ def evaluation_batches(
   sampling: FrameSampling,
   *,
   batch_size: int,
-  num_hosts: int = 1,
-  host: int = 0,
+  rows: Rows | None = None,
 ) -> Iterator[HostBatch]:
   """Every clip of a split once, in the order of the shards.
 
-  The last batches are padded with clips whose `mask` is 0, so that all batches have the same shape
-  and all hosts have the same number of batches.
+  The last batch is padded with earlier clips whose `mask` is 0, so that all batches have the same
+  shape and all hosts have the same number of batches.
+
+  Args:
+    dataset, split, sampling: what to read.
+    batch_size: videos per batch on all hosts together.
+    rows: as for `training_batches`.
 
   Yields:
-    As `training_batches`, with an axis [K] of test clips after the batch axis, and `id` bytes [b],
-    `mask` float32 [b].
+    As `training_batches`, with an axis [K] of test clips after the batch axis, and without
+    `position`; instead `index` int32 [b], the number of the clip in the split, and `mask` float32
+    [b].
 
   Raises:
-    ValueError: there is no such split, there are fewer clips than hosts, or a record is damaged.
+    ValueError: there is no such split, or a record is damaged.
   """
   num_clips = dataset.num_clips(split)
-  if num_clips < num_hosts:
-    raise ValueError(
-      f"split {split!r} has {num_clips} clips for {num_hosts} hosts; evaluate on fewer hosts"
-    )
+  read, parse = _reader(dataset, split), _parser(dataset, sampling)
+  choose = _test_frames(sampling, dataset.max_frames(split))
+
+  def about(position: tf.Tensor) -> dict[str, tf.Tensor]:
+    mask = tf.cast(position < num_clips, tf.float32)
+    return {"index": tf.cast(position % num_clips, tf.int32), "mask": mask}
+
   stages = {
-    "read": _reader(dataset, split),
-    "parse": _parser(dataset, sampling),
-    "choose": _test_frames(sampling, dataset.max_frames(split)),
+    "about": about,
+    "read": lambda clip: clip | parse(read(tf.cast(clip["index"], tf.int64))),
+    "choose": lambda clip: choose(clip) | {name: clip[name] for name in ("index", "mask")},
     "decode": _decode,
   }
-  stream = _through(tf.data.Dataset.range(host, num_clips, num_hosts), stages)
-  size = batch_size // num_hosts
-  num_batches = -(-num_clips // batch_size)
-  batch = None
-  count = 0
-  for batch in _host_batches(stream.batch(size), dataset):
-    count += 1
-    yield _fill_up(batch, size)
-  for _ in range(num_batches - count):
-    yield _fill_up({name: values[:0] for name, values in batch.items()}, size)
+  rows = _all_rows(batch_size) if rows is None else rows
+  stream = _through(_positions(batch_size, rows, range(-(-num_clips // batch_size))), stages)
+  yield from _host_batches(stream.batch(len(rows)), dataset)
 
 
 def read_frames(
@@ -161,15 +165,15 @@ def read_frames(
   return frames
 
 
-def _fill_up(batch: HostBatch, size: int) -> HostBatch:
-  missing = size - len(batch["id"])
-  batch["mask"] = np.ones(size - missing, np.float32)
-  if not missing:
-    return batch
-  return {
-    name: np.concatenate([values, np.zeros((missing, *values.shape[1:]), values.dtype)])
-    for name, values in batch.items()
-  }
+def _all_rows(batch_size: int) -> Rows:
+  return np.arange(batch_size, dtype=np.int64)
+
+
+def _positions(batch_size: int, rows: Rows, steps: range) -> tf.data.Dataset:
+  """The positions of this host's clips in a stream of batches, batch after batch."""
+  size, table = len(rows), tf.constant(rows)
+  counts = tf.data.Dataset.range(steps.start * size, steps.stop * size)
+  return counts.map(lambda count: count // size * batch_size + table[count % size])
 
 
 def _through(stream: tf.data.Dataset, stages: dict[str, Stage]) -> tf.data.Dataset:
@@ -208,7 +212,7 @@ class _StillEncoded(tfds.decode.SkipDecoding):
 
 def _parser(dataset: Dataset, sampling: FrameSampling) -> Stage:
   """Parses the needed fields of a record; frames stay encoded."""
-  wanted = {"id", "action", "num_frames"}
+  wanted = {"action", "num_frames"}
   if sampling.rgb_frames:
     wanted |= {"frames"}
   if sampling.pose_frames:
@@ -226,7 +230,7 @@ def _choose_frames(
   clip: dict[str, tf.Tensor], sampling: FrameSampling, indices: dict[str, tf.Tensor]
 ) -> dict[str, tf.Tensor]:
   """Keeps only the frames at the indices of each stream, [length] or [clips, length]."""
-  chosen = {"id": clip["id"], "action": tf.cast(clip["action"], tf.int32)}
+  chosen = {"action": tf.cast(clip["action"], tf.int32)}
   if "rgb" in indices:
     # Test clips share frames; decode each only once.
     frames, which = tf.unique(tf.reshape(indices["rgb"], [-1]))
@@ -283,6 +287,17 @@ def _decode(clip: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 def decode_frame(jpeg: tf.Tensor | bytes) -> tf.Tensor:
   """Decodes a stored frame to uint8 [S, S, 3] RGB, with the same result as OpenCV."""
   return tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
+
+
+def _with_known_labels(batch: HostBatch, dataset: Dataset) -> HostBatch:
+  """Refuses records that contradict the metadata: JAX would compute a loss with any label."""
+  wrong = batch["action"][(batch["action"] < 0) | (batch["action"] >= dataset.tree.num_actions)]
+  if len(wrong):
+    raise ValueError(
+      f"a record of {dataset.path} has the label {wrong[0]}, but the label tree has "
+      f"0..{dataset.tree.num_actions - 1}; build the data set again"
+    )
+  return batch
 
 
 def _host_batches(stream: tf.data.Dataset, dataset: Dataset) -> Iterator[HostBatch]:

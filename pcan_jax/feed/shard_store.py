@@ -13,14 +13,15 @@ from typing import Any
 
 import av
 import cv2
-import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from pcan_jax.clips.encode_clip import UNSTORED_FIELDS
 from pcan_jax.clips.problems import Problem
 from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import Encoding
 from pcan_jax.feed.records import SCHEMA_VERSION
+from pcan_jax.feed.sources import ClipDigests, digest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,18 +29,22 @@ class ShardSummary:
   """The contents of a finished shard.
 
   Attributes:
-    actions: of its records, in stored order; -1 for unknown labels.
+    ids: of its records, in stored order.
+    actions: of its records; -1 for unknown labels.
     problems: clips that could not be included.
     trimmed: number of clips whose video and poses differed in length and were cut to the shorter.
     without_person: number of clips in which no keypoint was detected.
     max_frames: number of frames of the longest clip.
+    damaged: clips whose video is damaged, but can be read.
   """
 
+  ids: tuple[str, ...]
   actions: tuple[int, ...]
   problems: tuple[Problem, ...]
   trimmed: int
   without_person: int
   max_frames: int
+  damaged: int
 
 
 def plan_shards(clips: Sequence[ClipSource], clips_per_shard: int) -> list[list[ClipSource]]:
@@ -52,27 +57,17 @@ def plan_shards(clips: Sequence[ClipSource], clips_per_shard: int) -> list[list[
   return [clips[start:end] for start, end in zip(edges, edges[1:])]
 
 
-def shard_key(clips: Sequence[ClipSource], encoding: Encoding) -> str:
-  """Hashes all inputs of a shard.
-
-  Videos are identified by size and modification time, so that a restart need not read them all.
-  """
+def shard_key(clips: Sequence[ClipSource], digests: ClipDigests, encoding: Encoding) -> str:
+  """Hashes all inputs of a shard."""
   summary = tuple(field.name for field in dataclasses.fields(ShardSummary))
   versions = (SCHEMA_VERSION, summary, cv2.__version__, av.__version__)
-  digest = hashlib.sha256(repr((versions, encoding)).encode())
-  for clip in clips:
-    status = clip.video.stat()
-    pose = (clip.keypoints.dtype.str, clip.scores.dtype.str, clip.keypoints.shape, clip.img_shape)
-    video = (str(clip.video), status.st_size, status.st_mtime_ns)
-    digest.update(repr((clip.split, clip.id, clip.action, video, pose)).encode())
-    digest.update(np.ascontiguousarray(clip.keypoints).tobytes())
-    digest.update(np.ascontiguousarray(clip.scores).tobytes())
-  return digest.hexdigest()[:32]
+  made_of = [(clip.split, clip.id, dataclasses.astuple(digests[clip.id])) for clip in clips]
+  return digest(repr((versions, encoding, made_of)).encode())
 
 
 def _as_example(record: dict[str, Any]) -> dict[str, Any]:
   """Converts a record for TFDS, which stores images given as files unchanged."""
-  example = {name: value for name, value in record.items() if name != "trimmed"}
+  example = {name: value for name, value in record.items() if name not in UNSTORED_FIELDS}
   return example | {"frames": [io.BytesIO(jpeg) for jpeg in record["frames"]]}
 
 
@@ -112,22 +107,26 @@ class ShardStore:
       return None
     fields = json.loads(path.read_text(encoding="utf-8"))
     problems = tuple(Problem(**problem) for problem in fields.pop("problems"))
-    return ShardSummary(actions=tuple(fields.pop("actions")), problems=problems, **fields)
+    ids, actions = tuple(fields.pop("ids")), tuple(fields.pop("actions"))
+    return ShardSummary(ids=ids, actions=actions, problems=problems, **fields)
 
   def write(self, key: str, encoded: Iterable[dict[str, Any] | Problem]) -> ShardSummary:
     """Writes one shard; it counts as finished once both of its files are on disk."""
     serializer = tfds.core.example_serializer.ExampleSerializer(
       self._features.get_serialized_info()
     )
-    actions, problems, trimmed, without_person, max_frames = [], [], 0, 0, 0
+    ids, actions, problems = [], [], []
+    trimmed = without_person = max_frames = damaged = 0
     unfinished = self.folder / f"{key}.unfinished"
     with tf.io.TFRecordWriter(os.fspath(unfinished)) as writer:
       for record in encoded:
         if isinstance(record, Problem):
           problems.append(record)
           continue
+        ids.append(record["id"])
         actions.append(record["action"])
         trimmed += record["trimmed"]
+        damaged += bool(record["damage"])
         without_person += not record["keypoint_scores"].any()
         max_frames = max(max_frames, len(record["frames"]))
         example = serializer.serialize_example(self._features.encode_example(_as_example(record)))
@@ -135,7 +134,9 @@ class ShardStore:
         example = tf.train.Example.FromString(example)
         writer.write(example.SerializeToString(deterministic=True))  # ty: ignore
     unfinished.replace(self.path(key))
-    summary = ShardSummary(tuple(actions), tuple(problems), trimmed, without_person, max_frames)
+    summary = ShardSummary(
+      tuple(ids), tuple(actions), tuple(problems), trimmed, without_person, max_frames, damaged
+    )
     unfinished.write_text(json.dumps(dataclasses.asdict(summary)), encoding="utf-8")
     unfinished.replace(self.folder / f"{key}.json")
     return summary

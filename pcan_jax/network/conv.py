@@ -417,7 +417,7 @@ class ConvNorm(nn.Module):
       y = conv(x, slope) + offset.astype(self.dtype)
       return jnp.maximum(y, 0) if self.relu else y
     expands = self.kernel == (1, 1, 1) and x.shape[-1] < self.features and not self.relu
-    if expands and self.forms.expansion == "input":
+    if expands and x.shape[-1] <= self.forms.moments:
       kernel, _ = conv.parameters(x.shape[-1])
       x = x[:, :: self.strides[0], :: self.strides[1], :: self.strides[2]].astype(self.dtype)
       return norm.of_product(x, kernel[0, 0, 0])

@@ -15,15 +15,16 @@ class Forms:
     temporal: a k x 1 x 1 convolution as one matrix product for all taps and shifts of the result
       ("products"), or as a 2D convolution over time and pixels ("convolution").
     pool: the stems' maximum with its "index" kept for the gradient, or by XLA's "window" operation.
-    expansion: training BatchNorm after a 1 x 1 x 1 convolution that adds channels from the
-      convolution's "output", or from the second moments of its "input", which is smaller.
+    moments: up to how many channels a 1 x 1 x 1 convolution that adds some may have before them for
+      BatchNorm, in training, to take its statistics from the second moments of the convolution's
+      input instead of from the wider output.
     fold: whether wide 2D convolutions of a few channels get neighbouring pixels as channels.
     channel_multiple: 2D convolutions get channels of zeros up to a multiple of this.
   """
 
   temporal: str = "products"
   pool: str = "index"
-  expansion: str = "output"
+  moments: int = 0
   fold: bool = False
   channel_multiple: int = 1
 
@@ -31,17 +32,16 @@ class Forms:
     for name, known in (
       ("temporal", ("products", "convolution")),
       ("pool", ("index", "window")),
-      ("expansion", ("output", "input")),
     ):
       if getattr(self, name) not in known:
         raise ValueError(f"{name} must be one of {known}, not {getattr(self, name)!r}")
 
 
 CPU = Forms()
-# Tensor cores want eight channels, and steps are bound by memory bandwidth.
-GPU = Forms("convolution", "index", "input", fold=True, channel_multiple=8)
-# Channels lie in 128 lanes, so that the fewer positions the better.
-TPU = Forms("convolution", "window", "input", fold=True)
+# Tensor cores want many channels, and steps are bound by memory bandwidth.
+GPU = Forms("convolution", moments=512, fold=True, channel_multiple=8)
+# Channels are padded to 128 lanes, so the fewer positions the better.
+TPU = Forms("convolution", "window", moments=512, fold=True)
 
 
 def for_platform(platform: str) -> Forms:

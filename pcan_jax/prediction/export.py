@@ -7,6 +7,7 @@ The output folder contains
   run_exported.py    runs it, without this project
 """
 
+import hashlib
 import json
 import os
 import pathlib
@@ -18,6 +19,7 @@ import jax.export
 from pcan_jax.checkpoints import load_model
 from pcan_jax.network.pcan import Outputs
 from pcan_jax.prediction import run_exported
+from pcan_jax.writing import replace_file, require_writable
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -42,7 +44,10 @@ def export_checkpoint(
 
   Raises:
     FileNotFoundError: there is no checkpoint.
+    ValueError: it is damaged.
+    OSError: `output` cannot be written to, which is tried first.
   """
+  output = require_writable(output)
   spec, variables, step = load_model(checkpoint)
   num_clips = num_clips or spec.config.eval.num_clips
   # Gathered from all devices, so that the weights become plain constants of the function.
@@ -54,9 +59,8 @@ def export_checkpoint(
   (videos,) = jax.export.symbolic_shape("videos")
   inputs = spec.batch_shapes(videos, num_clips)
   exported = jax.export.export(jax.jit(predict), platforms=PLATFORMS)(inputs)
-  output = pathlib.Path(output)
-  output.mkdir(parents=True, exist_ok=True)
-  (output / "model.stablehlo").write_bytes(exported.serialize())
+  program = bytes(exported.serialize())
+  replace_file(output / "model.stablehlo", program)
   about = spec.tree.to_dict() | {
     "checkpoint": str(checkpoint),
     "step": step,
@@ -74,6 +78,12 @@ def export_checkpoint(
     "platforms": PLATFORMS,
     "jax_version": jax.__version__,
   }
-  (output / "model.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+  # In the order in which the file will have them.
+  text = json.dumps(about).encode()
+  about["sha256"] = {
+    "model.stablehlo": hashlib.sha256(program).hexdigest(),
+    "model.json": hashlib.sha256(text).hexdigest(),
+  }
+  replace_file(output / "model.json", json.dumps(about, indent=1) + "\n")
   shutil.copyfile(run_exported.__file__, output / "run_exported.py")
   return output

@@ -67,7 +67,8 @@ def predict_files(
   check_window(window, stride)
   files = _named(pathlib.Path(videos), pathlib.Path(output), with_poses=pose is not None)
   recognizer = Recognizer.load(checkpoint, num_clips=num_clips)
-  poses = None if pose is None else open_poses(pose, recognizer.layout)
+  only = clip_id(next(iter(files.values()))) if len(files) == 1 else None
+  poses = None if pose is None else open_poses(pose, recognizer.layout, only_clip=only)
   recognizer.require_poses(poses)
   if poses is None:
     _log.info("no poses: the model sees whole frames instead of the square around the persons")
@@ -148,7 +149,7 @@ def _named(
 
 def _facts(video: Video) -> Record:
   """Properties of a video, and warnings about unsuitable ones."""
-  warnings = []
+  warnings = list(video.damage)
   if video.num_frames == 1:
     warnings.append("it has a single frame, which is repeated")
   if video.scores is not None and not (video.scores > 0).any():

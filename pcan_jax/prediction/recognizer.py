@@ -13,19 +13,24 @@ import collections
 import dataclasses
 import functools
 import os
+import pathlib
 from collections.abc import Iterator, Sequence
 
 import cv2
 import jax
 import numpy as np
 from jaxtyping import Float, UInt8
+from numpy.typing import ArrayLike
 
 from pcan_jax.checkpoints import load_model
 from pcan_jax.clips.person_box import crop_box
 from pcan_jax.clips.persons import strongest_persons
+from pcan_jax.clips.pose import Pose
 from pcan_jax.clips.pose_files import PoseFiles, open_poses
 from pcan_jax.clips.sampling import FrameSampling, test_clips
 from pcan_jax.clips.stored_frames import Encoding, encode_frame, move_keypoints
+from pcan_jax.clips.timing import evenly_in_time
+from pcan_jax.clips.video_files import clip_id
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
 from pcan_jax.prediction.videos import Video, Window
@@ -118,26 +123,31 @@ class Recognizer:
 
   def predict(
     self,
-    frames: np.ndarray | None = None,
-    keypoints: np.ndarray | None = None,
-    scores: np.ndarray | None = None,
+    frames: ArrayLike | None = None,
+    keypoints: ArrayLike | None = None,
+    scores: ArrayLike | None = None,
     *,
     size: tuple[int, int] | None = None,
   ) -> Prediction:
-    """Recognises the action in one clip, given as arrays.
+    """Recognises the action in one clip, given as arrays or nested lists.
+
+    The frames are assumed to be evenly spaced in time.
 
     Args:
       frames: uint8 [T, H, W, 3], RGB. Not needed by pose models.
       keypoints: [M, T, V, 2], (x, y) in pixels of the frames. An RGB model only uses them to crop
         to the persons; without them it sees the whole frame.
-      scores: [M, T, V], 0 for keypoints that were not detected.
+      scores: [M, T, V], 0 or less for keypoints that were not detected.
       size: (H, W), needed only without frames.
 
     Raises:
-      ValueError: an array is missing or has the wrong shape; the message says which.
+      ValueError: an array is missing, has the wrong shape, or holds numbers that pose files may not
+        hold either; the message says which.
     """
-    num_frames, size = self._checked(frames, keypoints, scores, size)
-    collector = self._new_collector(num_frames, size, keypoints, scores)
+    frames, pose, num_frames, size = self._checked(frames, keypoints, scores, size)
+    collector = self._new_collector(
+      np.arange(num_frames), size, *((pose.keypoints, pose.scores) if pose else (None, None))
+    )
     for index in collector.wanted:
       collector.add(index, frames[index])
     return self._predict(collector)
@@ -156,7 +166,7 @@ class Recognizer:
         and none are given.
     """
     if isinstance(pose, str | os.PathLike):
-      pose = open_poses(pose, self.layout)
+      pose = open_poses(pose, self.layout, only_clip=clip_id(pathlib.Path(path)))
     self.require_poses(pose)
     video = Video.open(path, pose)
     return next(self.predict_windows(video, video.windows()))
@@ -203,50 +213,44 @@ class Recognizer:
 
   def _checked(
     self,
-    frames: np.ndarray | None,
-    keypoints: np.ndarray | None,
-    scores: np.ndarray | None,
+    frames: ArrayLike | None,
+    keypoints: ArrayLike | None,
+    scores: ArrayLike | None,
     size: tuple[int, int] | None,
-  ) -> tuple[int, tuple[int, int]]:
-    """Checks the arrays; returns the number of frames and their (H, W)."""
+  ) -> tuple[np.ndarray | None, Pose | None, int, tuple[int, int]]:
+    """Checks the arrays; returns frames, pose, the number of frames and their (H, W)."""
     if frames is None and "rgb" in self.streams:
       raise ValueError("the model needs RGB frames: give frames, uint8 [T, H, W, 3]")
     if (keypoints is None) != (scores is None):
       raise ValueError("give both keypoints and scores, or neither")
     self.require_poses(keypoints)
     if frames is not None:
+      frames = _as_array(frames, "frames")
       if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
         raise ValueError(
           f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {list(frames.shape)}"
         )
       size = frames.shape[1:3]
-    elif size is None:
+    elif size is None or len(size) != 2 or min(size) < 1:
       raise ValueError("without frames, give their size=(height, width) in pixels")
     if keypoints is None:
-      return len(frames), size
-    num_joints = self.layout.num_keypoints
-    if keypoints.ndim != 4 or keypoints.shape[2:] != (num_joints, 2) or not keypoints.shape[1]:
-      raise ValueError(
-        f"keypoints must be [M, T, {num_joints}, 2] (layout {self.layout.name}), "
-        f"not {list(keypoints.shape)}"
-      )
-    if scores.shape != keypoints.shape[:3]:
-      raise ValueError(
-        f"scores must be {list(keypoints.shape[:3])} as the keypoints, not {list(scores.shape)}"
-      )
-    if not (np.isfinite(keypoints).all() and np.isfinite(scores).all()):
-      raise ValueError("keypoints and scores hold NaN or infinity; give missing keypoints score 0")
-    num_frames = keypoints.shape[1]
-    if frames is not None and len(frames) != num_frames:
-      raise ValueError(f"there are {len(frames)} frames, but keypoints of {num_frames}")
-    return num_frames, size
+      return frames, None, len(frames), size
+    arrays = _as_array(keypoints, "keypoints"), _as_array(scores, "scores")
+    pose = Pose(*arrays, img_shape=None, where="the clip").checked(self.layout)
+    num_frames = pose.keypoints.shape[1]
+    if not num_frames or frames is not None and len(frames) != num_frames:
+      count = "" if frames is None else f"there are {len(frames)} frames, but "
+      raise ValueError(f"{count}keypoints of {num_frames}")
+    pose.check_fit(num_frames, size)
+    return frames, pose, num_frames, size
 
   def _collector(self, video: Video, window: Window) -> "_ClipCollector":
     keypoints, scores = video.keypoints, video.scores
     if keypoints is not None:
       keypoints = keypoints[:, window.first : window.stop]
       scores = scores[:, window.first : window.stop]
-    return self._new_collector(window.stop - window.first, video.size, keypoints, scores)
+    order = evenly_in_time(video.times[window.first : window.stop + 1])
+    return self._new_collector(order, video.size, keypoints, scores)
 
   def _predict(self, collector: "_ClipCollector") -> Prediction:
     batch = {name: values[None] for name, values in collector.clips.items()}
@@ -254,8 +258,22 @@ class Recognizer:
     return Prediction(self.tree, jax.tree.map(lambda values: values[0], outputs))
 
 
+def _as_array(values: ArrayLike, name: str) -> np.ndarray:
+  try:
+    return np.asarray(values)
+  except ValueError as error:  # lists of different lengths
+    raise ValueError(f"{name} cannot be made an array: {error}") from error
+
+
 class _ClipCollector:
   """Collects the test clips of one window from its frames and poses.
+
+  Args:
+    sampling: of the test clips.
+    side: S.
+    order: indices in the window of T frames that are evenly spaced in time.
+    size: (h, w) of the frames.
+    keypoints, scores: of the frames of the window; None without poses.
 
   Attributes:
     clips: of K test clips `rgb` uint8 [K, T, S, S, 3], and/or `keypoints` [K, T', M, V, 2] in
@@ -267,21 +285,21 @@ class _ClipCollector:
     self,
     sampling: FrameSampling,
     side: int,
-    num_frames: int,
+    order: np.ndarray,
     size: tuple[int, int],
     keypoints: np.ndarray | None,
     scores: np.ndarray | None,
   ) -> None:
     self._encoding = Encoding(side)
     # The whole frame without poses.
-    self._box = (
-      (0, 0, size[1], size[0]) if keypoints is None else crop_box(keypoints, size, "the clip")
-    )
+    self._box = (0, 0, size[1], size[0])
+    if keypoints is not None:
+      self._box = crop_box(keypoints, scores, size, "the clip")
     # For each frame index, its positions in the clips: (test clip, time).
     self._positions: dict[int, list[tuple[int, int]]] = collections.defaultdict(list)
     self.clips: dict[str, np.ndarray] = {}
     indices = {
-      stream: test_clips(num_frames, length, sampling.num_clips)
+      stream: order[test_clips(len(order), length, sampling.num_clips)]
       for stream, length in sampling.lengths.items()
     }
     if "rgb" in indices:

@@ -5,6 +5,7 @@
 `clips.npz` holds the arrays listed in `model.json` under `inputs`. Prints the most likely classes.
 """
 
+import hashlib
 import json
 import pathlib
 import sys
@@ -26,10 +27,18 @@ class ExportedModel:
   """
 
   def __init__(self, folder: str | pathlib.Path) -> None:
-    """Loads the model from the folder written by the export."""
+    """Loads the model from the folder that the export wrote.
+
+    Raises:
+      ValueError: a file is not what was written.
+    """
     folder = pathlib.Path(folder)
     self.description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    self._exported = jax.export.deserialize((folder / "model.stablehlo").read_bytes())
+    program = (folder / "model.stablehlo").read_bytes()
+    for file, content in (("model.stablehlo", program), ("model.json", _text(self.description))):
+      if hashlib.sha256(content).hexdigest() != self.description.get("sha256", {}).get(file):
+        raise ValueError(f"{folder / file} is damaged, or of another export")
+    self._exported = jax.export.deserialize(program)
     self._call = jax.jit(self._exported.call)
 
   def __call__(self, **inputs: np.ndarray) -> dict[str, dict[str, dict[str, np.ndarray]]]:
@@ -57,6 +66,11 @@ class ExportedModel:
       if dtype != about["dtype"] or shape[1:] != about["shape"][1:]:
         raise ValueError(f"{name} must be {about['dtype']} {about['shape']}, not {dtype} {shape}")
     return jax.device_get(self._call(inputs))
+
+
+def _text(description: dict) -> bytes:
+  """What the digest of `model.json` is a digest of: everything else in it."""
+  return json.dumps({name: x for name, x in description.items() if name != "sha256"}).encode()
 
 
 def sample_frames(num_frames: int, clip_len: int, num_clips: int, seed: int = 255) -> np.ndarray:
@@ -94,7 +108,10 @@ def main(arguments: list[str]) -> None:
   """The command line."""
   if len(arguments) not in (2, 3):
     sys.exit(__doc__)
-  model = ExportedModel(arguments[0])
+  try:
+    model = ExportedModel(arguments[0])
+  except (OSError, ValueError) as error:
+    sys.exit(f"error: {arguments[0]}: {error}")
   with np.load(arguments[1], allow_pickle=False) as clips:
     inputs = {name: clips[name] for name in clips.files}
   try:

@@ -3,13 +3,18 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from pcan_jax.clips.pose_files import PoseFiles
+from pcan_jax.clips.timing import Times, frame_rate
 from pcan_jax.clips.video_files import clip_id
+
+if TYPE_CHECKING:
+  from pcan_jax.clips.video import VideoFrames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,20 +24,14 @@ class Window:
   Attributes:
     first: index of its first frame.
     stop: index of the frame after its last one.
-    fps: frames per second of the video.
+    start_seconds: time at which its first frame appears.
+    end_seconds: time at which its last frame ends.
   """
 
   first: int
   stop: int
-  fps: float
-
-  @property
-  def start_seconds(self) -> float:
-    return self.first / self.fps
-
-  @property
-  def end_seconds(self) -> float:
-    return self.stop / self.fps
+  start_seconds: float
+  end_seconds: float
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,23 +40,32 @@ class Video:
 
   Attributes:
     path: of the file.
-    num_frames: T.
-    fps: frames per second, on average.
+    times: of T frames, see `pcan_jax.clips.timing`.
     size: (h, w) in pixels.
+    damage: of the file, see `pcan_jax.clips.video.VideoFrames`.
     keypoints: [M, T, V, 2], (x, y) in pixels of the video; None without poses.
     scores: [M, T, V]; None without poses.
   """
 
   path: pathlib.Path
-  num_frames: int
-  fps: float
+  times: Times
   size: tuple[int, int]
+  damage: Sequence[str]
   keypoints: Float[np.ndarray, "m t v 2"] | None
   scores: Float[np.ndarray, "m t v"] | None
 
+  @property
+  def num_frames(self) -> int:
+    return len(self.times) - 1
+
+  @property
+  def fps(self) -> float:
+    """Frames per second, on average."""
+    return frame_rate(self.times)
+
   @classmethod
   def open(cls, path: str | os.PathLike[str], poses: PoseFiles | None = None) -> "Video":
-    """Reads a video once to count its frames, and its poses.
+    """Reads a video once for the times of its frames, and its poses.
 
     Containers may state a wrong number of frames, and damage is found before any prediction.
 
@@ -71,21 +79,23 @@ class Video:
         the file.
     """
     path = pathlib.Path(path)
-    frames, fps = _decode(path)
-    num_frames, size = 0, (0, 0)
+    frames, size = _decode(path), (0, 0)
     for frame in frames:
-      num_frames, size = num_frames + 1, frame.shape[:2]
+      size = frame.shape[:2]
     keypoints = scores = None
     if poses is not None:
-      keypoints, scores = poses.read(clip_id(path), num_frames, size)
-    return cls(path, num_frames, fps, size, keypoints, scores)
+      keypoints, scores = poses.read(clip_id(path), len(frames.times) - 1, size)
+    return cls(path, frames.times, size, frames.damage, keypoints, scores)
 
   def frames(self) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """Decodes the video again, one RGB frame at a time."""
-    return _decode(self.path)[0]
+    return _decode(self.path)
 
   def windows(self, seconds: float | None = None, stride: float | None = None) -> list[Window]:
     """Cuts the video into windows of equal length; the last one ends with the video.
+
+    A window starts and ends at the frame boundaries closest to its nominal times. It has at least
+    one frame, and no two windows have the same frames.
 
     Args:
       seconds: length of a window; None or longer than the video is the whole video.
@@ -96,21 +106,30 @@ class Video:
       ValueError: a length is not positive.
     """
     check_window(seconds, stride)
-    length = self.num_frames
-    if seconds is not None:
-      length = min(max(round(seconds * self.fps), 1), length)
-    step = max(round((stride or (seconds or 0) / 2) * self.fps), 1)
-    starts = [*range(0, self.num_frames - length + 1, step)]
-    if starts[-1] + length < self.num_frames:
-      starts.append(self.num_frames - length)
-    return [Window(start, start + length, self.fps) for start in starts]
+    duration = float(self.times[-1])
+    seconds = min(seconds or duration, duration)
+    stride = max(stride or seconds / 2, float(np.median(np.diff(self.times))))
+    starts = [*np.arange(0, duration - seconds, stride).tolist(), duration - seconds]
+    spans = (self._frames_between(start, start + seconds) for start in starts)
+    return [
+      Window(first, stop, float(self.times[first]), float(self.times[stop]))
+      for first, stop in dict.fromkeys(spans)
+    ]
+
+  def _frames_between(self, start: float, end: float) -> tuple[int, int]:
+    """The first frame, and the one after the last, for the boundaries closest to two times."""
+    limits = (self.times[1:] + self.times[:-1]) / 2
+    # Rounding errors must not decide where a time is halfway between two boundaries.
+    first, stop = np.searchsorted(limits, np.array([start, end]) + 1e-6)
+    first = min(int(first), self.num_frames - 1)
+    return first, max(int(stop), first + 1)
 
   def has_person(self, window: Window) -> bool:
     """Whether a person was detected in a window."""
     return self.scores is not None and bool((self.scores[:, window.first : window.stop] > 0).any())
 
 
-def _decode(path: pathlib.Path) -> tuple[Iterator[UInt8[np.ndarray, "h w 3"]], float]:
+def _decode(path: pathlib.Path) -> "VideoFrames":
   from pcan_jax.clips.video import decode_video  # arrays are predicted without PyAV
 
   return decode_video(path)

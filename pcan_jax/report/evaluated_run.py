@@ -14,10 +14,11 @@ from jaxtyping import Bool, Float, Int
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
-from pcan_jax.checkpoints import Checkpoints, load_model, locate
+from pcan_jax.checkpoints import load_model, locate
 from pcan_jax.evaluation.metrics import Predictions, confusion_matrix
 from pcan_jax.evaluation.results import Results, results_folder
 from pcan_jax.labels import LabelTree
+from pcan_jax.saved_steps import SavedStep
 from pcan_jax.spec import ModelSpec
 
 
@@ -112,16 +113,22 @@ def read_run(workdir: str | os.PathLike[str], split: str | None = None) -> Evalu
 
   Raises:
     FileNotFoundError: there is no checkpoint, or no evaluation of that split.
-    ValueError: the split has no labels, or the results have another label tree than the checkpoint.
+    ValueError: the checkpoint is damaged, the split has no labels, or the results are of another
+      checkpoint.
   """
   workdir = pathlib.Path(workdir)
-  directory, step = locate(workdir)
-  with Checkpoints(directory) as checkpoints:
-    spec = checkpoints.read_spec(step)
+  saved = SavedStep(*locate(workdir))
+  spec = saved.spec
   split = split or spec.config.data.eval_split
   clips = spec.config.eval.num_clips
   folder = results_folder(workdir, split, clips, clips)
   results = Results.read(folder)
+  assert results.origin is not None
+  if (results.origin.step, results.origin.checkpoint) != (saved.step, saved.digest):
+    raise ValueError(
+      f"{folder} holds results of step {results.origin.step}, but the latest checkpoint, of step "
+      f"{saved.step}, is another: run pcan --mode=eval with this --workdir again"
+    )
   if not results.ids or (np.asarray(results.actions) < 0).any():
     raise ValueError(f"{folder} holds no labels to compare with; choose a labelled split (--split)")
   classes = results.outputs["fused"]["action"]["probabilities"].shape[1]
@@ -130,7 +137,7 @@ def read_run(workdir: str | os.PathLike[str], split: str | None = None) -> Evalu
       f"{folder} holds {classes} actions, the checkpoint {spec.tree.num_actions}: "
       "run pcan --mode=eval with this --workdir again"
     )
-  return EvaluatedRun(workdir, spec, step, split, results)
+  return EvaluatedRun(workdir, spec, saved.step, split, results)
 
 
 def align(baseline: EvaluatedRun, run: EvaluatedRun) -> EvaluatedRun:

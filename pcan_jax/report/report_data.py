@@ -128,7 +128,10 @@ def _read_dataset(
   except FileNotFoundError:
     if data_path is not None:
       raise
-    return _nothing(f"There is no data set at {path}; give another path with --data.")
+    return _nothing(f"There is no data set at {path}; --data names another place.")
+  origin = run.results.origin
+  if origin is not None and dataset.fingerprint != origin.dataset:
+    return _nothing(f"The data set at {path} is not the one that was evaluated.")
   if dataset.tree != run.tree:
     return _nothing(f"The data set at {path} has another label tree.")
   train_support, train_note = None, ""

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -19,12 +19,19 @@ from pcan_jax.evaluation.protocol import Evaluator
 from pcan_jax.feed.dataset import Dataset, open_dataset
 from pcan_jax.feed.epochs import ClassSampling, EpochOrder
 from pcan_jax.feed.pipeline import training_batches
-from pcan_jax.mesh import data_mesh, send
+from pcan_jax.mesh import data_mesh, local_rows, send
+from pcan_jax.saved_steps import SavedStep
 from pcan_jax.spec import ModelSpec
-from pcan_jax.training import warm_start
+from pcan_jax.training import resume, warm_start
+from pcan_jax.training.failure import FiniteWatch
 from pcan_jax.training.optimizer import learning_rate, peak_learning_rate
 from pcan_jax.training.progress import Progress
+from pcan_jax.training.resume import Change
+from pcan_jax.training.save_clock import SaveClock
 from pcan_jax.training.step import Batch, TrainState, compile_step
+from pcan_jax.training.stopping import StopRequest
+from pcan_jax.training.workdir import claimed, require_room
+from pcan_jax.writing import replace_file
 
 PyTree = Any
 
@@ -79,10 +86,15 @@ class TrainingRun:
       seed=self.config.seed,
       order=self.order,
       start_step=start_step,
-      num_hosts=jax.process_count(),
-      host=jax.process_index(),
+      rows=local_rows(self.mesh, self.batch_size),
     )
     return _one_ahead(send(batch, self.mesh) for batch in batches)
+
+  def clips_of_step(self, step: int) -> list[str]:
+    """The ids of the clips in the batch of a step, on all hosts together."""
+    ids = self.dataset.clip_ids(self.config.data.train_split)
+    start, stop = (step - 1) * self.batch_size, step * self.batch_size
+    return [ids[number] for number in self.order.clips_between(start, stop, self.config.seed)]
 
   def start_block(self, state: TrainState, start_step: int, workdir: pathlib.Path | None) -> str:
     """A summary of the run for its user, a line per fact."""
@@ -134,68 +146,142 @@ def prepare(config: ConfigDict) -> TrainingRun:
   )
 
 
-def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
+def train(
+  config: ConfigDict, workdir: pathlib.Path, allow_changes: Sequence[str] = ()
+) -> TrainState:
   """Trains to the end of the schedule.
 
-  Resumes from the latest checkpoint in `workdir`; without one, starts as `config.init_from` says.
-  Writes `checkpoints/`, `config.json`, `parameters.txt` and TensorBoard events to `workdir`.
+  Resumes from the last good checkpoint in `workdir`; without one, starts as `config.init_from`
+  says. Writes `checkpoints/`, `config.json`, `parameters.txt` and TensorBoard events to `workdir`.
+  SIGTERM and SIGINT end it with a checkpoint, see `stopping.StopRequest`.
+
+  Args:
+    config: of the run.
+    workdir: its working directory, which no other run may use at the same time.
+    allow_changes: names of settings that may differ from those of the checkpoint, see
+      `resume.find_changes`.
 
   Raises:
     FileNotFoundError: there is no data set at `config.data.path`, or no checkpoint where
       `config.init_from` says.
-    ValueError: the config does not fit the data set, the devices or the checkpoint.
-    FloatingPointError: the loss is not finite.
+    ValueError: the config does not fit the data set, the devices or the checkpoint; or another run
+      uses `workdir`.
+    OSError: `workdir` cannot be written to, or has no room.
+    FloatingPointError: the loss is not finite; `workdir/failed_batch` holds the batch.
   """
   run = prepare(config)
+  with claimed(workdir):
+    directory = workdir / "checkpoints"
+    start, problems = resume.find_start(directory)
+    start_step = start.step if start else 0
+    changes = resume.require_same_run(start, run.spec, run.dataset, allow_changes) if start else []
+    if start_step > run.total_steps:
+      raise ValueError(
+        f"{workdir} is at step {start_step}, and optimizer.epochs={config.optimizer.epochs:g} ends "
+        f"at {run.total_steps}"
+      )
+    resume.clear_the_way(directory, problems)
+    return _train_from(run, workdir, start, _record(run, start, changes))
+
+
+def _train_from(
+  run: TrainingRun, workdir: pathlib.Path, start: SavedStep | None, record: dict[str, Any]
+) -> TrainState:
+  """Takes the steps that are left; `record` goes into the checkpoints' descriptions."""
+  config, start_step = run.config, start.step if start else 0
   evaluator = Evaluator(run.spec, run.dataset)
   init, step_fn = compile_step(run.spec, run.schedule, run.mesh)
   state = init()
-
-  workdir.mkdir(parents=True, exist_ok=True)
+  require_room(workdir, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
   with (
     Checkpoints(workdir / "checkpoints", max_to_keep=config.checkpoints.keep) as checkpoints,
     contextlib.closing(_writer(workdir)) as writer,
+    StopRequest() as stop,
   ):
-    start_step = checkpoints.latest_step or 0
-    if checkpoints.latest_step is None:
+    if start is None:
       state = state.replace(**warm_start.initialize(state.model(), run.spec))
     else:
       state = restore_state(checkpoints, start_step, state)
     if jax.process_index() == 0:
-      _write_overview(workdir, run.spec, state)
+      _write_overview(workdir, run.spec, state, start_step)
     _log.info("%s\n", run.start_block(state, start_step, workdir))
     batches = run.batches(start_step)
+    watch = FiniteWatch(workdir / "failed_batch", run.clips_of_step)
     progress = Progress(
       start_step, run.total_steps, run.batch_size, run.steps_per_epoch, writer, run.schedule
     )
+    clock = SaveClock(config)
 
     def due(step: int, every_epochs: float) -> bool:
       return every_epochs > 0 and step % max(round(every_epochs * run.steps_per_epoch), 1) == 0
 
+    stopped = False
     for step in range(start_step + 1, run.total_steps + 1):
-      state, terms = step_fn(state, next(batches))
+      batch = next(batches)
+      state, terms = step_fn(state, batch)
+      watch.add(step, batch, terms)
       progress.add(terms)
       last = step == run.total_steps
       if last or step % config.log_every == 0:
         progress.report(step)
-      if last or due(step, config.checkpoints.every_epochs):
-        checkpoints.save(step, state.model(), state.training(), run.spec)
-      if due(step, config.eval.every_epochs) and not last:
-        with progress.paused():
-          results = evaluator(state.model(), config.data.eval_split, num_clips=1)
-        for branch, values in results.metrics.items():
-          writer.write_scalars(step, {f"eval/{branch}/{name}": v for name, v in values.items()})
-        _log.info("epoch %.0f, 1 clip per video\n%s", step / run.steps_per_epoch, results.table())
+      every = config.eval.every_epochs
+      evaluate = (due(step, every) or (last and every > 0)) and not stop.reached(step)
+      f1_mean = None
+      if evaluate:
+        watch.settle(state)
+        with progress.paused(), stop.interruptible():
+          f1_mean = _evaluate(evaluator, run, state, step, writer)
+      stopped = stop.reached(step)
+      save = due(step, config.checkpoints.every_epochs) or clock.due(step)
+      if last or stopped or evaluate or save:
+        watch.settle(state)
+        checkpoints.save(
+          step, state.model(), state.training(), run.spec, run=record, f1_mean=f1_mean
+        )
+        clock.saved()
+      if stopped:
+        break
     progress.close()
+  if stopped:
+    _log.info("stopped; step %d is saved, and the same command goes on from there", step)
+    stop.leave()
   return state
 
 
-def _write_overview(workdir: pathlib.Path, spec: ModelSpec, state: TrainState) -> None:
+def _evaluate(
+  evaluator: Evaluator,
+  run: TrainingRun,
+  state: TrainState,
+  step: int,
+  writer: metric_writers.MetricWriter,
+) -> float | None:
+  """Evaluates one clip per video; returns the `f1_mean`, None without labels."""
+  results = evaluator(state.model(), run.config.data.eval_split, num_clips=1)
+  for branch, values in results.metrics.items():
+    writer.write_scalars(step, {f"eval/{branch}/{name}": v for name, v in values.items()})
+  _log.info("epoch %.0f, 1 clip per video\n%s", step / run.steps_per_epoch, results.table())
+  return results.metrics["fused"]["f1_mean"] if results.metrics else None
+
+
+def _record(run: TrainingRun, start: SavedStep | None, changes: list[Change]) -> dict[str, Any]:
+  """What the descriptions of checkpoints say about the run."""
+  former = start.description.get("run", {}).get("allowed_changes", []) if start else []
+  return {
+    "dataset": {"path": str(run.dataset.path), "fingerprint": run.dataset.fingerprint},
+    "allowed_changes": [*former, *({"step": start.step} | c._asdict() for c in changes if start)],
+  }
+
+
+def _write_overview(
+  workdir: pathlib.Path, spec: ModelSpec, state: TrainState, start_step: int
+) -> None:
   """Writes the complete config and a table of all parameters, for people to read."""
-  (workdir / "config.json").write_text(json.dumps(spec.to_json(), indent=2) + "\n")
-  (workdir / "parameters.txt").write_text(
-    parameter_overview.get_parameter_overview(state.params, include_stats=False) + "\n"
-  )
+  path, content = workdir / "config.json", json.dumps(spec.to_json(), indent=2) + "\n"
+  if path.is_file() and path.read_text() != content:
+    path.replace(workdir / f"config-until-step-{start_step}.json")
+  replace_file(path, content)
+  overview = parameter_overview.get_parameter_overview(state.params, include_stats=False)
+  replace_file(workdir / "parameters.txt", overview + "\n")
 
 
 def _writer(workdir: pathlib.Path) -> metric_writers.MetricWriter:

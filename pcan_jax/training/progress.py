@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from clu import metric_writers
 from tqdm import tqdm
@@ -36,7 +35,8 @@ class Progress:
     self._schedule = schedule
     self._add = jax.jit(lambda total, terms: jax.tree.map(jnp.add, total, terms))
     self._total, self._count, self._newest = None, 0, None
-    self._reported_step, self._since = start_step, None
+    # The step that was complete at a time, since which the rate is measured.
+    self._known_step, self._since = start_step, None
     # On terminals only, below the log lines.
     self._bar = tqdm(
       initial=start_step, total=total_steps, unit="step", desc="training", disable=None, leave=False
@@ -46,7 +46,7 @@ class Progress:
     """Adds the metrics of a step, which may not have been computed yet."""
     if self._since is None:  # the rate does not include the first step, which is compiled
       jax.block_until_ready(terms)
-      self._reported_step, self._since = self._reported_step + 1, time.monotonic()
+      self._known_step, self._since = self._known_step + 1, time.monotonic()
     if self._newest is not None:
       first = self._total is None
       self._total = self._newest if first else self._add(self._total, self._newest)
@@ -56,43 +56,39 @@ class Progress:
       self._bar.update()
 
   def report(self, step: int) -> None:
-    """Logs a line and writes the averages since the last report.
-
-    Raises:
-      FloatingPointError: the loss is not finite.
-    """
+    """Logs a line and writes the averages since the last report."""
     if step == self._total_steps or self._total is None:
       self.add(None)
+    complete = step if self._newest is None else step - 1
     totals = jax.device_get(self._total)
     values = {name: float(total) / self._count for name, total in totals.items()}
-    if not np.isfinite(values["loss"]):
-      raise FloatingPointError(
-        f"the loss is {values['loss']} between steps {self._reported_step} and {step}; "
-        "a smaller optimizer.learning_rate or optimizer.clip_norm may help"
-      )
     now = time.monotonic()
-    seconds_per_step = (now - self._since) / max(step - self._reported_step, 1)
-    rate = self._batch_size / max(seconds_per_step, 1e-9)
-    values |= {"learning_rate": float(self._schedule(step)), "clips_per_second": rate}
+    speed = "speed not known yet"
+    if complete > self._known_step:
+      seconds_per_step = (now - self._since) / (complete - self._known_step)
+      rate = self._batch_size / max(seconds_per_step, 1e-9)
+      values["clips_per_second"] = rate
+      remaining = round((self._total_steps - step) * seconds_per_step)
+      eta = f"{remaining // 3600}:{remaining // 60 % 60:02}:{remaining % 60:02}"
+      speed = f"{rate:.1f} clips/s  ETA {eta}"
+    self._known_step, self._since = complete, now
+    values["learning_rate"] = float(self._schedule(step))
     self._writer.write_scalars(step, values)
-    remaining = round((self._total_steps - step) * seconds_per_step)
     accuracies = "  ".join(
       f"{name.removesuffix('/action_top1')} {100 * value:.1f} %"
       for name, value in values.items()
       if name.endswith("/action_top1")
     )
     _log.info(
-      "step %d/%d  epoch %.1f  loss %.3f  top-1 %s  %.1f clips/s  ETA %s",
+      "step %d/%d  epoch %.1f  loss %.3f  top-1 %s  %s",
       step,
       self._total_steps,
       step / self._steps_per_epoch,
       values["loss"],
       accuracies,
-      rate,
-      f"{remaining // 3600}:{remaining // 60 % 60:02}:{remaining % 60:02}",
+      speed,
     )
     self._total, self._count = None, 0
-    self._reported_step, self._since = step, now
 
   def close(self) -> None:
     """Removes the progress bar."""

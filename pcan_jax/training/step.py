@@ -68,7 +68,8 @@ def train_step(
   """One step: preprocess, differentiate, update parameters, statistics and prototypes.
 
   Args:
-    state: before the step; randomness derives from the config's seed and `state.step`.
+    state: before the step; randomness derives from the config's seed, `state.step` and, of the
+      augmentation, a clip's `position`.
     batch: as `feed.pipeline.training_batches` yields it.
     spec, optimizer: constant over a run.
 
@@ -77,7 +78,8 @@ def train_step(
   """
   key = jax.random.fold_in(jax.random.key(spec.config.seed), state.step)
   key_inputs, key_dropout = jax.random.split(key)
-  inputs = preprocess(batch, spec.train_preprocessing, key_inputs)
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key_inputs, batch["position"])
+  inputs = preprocess(batch, spec.train_preprocessing, keys)
 
   def loss_fn(params: PyTree) -> tuple[jax.Array, tuple]:
     outputs, mutated = spec.model.apply(
@@ -90,7 +92,8 @@ def train_step(
     total, terms, prototypes = _all_streams(outputs, state.prototypes, batch["action"], spec)
     return total, (mutated["batch_stats"], prototypes, terms | {"loss": total})
 
-  gradients, (batch_stats, prototypes, terms) = jax.grad(loss_fn, has_aux=True)(state.params)
+  with spec.matmul_precision():  # also of the backward pass
+    gradients, (batch_stats, prototypes, terms) = jax.grad(loss_fn, has_aux=True)(state.params)
   updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
   state = state.replace(
     step=state.step + 1,

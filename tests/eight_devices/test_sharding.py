@@ -37,6 +37,7 @@ def test_a_step_on_eight_devices_equals_one_on_a_single_device(variant, tiny_dat
     "keypoints": rng.uniform(0, 48, (8, 8, 1, 28, 2)).astype(np.float32),
     "keypoint_scores": np.ones((8, 8, 1, 28), np.float32),
     "action": rng.integers(0, TREE.num_actions, 8, np.int32),
+    "position": np.arange(8, dtype=np.uint32),
   }
   found = {}
   schedule = lambda _: 0.01  # noqa: E731

@@ -1,0 +1,100 @@
+"""From a row to a config, and the digests that say whether two configs are the same run."""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from benchmarks.study.tables import Study
+from pcan_jax.config import load_config
+
+# Fields that decide no weight; those of `eval` are part of what is evaluated.
+_FREE = ("seed", "log_every", "data.path", "data.instructions", "data.eval_split", "model.remat")
+_FREE_GROUPS = ("checkpoints.", "eval.")
+_EVALUATION = ("data.eval_split", "eval.num_clips", "eval.gamma.rgb", "eval.gamma.pose")
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+  """A row for one data set.
+
+  Attributes:
+    config: every value, but for the seed and the weights that a run starts from.
+    weights: digest of what decides the weights; equal for rows that share their training.
+    digest: of that and of what decides the evaluation.
+    variant: of the config.
+    flags: the values that the row changes, as the command line takes them.
+    origins: per stream the row that a run starts from.
+  """
+
+  config: ConfigDict
+  weights: str
+  digest: str
+  variant: str
+  flags: tuple[str, ...]
+  origins: dict[str, "Resolved"]
+
+
+def resolve(study: Study, name: str, config_name: str, data: pathlib.Path) -> Resolved:
+  """The config of a row.
+
+  Args:
+    study, name: the row.
+    config_name: of the config that the row is a variant of.
+    data: the folder of the data set.
+
+  Raises:
+    ValueError: there is no such row, or it has a value that the config has no field for.
+  """
+  if name not in study.rows:
+    raise ValueError(f"no row {name!r}; there are: {', '.join(study.rows)}")
+  row = study.rows[name]
+  config = load_config(f"{config_name}:{row.variant}")
+  for field, value in row.values.items():
+    _set(config, field, value)
+  config.data.path = str(data)
+  origins = {
+    stream: resolve(study, other, config_name, data) for stream, other in row.origins.items()
+  }
+  given = dict(_leaves(json.loads(config.to_json_best_effort())))
+  decides = {
+    field: value
+    for field, value in given.items()
+    if field not in _FREE and not field.startswith(_FREE_GROUPS)
+  }
+  decides |= {f"init_from.{stream}": origin.weights for stream, origin in origins.items()}
+  weights = _digest(decides)
+  flags = tuple(f"--config.{field}={value}" for field, value in row.values.items())
+  digest = _digest({"weights": weights} | {field: given[field] for field in _EVALUATION})
+  return Resolved(config, weights, digest, row.variant, flags, origins)
+
+
+def _set(config: ConfigDict, field: str, value: Any) -> None:
+  *groups, last = field.split(".")
+  for group in groups:
+    config = config[group]
+  if last not in config:
+    raise ValueError(f"the config has no field {field!r}")
+  config[last] = value
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+  for name, value in values.items():
+    if isinstance(value, dict):
+      yield from _leaves(value, f"{prefix}{name}.")
+    else:
+      yield prefix + name, value
+
+
+def _digest(values: dict[str, Any]) -> str:
+  """16 hexadecimal digits.
+
+  Zeros and empty values count as absent: a field that is added later and switched off changes none.
+  """
+  present = {name: value for name, value in values.items() if value}
+  text = json.dumps(present, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,82 @@
+"""One run of a study, in a process of its own: trains if need be, evaluates, says what it found.
+
+    python -m benchmarks.study.one_run --config=NAME:VARIANT --config.FIELD=VALUE ... \
+      --workdir=DIR --out=DIR
+"""
+
+import dataclasses
+import json
+import logging
+import pathlib
+import sys
+import time
+
+from absl import flags
+
+from pcan_jax.console import define_config_flag, quiet_libraries, run_with_flags
+
+TRAINED = "trained.json"
+EVALUATED = "evaluated.json"
+
+
+def main() -> None:
+  """Parses the command line and runs."""
+  define_config_flag()
+  flags.DEFINE_string("workdir", None, "Where the run is, or is to be.")
+  flags.DEFINE_string("out", None, "Where the evaluation goes.")
+  quiet_libraries()
+  log = logging.getLogger("pcan_jax")
+  log.addHandler(logging.StreamHandler(sys.stdout))
+  log.setLevel(logging.INFO)
+  run_with_flags(_run, __doc__, __name__)
+
+
+def _run() -> None:
+  values = flags.FLAGS
+  workdir = pathlib.Path(values.workdir)
+  _train(workdir)
+  if values.out:
+    _evaluate(workdir, pathlib.Path(values.out))
+
+
+def _train(workdir: pathlib.Path) -> None:
+  """Trains to the end, and notes how long that took, also when it is interrupted."""
+  from pcan_jax.training.loop import train
+
+  note = workdir / TRAINED
+  before = json.loads(note.read_text()) if note.is_file() else {"seconds": 0.0, "complete": False}
+  if before["complete"]:
+    return
+  start, complete = time.monotonic(), False
+  try:
+    train(flags.FLAGS.config, workdir)
+    complete = True
+  finally:
+    if workdir.is_dir():
+      seconds = before["seconds"] + time.monotonic() - start
+      note.write_text(json.dumps({"seconds": seconds, "complete": complete}))
+
+
+def _evaluate(workdir: pathlib.Path, out: pathlib.Path) -> None:
+  """Evaluates with what the flags say of evaluation, which may not be what the run was told."""
+  from benchmarks.timing import environment
+  from pcan_jax.checkpoints import load_model
+  from pcan_jax.evaluation.protocol import Evaluator
+  from pcan_jax.feed.dataset import open_dataset
+
+  start = time.monotonic()
+  spec, variables, _ = load_model(workdir)
+  given = flags.FLAGS.config
+  config = spec.config.copy_and_resolve_references()
+  config.eval.update(given.eval)
+  spec = dataclasses.replace(spec, config=config)
+  dataset = open_dataset(given.data.path, given.data.instructions)
+  results = Evaluator(spec, dataset)(variables, given.data.eval_split, given.eval.num_clips)
+  results.write(out, spec.tree)
+  print(results.table(), flush=True)
+  about = environment() | {"evaluation_seconds": time.monotonic() - start}
+  (out / EVALUATED).write_text(json.dumps(about, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+  main()

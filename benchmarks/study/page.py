@@ -1,0 +1,187 @@
+"""docs/RESULTS.md, and the figures that other documents quote from it.
+
+Everything on the page follows from the files in `results/`. Documents quote a figure as a link to
+the page, `[12.34](docs/RESULTS.md#headline)`, or as a block that `--render` fills in:
+
+    <!-- study: headline lookalikes -->
+    ...
+    <!-- end of study -->
+"""
+
+import math
+import pathlib
+import re
+from collections.abc import Iterable
+
+from benchmarks.study.lines import BRANCHES
+from benchmarks.study.summaries import Section, Summarised
+from benchmarks.study.tables import STUDIES, Row
+
+BLOCK = re.compile(r"(<!-- study: (\w+) (\w+) -->\n)(.*?)(<!-- end of study -->)", re.DOTALL)
+
+_HEAD = """# Results
+
+`python -m benchmarks.study --render` makes this page from the files in `results/`; do not edit it.
+A line of `results/STUDY.csv` is one trained and evaluated run, with the digest of its config, the
+fingerprint of its data, commit, versions and machine. To add lines of your own:
+
+```bash
+python -m benchmarks.study headline --seeds 0-4 --data datasets/lookalikes   # or datasets/ma52
+python -m benchmarks.study --render
+```
+
+Figures are in %, differences in points. `a ± b` is the mean and the standard deviation over seeds;
+brackets hold a 95 % interval: of a mean over seeds, Student's; of a difference, from a bootstrap
+that draws seeds and clips anew, the same for both rows. A difference is *clear*, and bold, if its
+interval excludes zero; of rows that make no difference, one in twenty is clear by chance.
+"""
+
+
+def page(sections: Iterable[Section]) -> str:
+  """The whole page."""
+  sections = list(sections)
+  parts = [_HEAD]
+  for name, study in STUDIES.items():
+    parts.append(f"## {name.capitalize()}\n\n**{study.title}.** {study.question}\n")
+    own = [section for section in sections if section.study == name]
+    if not own:
+      parts.append("No run has been recorded.\n")
+    parts += [_section(section) for section in own]
+  return "\n".join(parts)
+
+
+def fill_blocks(text: str, sections: Iterable[Section]) -> str:
+  """A document with its blocks as the results have them.
+
+  Raises:
+    ValueError: a block names a study or data set without results.
+  """
+  by_name = {(section.study, section.data): section for section in sections}
+
+  def content(found: re.Match) -> str:
+    name = (found[2], found[3])
+    if name not in by_name:
+      raise ValueError(f"there are no results of study {name[0]!r} on {name[1]!r}")
+    return f"{found[1]}{table(by_name[name])}{found[4]}"
+
+  return BLOCK.sub(content, text)
+
+
+def table(section: Section) -> str:
+  """The rows of a section in Markdown, branch by branch."""
+  lines = [
+    "| row | branch | seeds | action top-1 | F1 mean | F1 mean, against | action top-1, against |",
+    "|---|---|---|---|---|---|---|",
+  ]
+  for name, row in _rows(section):
+    for branch in BRANCHES:
+      found = section.rows[name].get(branch)
+      if found is None:
+        continue
+      against = f" `{row.against}`" if row.against else ""
+      cells = [
+        f"`{name}`",
+        branch,
+        str(found.means["f1_mean"].seeds),
+        _mean(found, "action_top1"),
+        _mean(found, "f1_mean"),
+        _change(found, "f1_mean") + (against if "f1_mean" in found.differences else ""),
+        _change(found, "action_top1"),
+      ]
+      lines.append("| " + " | ".join(cells) + " |")
+  return "\n".join(lines) + "\n"
+
+
+def _section(section: Section) -> str:
+  clips = f"{section.clips:,} clips of split `{section.split}`"
+  machines = " and ".join(section.machines)
+  parts = [
+    f"### {section.study.capitalize()}, {section.data}\n",
+    f"{clips}, {section.num_clips} clip(s) per video; data {section.fingerprint[:8]}; "
+    f"{section.runs} runs, {section.hours:.1f} hours in all, on {machines}.\n",
+    table(section),
+    "\n".join(_verdicts(section)) + "\n",
+  ]
+  if section.difficulty:
+    parts.append(_difficulty(section))
+  parts.append(f"![Differences to the baseline](images/{section.picture})\n")
+  return "\n".join(part for part in parts if part.strip())
+
+
+def _rows(section: Section) -> list[tuple[str, Row]]:
+  return [(name, row) for name, row in STUDIES[section.study].rows.items() if name in section.rows]
+
+
+def _verdicts(section: Section) -> list[str]:
+  """A sentence per compared row: what its interval says of F1 mean."""
+  sentences = []
+  for name, row in _rows(section):
+    for branch in _main_branches(section, name):
+      change = section.rows[name][branch].differences.get("f1_mean")
+      if change is None:
+        continue
+      words = {
+        "above": "is clearly above",
+        "below": "is clearly below",
+        "open": "cannot be told from",
+      }[change.verdict]
+      caution = " One seed says nothing about others." if change.seeds == 1 else ""
+      sentences.append(
+        f"- `{name}` {words} `{row.against}`: {_points(change.mean)} points of F1 mean "
+        f"{_interval(change.low, change.high)}, {branch}.{caution}"
+      )
+  return sentences or ["No row can be compared with its baseline yet."]
+
+
+def _main_branches(section: Section, name: str) -> list[str]:
+  """Fused where there are two streams, else the only one."""
+  return [branch for branch in BRANCHES if branch in section.rows[name]][:1]
+
+
+def _difficulty(section: Section) -> str:
+  lines = [
+    "\nGain in accuracy of hard, medium and easy actions (below 50 %, up to 60 %, above, by the "
+    "baseline), and their number, as in the paper's figure 3. *Other clips*: grouped by one half "
+    "of each action's clips, reported on the other half. *Same clips*: both on all clips, which "
+    "flatters any second run, as actions that were unlucky once count as hard.\n",
+    "| row | branch | hard, other clips | medium | easy | hard, same clips | medium | easy |",
+    "|---|---|---|---|---|---|---|---|",
+  ]
+  for (name, branch), (honest, naive) in section.difficulty.items():
+    cells = [
+      f"{_points(gain)} ({count})" if math.isfinite(gain) else "-"
+      for groups in (honest, naive)
+      for count, gain in groups.values()
+    ]
+    lines.append(f"| `{name}` | {branch} | " + " | ".join(cells) + " |")
+  return "\n".join(lines) + "\n"
+
+
+def _mean(found: Summarised, metric: str) -> str:
+  summary = found.means[metric]
+  text = f"{100 * summary.mean:.2f}"
+  if summary.seeds > 1:
+    text += f" ± {100 * summary.deviation:.2f}"
+    text += f" [{100 * summary.low:.2f}, {100 * summary.high:.2f}]"
+  return text
+
+
+def _change(found: Summarised, metric: str) -> str:
+  change = found.differences.get(metric)
+  if change is None:
+    return ""
+  text = f"{_points(change.mean)} {_interval(change.low, change.high)}"
+  return f"**{text}**" if change.verdict != "open" and change.seeds > 1 else text
+
+
+def _points(value: float) -> str:
+  return f"{100 * value:+.2f}"
+
+
+def _interval(low: float, high: float) -> str:
+  return f"[{_points(low)}, {_points(high)}]"
+
+
+def documents(root: pathlib.Path) -> list[pathlib.Path]:
+  """The documents that may quote results."""
+  return [root / "README.md", root / "docs" / "REPRODUCE.md"]

@@ -1,0 +1,174 @@
+"""The studies: what is compared with what.
+
+A row is a variant of a config with some values changed. It is compared with the row that `against`
+names, its baseline. A row may start from the weights of other rows, as the paper's third step does
+from the first two.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+STREAMS = ("pose", "rgb")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One method of a study.
+
+  Attributes:
+    variant: of the config, what is written behind its colon.
+    values: fields of the config, with dots, and what they are to be.
+    against: the row to compare with; none for a baseline.
+    origins: per stream the row whose weights the streams of this row start from.
+  """
+
+  variant: str
+  values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  against: str = ""
+  origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """A question and the rows that answer it.
+
+  Attributes:
+    title: of its section.
+    question: what is asked, a sentence or two.
+    rows: by name, in the order of the table.
+
+  Raises:
+    ValueError: a row names one that does not exist.
+  """
+
+  title: str
+  question: str
+  rows: Mapping[str, Row]
+
+  def __post_init__(self) -> None:
+    for name, row in self.rows.items():
+      unknown = {row.against, *row.origins.values()} - {"", *self.rows}
+      if unknown:
+        raise ValueError(f"row {name!r} names {sorted(unknown)}, which its study does not have")
+
+
+def _headline() -> Study:
+  rows = {}
+  for method, against in (("posec3d", ""), ("pcan", "posec3d")):
+    for stream in STREAMS:
+      rows[f"{method}_{stream}"] = Row(
+        f"{method}_{stream}", against=against and f"posec3d_{stream}"
+      )
+    rows[method] = Row(
+      method, against=against, origins={stream: f"{method}_{stream}" for stream in STREAMS}
+    )
+    rows[f"{method}_scratch"] = Row(method, against=against and "posec3d_scratch")
+  return Study(
+    "PCAN and its baseline",
+    "Table 1 of the paper: do prototypes and calibration lift the baseline? Rows with both streams "
+    "start from the two rows of single streams, as in the paper; `_scratch` rows start from random "
+    "weights.",
+    rows,
+  )
+
+
+_NO_PCC = {"loss.pcc_weight": 0.0}
+_NO_PDA = {"loss.pda_weight": 0.0}
+_NO_HP = {"loss.hp_weight": 0.0}
+_NO_RECTIFICATION = {"eval.gamma.pose": 0.0}
+
+
+def _parts() -> Study:
+  rows = {
+    "posec3d": Row("posec3d_pose"),
+    "pcan": Row("pcan_pose", against="posec3d"),
+    # Each off.
+    "without HP": Row("pcan_pose", _NO_HP, "pcan"),
+    "without PCC": Row("pcan_pose", _NO_PCC, "pcan"),
+    "without PDA": Row("pcan_pose", _NO_PDA, "pcan"),
+    "without rectification": Row("pcan_pose", _NO_RECTIFICATION, "pcan"),
+    "without A1": Row("pcan_pose", {"loss.pcc_alpha": (0.0, 0.5, 0.1)}, "pcan"),
+    "without A2": Row("pcan_pose", {"loss.pcc_alpha": (1.0, 0.0, 0.1)}, "pcan"),
+    "without A3": Row("pcan_pose", {"loss.pcc_alpha": (1.0, 0.5, 0.0)}, "pcan"),
+    "without A1, A2, A3": Row("pcan_pose", {"loss.pcc_alpha": (0.0, 0.0, 0.0)}, "pcan"),
+    # Each alone.
+    "HP alone": Row("posec3d_pose", {"loss.hp_weight": 1.0}, "posec3d"),
+    "PCC alone": Row("pcan_pose", _NO_HP | _NO_PDA | _NO_RECTIFICATION, "posec3d"),
+    "PDA alone": Row("pcan_pose", _NO_HP | _NO_PCC | _NO_RECTIFICATION, "posec3d"),
+    "rectification alone": Row("pcan_pose", _NO_HP | _NO_PCC | _NO_PDA, "posec3d"),
+    "PCC and rectification": Row("pcan_pose", _NO_HP | _NO_PDA, "posec3d"),
+    "PCC and PDA": Row("pcan_pose", _NO_HP | _NO_RECTIFICATION, "posec3d"),
+    "HP and PCC": Row("pcan_pose", _NO_PDA | _NO_RECTIFICATION, "posec3d"),
+    "HP and PDA": Row("pcan_pose", _NO_PCC | _NO_RECTIFICATION, "posec3d"),
+  }
+  return Study(
+    "What each part of PCAN does",
+    "The pose stream with each part off (against `pcan`), and with one or two parts only (against "
+    "`posec3d`).",
+    rows,
+  )
+
+
+def _values() -> Study:
+  alphas = (
+    (1.0, 1.0, 1.0),
+    (1.0, 0.1, 0.1),
+    (0.1, 1.0, 0.5),
+    (1.0, 0.5, 1.0),
+    (1.0, 0.1, 0.5),
+  )
+  fields = {
+    "lambda": ("loss.hp_lambda", (0.0, 0.1, 10.0)),
+    "alpha": ("loss.pcc_alpha", alphas),
+    "beta": ("loss.pda_weight", (0.2, 1.0, 25.0)),
+    "tau": ("loss.pcc_temperature", (0.0625, 0.25, 1.0)),
+    "gamma": ("eval.gamma.pose", (1.0, 10.0, 20.0)),
+    "momentum": ("loss.prototype_momentum", (0.5, 0.99)),
+    "embedding": ("model.action_embedding", (64, 1024)),
+  }
+  values = {
+    f"{name} {str(value).strip('()')}": {field: value}
+    for name, (field, choices) in fields.items()
+    for value in choices
+  }
+  values |= {
+    "max pooling": {"model.pool_embedding": "max"},
+    "PDA without gradient": {"loss.pda_gradient": False},
+    "PCC on the whole batch": {"loss.pcc_covers": "batch"},
+    "release losses": {
+      "loss.pcc_covers": "batch",
+      "loss.pcc_alpha_scales": "logits",
+      "loss.pcc_weight": 0.2,
+      "loss.pda_weight": 0.2,
+      "loss.pda_gradient": False,
+    },
+  }
+  rows = {"pcan": Row("pcan_pose")}
+  rows |= {name: Row("pcan_pose", changed, "pcan") for name, changed in values.items()}
+  return Study(
+    "The values of PCAN's settings",
+    "Tables 2 and 3 of the paper and other settings, each changed alone, on the pose stream.",
+    rows,
+  )
+
+
+def _fusion() -> Study:
+  rows = {"lateral": Row("pcan")}
+  for kind in ("lateral_attention", "late"):
+    rows[kind] = Row("pcan", {"model.fusion": kind}, "lateral")
+  rows["release"] = Row("release", against="lateral")
+  return Study(
+    "How the streams exchange features, and the release",
+    "Both streams from random weights: the paper's lateral connections, the attention of the "
+    "authors' code, averaged predictions only, and all settings of the authors' code.",
+    rows,
+  )
+
+
+STUDIES = {
+  "headline": _headline(),
+  "parts": _parts(),
+  "values": _values(),
+  "fusion": _fusion(),
+}

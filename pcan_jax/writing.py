@@ -1,0 +1,40 @@
+"""Writing to disk: finding out early whether that is possible, and never leaving half a file."""
+
+import os
+import pathlib
+import tempfile
+
+
+def require_writable(folder: str | os.PathLike[str]) -> pathlib.Path:
+  """Makes a folder and writes a file to it, before the work whose results it is to hold.
+
+  Returns:
+    The folder.
+
+  Raises:
+    OSError: that is not possible; the message says why.
+  """
+  folder = pathlib.Path(folder)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+      file.write(b" ")
+      file.flush()
+  except OSError as error:
+    raise type(error)(f"cannot write to {folder}: {error.strerror}") from error
+  return folder
+
+
+def replace_file(path: pathlib.Path, content: bytes | str) -> None:
+  """Writes a file as a whole: whoever reads it, even after a crash, finds the old or the new one.
+
+  Raises:
+    OSError: it cannot be written; the old one is left.
+  """
+  unfinished = path.with_name(f"{path.name}.unfinished")
+  try:
+    unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+    unfinished.replace(path)
+  except OSError as error:
+    unfinished.unlink(missing_ok=True)
+    raise type(error)(f"cannot write {path}: {error.strerror}") from error

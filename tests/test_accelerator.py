@@ -1,0 +1,95 @@
+"""The script for accelerators, with a toy network on whatever is there."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import accelerator, kernel_profile
+from tests.test_benchmarks import ROOT, TOY_CONFIG
+
+PARTS = (
+  "machine",
+  "training:float32:64",
+  "equality",
+  "evaluation:float32:20",
+  "repeatability:float32:64",
+  "preprocessing:float32:64",
+  "evaluation:float16:20",
+)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+  """The rows of results by part."""
+  directory = tmp_path_factory.mktemp("accelerator")
+  (directory / "toy.py").write_text(TOY_CONFIG)
+  environment = os.environ | {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+  }
+  options = ["--toy", "--config", directory / "toy.py", "--results", directory / "results"]
+  ended = subprocess.run(
+    [sys.executable, "-m", "benchmarks.accelerator", *options, "--jobs", "2", "--parts", *PARTS],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+  )
+  assert ended.returncode == 0, ended.stderr
+  found = {}
+  for line in (directory / "results" / "results.jsonl").read_text().splitlines():
+    row = json.loads(line)
+    found.setdefault(row.pop("part"), {}).update(row)
+  assert set(found) == set(PARTS)
+  return found
+
+
+@pytest.mark.parametrize("part", PARTS[:-1])
+def test_parts_end_well(rows, part):
+  assert "failed" not in rows[part], rows[part]["failed"]
+  assert rows[part]["seconds"] > 0
+
+
+def test_a_part_that_fails_costs_that_part(rows):
+  assert "model.dtype must be float32 or bfloat16" in rows[PARTS[-1]]["failed"]
+
+
+def test_the_same_program_repeats_to_the_bit_and_equals_itself(rows):
+  assert rows["repeatability:float32:64"]["differing"] == 0
+  assert rows["equality"]["precision"] == "bfloat16"
+  assert rows["equality"]["loss"] < 1e-2
+
+
+def test_what_does_not_fit_the_budget_is_left_out(tmp_path):
+  accelerator.main(["--budget", "1", "--parts", "machine", "--results", str(tmp_path)])
+  row = json.loads((tmp_path / "results.jsonl").read_text().splitlines()[0])
+  assert row["skipped"].endswith("left of the budget, 20 needed")
+
+
+def test_unknown_parts_are_named(capsys):
+  with pytest.raises(SystemExit):
+    accelerator.main(["--parts", "trainign:float32:64"])
+  assert "no part 'trainign:float32:64'; there are equality, evaluation" in capsys.readouterr().err
+
+
+def test_kernels_are_summed_by_class():
+  kernels = {
+    "cudnn-conv.1 sm90_xmma_fprop_implicit_gemm_bf16": [3.0, 1.0],
+    "command_buffer_7 nvjet_sm90_tst_64x256_v_badd_TNN": [2.0, 2.0],
+    "command_buffer_7 input_reduce_fusion_3": [1.0, 1.0],
+    "command_buffer_7 loop_add_fusion": [0.5, 1.0],
+    "MemcpyD2D": [0.25, 4.0],
+  }
+  summary = kernel_profile.Profile(3, kernels, busy_ms=6.5, span_ms=7.0).summary(longest=1)
+  assert summary["classes_ms"] == {
+    "convolution": [3.0, 1.0],
+    "product": [2.0, 2.0],
+    "sum": [1.0, 1.0],
+    "elementwise": [0.5, 1.0],
+    "copy": [0.25, 4.0],
+  }
+  assert list(summary["longest_ms"]) == ["cudnn-conv.1 sm90_xmma_fprop_implicit_gemm_bf16"]
