@@ -182,9 +182,9 @@ def preprocessing(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:
   size = setting.batch(batch)
   spec = workload.model_spec(setting.config(dtype), "training")
   clips = jax.device_put(workload.made_up_batch(spec.batch_shapes(size), spec.stored_size))
-  run = jax.jit(lambda clips, key: preprocess(clips, spec.train_preprocessing, key))
-  key = jax.random.key(0)
-  seconds = _seconds_per_call(lambda: run(clips, key), setting.calls)
+  run = jax.jit(lambda clips, keys: preprocess(clips, spec.train_preprocessing, keys))
+  keys = jax.random.split(jax.random.key(0), size)
+  seconds = _seconds_per_call(lambda: run(clips, keys), setting.calls)
   yield {"ms": 1e3 * seconds, "us_per_clip": 1e6 * seconds / size}
 
 

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-HEARTBEAT_SECONDS = 30
+HEARTBEAT_SECONDS = 45
 """A host that has not been heard of for so long is lost."""
 
 DEFAULT_WAIT = 300
@@ -128,7 +128,7 @@ def _end_after(error: BaseException) -> None:
 
   if isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error):
     # The other end of a connection is gone. JAX knows more, as soon as it is sure.
-    time.sleep(HEARTBEAT_SECONDS + 15)
+    time.sleep(HEARTBEAT_SECONDS + 10)
     sys.stderr.write(f"error: {_LOST} ({str(error).splitlines()[0][:200]})\n")
     _exit(1)
   interrupted = isinstance(error, KeyboardInterrupt)

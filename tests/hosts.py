@@ -14,8 +14,7 @@ import jax
 import numpy as np
 
 from configs import ma52
-from pcan_jax import mesh
-from pcan_jax.hosts import joined
+from pcan_jax import hosts, mesh
 from pcan_jax.spec import flatten_outputs
 from tests.tiny_config import shrink
 
@@ -23,7 +22,9 @@ NUM_STEPS = 2
 
 
 def main(out: str, data: str, coordinator: str, count: int, index: int, order: str) -> None:
-  with joined(coordinator, count, index) if count > 1 else contextlib.nullcontext():
+  # On a crowded machine, hosts are silent for long without being lost.
+  hosts.HEARTBEAT_SECONDS = 600
+  with hosts.joined(coordinator, count, index) if count > 1 else contextlib.nullcontext():
     compute(out, data, count, index, order)
 
 

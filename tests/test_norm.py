@@ -15,7 +15,7 @@ def test_values_gradients_and_statistics_are_those_of_flax(relu):
   """Flax differentiates as written."""
   theirs = nn.BatchNorm(use_running_average=False, momentum=norm.MOMENTUM, epsilon=norm.EPSILON)
   ours = norm.BatchNorm(relu=relu)
-  variables = ours.init(jax.random.key(0), CLIPS, train=False)
+  variables = ours.init(jax.random.key(0), CLIPS)
   assert jax.tree.map(jnp.shape, variables) == jax.tree.map(
     jnp.shape, dict(theirs.init(jax.random.key(0), CLIPS))
   )
@@ -31,7 +31,7 @@ def test_values_gradients_and_statistics_are_those_of_flax(relu):
     return jax.nn.relu(y) if relu else y, updated
 
   def apply_ours(variables, x):
-    return ours.apply(variables, x, True, mutable=["batch_stats"])
+    return ours.apply(variables, x, mutable=["batch_stats"])
 
   found, wanted = (
     jax.grad(loss, argnums=(0, 1), has_aux=True)(params, CLIPS, apply)
@@ -41,20 +41,19 @@ def test_values_gradients_and_statistics_are_those_of_flax(relu):
 
 
 def test_evaluation_uses_running_statistics():
-  layer = norm.BatchNorm(relu=True)
-  variables = layer.init(jax.random.key(0), CLIPS, train=False)
+  layer = norm.BatchNorm()
+  variables = layer.init(jax.random.key(0), CLIPS)
   variables["batch_stats"] = {"mean": jnp.full(5, 3.0), "var": jnp.full(5, 4.0)}
-  y = layer.apply(variables, CLIPS, train=False)
-  np.testing.assert_allclose(
-    y, np.maximum((CLIPS - 3) / np.sqrt(4 + norm.EPSILON), 0), rtol=1e-5, atol=1e-6
-  )
+  slope, offset = layer.apply(variables, 5, method="slope_and_offset")
+  expected = (CLIPS - 3) / np.sqrt(4 + norm.EPSILON)
+  np.testing.assert_allclose(CLIPS * slope + offset, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_statistics_of_half_precision_are_float32():
   layer = norm.BatchNorm()
   clips = CLIPS.astype(jnp.bfloat16)
-  variables = layer.init(jax.random.key(0), clips, train=False)
-  y, updated = layer.apply(variables, clips, True, mutable=["batch_stats"])
+  variables = layer.init(jax.random.key(0), clips)
+  y, updated = layer.apply(variables, clips, mutable=["batch_stats"])
   assert y.dtype == jnp.bfloat16
   assert updated["batch_stats"]["var"].dtype == jnp.float32
   mean = clips.astype(jnp.float32).mean((0, 1, 2, 3))

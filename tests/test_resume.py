@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import pytest
 
@@ -107,6 +108,15 @@ def test_a_field_that_an_earlier_version_lacked_had_its_default(description, spe
   del earlier["config"]["input"]["heatmaps"], earlier["run"]
   assert changes(earlier, spec, tiny_dataset) == []
   assert changes(earlier, spec, tiny_dataset, **{"input.heatmaps": "limbs"}) == ["input.heatmaps"]
+
+
+def test_a_run_of_an_earlier_version_goes_on():
+  earlier = pathlib.Path(__file__).parent / "earlier"
+  saved, dataset = SavedStep(*locate(earlier / "run")), open_dataset(earlier / "dataset")
+  config = shrink(ma52.get_config())
+  config.optimizer.epochs, config.data.path = 4.0, str(earlier / "dataset")
+  spec = ModelSpec(config, dataset.tree, dataset.layout, dataset.stored_size)
+  assert resume.require_same_run(saved, spec, dataset, allowed=[]) == []
 
 
 @pytest.fixture(scope="module")

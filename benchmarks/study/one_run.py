@@ -60,19 +60,23 @@ def _train(workdir: pathlib.Path) -> None:
 def _evaluate(workdir: pathlib.Path, out: pathlib.Path) -> None:
   """Evaluates with what the flags say of evaluation, which may not be what the run was told."""
   from benchmarks.timing import environment
-  from pcan_jax.checkpoints import load_model
+  from pcan_jax.checkpoints import load_model, locate
   from pcan_jax.evaluation.protocol import Evaluator
+  from pcan_jax.evaluation.results import Origin
   from pcan_jax.feed.dataset import open_dataset
+  from pcan_jax.saved_steps import SavedStep
 
   start = time.monotonic()
-  spec, variables, _ = load_model(workdir)
+  saved = SavedStep(*locate(workdir))
+  spec, variables, step = load_model(saved.path)
   given = flags.FLAGS.config
   config = spec.config.copy_and_resolve_references()
   config.eval.update(given.eval)
   spec = dataclasses.replace(spec, config=config)
   dataset = open_dataset(given.data.path, given.data.instructions)
   results = Evaluator(spec, dataset)(variables, given.data.eval_split, given.eval.num_clips)
-  results.write(out, spec.tree)
+  origin = Origin(step, saved.digest, dataset.fingerprint)
+  dataclasses.replace(results, origin=origin).write(out, spec.tree)
   print(results.table(), flush=True)
   about = environment() | {"evaluation_seconds": time.monotonic() - start}
   (out / EVALUATED).write_text(json.dumps(about, indent=1) + "\n")

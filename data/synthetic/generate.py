@@ -132,7 +132,7 @@ def plan(settings: Settings, split: str) -> list[Clip]:
   ]
 
 
-_MOTIONS = {action.perform.__name__: action.perform for action in actions.ACTIONS}
+_MOTIONS = {action.perform.__name__: action.perform for action in actions.ACTIONS}  # ty: ignore
 
 
 @functools.lru_cache(maxsize=512)
@@ -153,7 +153,7 @@ def perform(settings: Settings, clip: Clip) -> tuple[Performance, Figure, np.ran
 
   motion = actions.ACTIONS[clip.label].perform
   take, rng = act(motion)
-  others = lookalikes.siblings(motion.__name__)
+  others = lookalikes.siblings(motion.__name__)  # ty: ignore
   chance = _rng(settings, clip.split, _BETWEEN, clip.index)
   if others and chance.random() < settings.between:
     sibling, _ = act(_MOTIONS[others[chance.integers(len(others))]])

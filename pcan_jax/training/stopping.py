@@ -72,9 +72,9 @@ class StopRequest(contextlib.AbstractContextManager):
     """Ends the program as the signal would have, or the notebook's cell.
 
     Raises:
-      KeyboardInterrupt: after SIGINT.
-      SystemExit: with 143, which is 128 + SIGTERM.
+      KeyboardInterrupt: after SIGINT, on a single host.
+      SystemExit: with 128 + the signal, which is 143 for SIGTERM.
     """
-    if self._signal == signal.SIGINT:
+    if self._signal == signal.SIGINT and jax.process_count() == 1:
       raise KeyboardInterrupt
-    raise SystemExit(128 + signal.SIGTERM)
+    raise SystemExit(128 + (self._signal or signal.SIGTERM))
