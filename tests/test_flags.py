@@ -7,6 +7,7 @@ import pytest
 
 from pcan_jax.cli import MODES
 from pcan_jax.evaluation.protocol import evaluate_checkpoint
+from pcan_jax.hosts import joined
 from pcan_jax.prediction.export import export_checkpoint
 from pcan_jax.prediction.files import predict_files
 from pcan_jax.report import write_report
@@ -15,6 +16,7 @@ from pcan_jax.training.loop import train
 from tests.command_lines import answers
 
 FUNCTIONS = [
+  joined,
   train,
   preflight.dry_run,
   preflight.overfit_batch,
@@ -25,11 +27,18 @@ FUNCTIONS = [
 ]
 # Modules are replaced, so that nothing large is imported.
 RECORD = f"""
+import contextlib
+class Nothing(contextlib.nullcontext):
+  def __bool__(self): return False
 def record(module, name):
-  call = lambda *args, **options: print(json.dumps([name, args, options], default=str))
+  def call(*args, **options):
+    print(json.dumps([name, args, options], default=str))
+    return Nothing()
   setattr(sys.modules.setdefault(module, types.ModuleType(module)), name, call)
 for module, name in {[(f.__module__, f.__name__) for f in FUNCTIONS]}:
   record(module, name)
+sys.modules["jax"] = types.SimpleNamespace(process_index=lambda: 0)
+sys.modules["pcan_jax.checkpoints"] = types.SimpleNamespace(BEST="best")
 sys.modules["pcan_jax.report"] = sys.modules["pcan_jax.report.write"]
 cli._suit_cpu = lambda: None
 """
@@ -50,11 +59,16 @@ PREDICTED = {
 LINES = {
   "--config=demo --dry_run": [("dry_run", ["CONFIG"], {})],
   "--config=demo --overfit_batch": [("overfit_batch", ["CONFIG"], {})],
-  f"--config=demo --workdir=W --allow_changes=seed {EVALUATE}": [
-    ("train", ["CONFIG", "W", ["seed"]], {}),
+  f"--config=demo --workdir=W --allow_changes=seed,data.path {EVALUATE}": [
+    ("train", ["CONFIG", "W", ["seed", "data.path"]], {}),
     ("evaluate_checkpoint", ["W", "W"], EVALUATED),
   ],
   "--mode=eval --workdir=W": [("evaluate_checkpoint", ["W", "W"], NO_OPTIONS)],
+  "--mode=eval --workdir=W --multi_host --coordinator=c:1 --num_hosts=2 --host=1 --wait=9": [
+    ("joined", ["c:1", 2, 1, 9], {}),
+    ("evaluate_checkpoint", ["W", "W"], NO_OPTIONS),
+  ],
+  "--mode=eval --checkpoint=W/best": [("evaluate_checkpoint", ["W/best", "W"], NO_OPTIONS)],
   f"--mode=eval --workdir=W --checkpoint=C {EVALUATE}": [
     ("evaluate_checkpoint", ["C", "W"], EVALUATED)
   ],
@@ -107,6 +121,4 @@ def test_every_flag_is_set_by_a_line():
   given = {
     word.lstrip("-").removeprefix("no").split("=")[0] for line in LINES for word in line.split()
   }
-  # test_launch.py trains on two hosts.
-  given |= {"multi_host", "coordinator", "num_hosts", "host", "wait"}
   assert set(" ".join(flags for _, flags in MODES.values()).split()) <= given

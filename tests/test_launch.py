@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from pcan_jax import cpu
-from pcan_jax.evaluation.protocol import evaluate_checkpoint
 from pcan_jax.evaluation.results import Results
 
 # What tests/tiny_config.py does to a config, as flags.
@@ -155,7 +154,8 @@ def test_two_hosts_train_and_evaluate_together(tiny_dataset_path, tmp_path):
     return np.array(results.ids)[order], results.actions[order], results.metrics, scores
 
   *about, scores = results()
-  evaluate_checkpoint(tmp_path, tmp_path)
+  alone = launch("--mode=eval", f"--workdir={tmp_path}")
+  assert alone.returncode == 0, alone.stderr
   *about_alone, scores_alone = results()
   jax.tree.map(np.testing.assert_array_equal, about, about_alone)
   close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
