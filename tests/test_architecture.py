@@ -29,6 +29,7 @@ WINGS = {
     "hosts",
     "writing",
   ),
+  "coding": ("coding",),
   "clips": ("clips",),
   "feed": ("feed",),
   "network": ("network",),
@@ -46,8 +47,8 @@ WINGS = {
 WING_OF = {module: wing for wing, modules in WINGS.items() for module in modules}
 # What only some wings may import, wherever in a file.
 HEAVY = {
-  "jax": set(WINGS) - {"clips"},
-  "flax": set(WINGS) - {"clips", "feed"},
+  "jax": set(WINGS) - {"clips", "coding"},
+  "flax": set(WINGS) - {"clips", "coding", "feed"},
   "tensorflow": {"feed"},
   "tensorflow_datasets": {"feed"},
   "clu": {"training"},
