@@ -45,6 +45,7 @@ cli._suit_cpu = lambda: None
 NO_OPTIONS = {"data_path": None, "split": None, "num_clips": None, "rectify": True}
 EVALUATE = "--data=D --split=test --num_clips=3 --norectify"
 EVALUATED = {"data_path": "D", "split": "test", "num_clips": 3, "rectify": False}
+WRITTEN = "--overlay --features --events"
 VIDEOS = "--mode=predict --workdir=W --video=V --out=O"
 PREDICTED = {
   "pose": None,
@@ -54,6 +55,7 @@ PREDICTED = {
   "num_clips": None,
   "overlay": False,
   "features": False,
+  "events": False,
 }
 
 LINES = {
@@ -76,7 +78,7 @@ LINES = {
     ("write_report", ["W"], {"baseline": "B", "split": "test", "data_path": "D"})
   ],
   VIDEOS: [("predict_files", ["W", "V"], PREDICTED)],
-  f"{VIDEOS} --checkpoint=C --pose=P --window=2 --stride=0.5 --num_clips=3 --overlay --features": [
+  f"{VIDEOS} --checkpoint=C --pose=P --window=2 --stride=0.5 --num_clips=3 {WRITTEN}": [
     (
       "predict_files",
       ["C", "V"],
@@ -88,6 +90,7 @@ LINES = {
         "num_clips": 3,
         "overlay": True,
         "features": True,
+        "events": True,
       },
     )
   ],

@@ -8,22 +8,33 @@ import json
 import logging
 import os
 import pathlib
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import tqdm
 
+from pcan_jax.checkpoints import locate
 from pcan_jax.clips.pose_files import open_poses
 from pcan_jax.clips.video_files import clip_id, find_videos
+from pcan_jax.prediction.event_files import EventFiles
+from pcan_jax.prediction.event_settings import settings_of
 from pcan_jax.prediction.overlay import write_overlay
+from pcan_jax.prediction.pose_script import estimate_poses
 from pcan_jax.prediction.recognizer import Prediction, Recognizer
 from pcan_jax.prediction.videos import Video, Window, check_window
+from pcan_jax.saved_steps import SavedStep
 from pcan_jax.spec import flatten_outputs
 
 TOP = 5
 """Number of actions and body parts written for every window."""
 
+ESTIMATED_POSES = "poses.pkl"
+"""Where poses are kept, in the output folder, if none were given."""
+
 _log = logging.getLogger(__name__)
+_LONG = 60  # seconds of computing of which it is said beforehand
 _BAR = "{percentage:3.0f} %|{bar}| {elapsed}, {remaining} left"
 
 Record = dict[str, Any]
@@ -40,6 +51,7 @@ def predict_files(
   num_clips: int | None = None,
   overlay: bool = False,
   features: bool = False,
+  events: bool = False,
 ) -> int:
   """Predicts a video, or all videos in a folder and its subfolders.
 
@@ -50,12 +62,16 @@ def predict_files(
     checkpoint: as for `Recognizer.load`.
     videos: a file or a folder.
     output: folder for the files; it is created.
-    pose: poses of the videos, for `pcan_jax.clips.pose_files.open_poses`.
-    window: length of a window in seconds; None takes every video as one clip.
-    stride: seconds from window to window; None is half a window.
-    num_clips: test clips per window; None is the number used in evaluation.
+    pose: poses of the videos, for `pcan_jax.clips.pose_files.open_poses`. If there are none and the
+      model needs them, they are estimated and kept in the output folder.
+    window: length of a window in seconds; None takes every video as one clip, or is the config's
+      for events.
+    stride: seconds from window to window; None is half a window, or the config's for events.
+    num_clips: test clips per window; None is the number used in evaluation, or the config's for
+      events.
     overlay: whether to write NAME.overlay.mp4, the video with skeletons and predictions.
     features: whether to write features.npz, embeddings and logits of every window.
+    events: whether to find events and write events.csv and events.json.
 
   Returns:
     The number of files with a problem: not readable, without a person, or with a single frame.
@@ -66,14 +82,23 @@ def predict_files(
   """
   check_window(window, stride)
   files = _named(pathlib.Path(videos), pathlib.Path(output), with_poses=pose is not None)
-  recognizer = Recognizer.load(checkpoint, num_clips=num_clips)
+  saved, settings = SavedStep(*locate(checkpoint)), None
+  if events:
+    settings = settings_of(saved).changed(window=window, stride=stride, num_clips=num_clips)
+    rules = settings.rules
+    window, stride, num_clips = rules.window, rules.stride, rules.num_clips
+    _log.info("events: %s", settings.origin)
+  recognizer = Recognizer.load(saved.path, num_clips=num_clips)
+  output = pathlib.Path(output)
+  if pose is None and "pose" in recognizer.streams:
+    pose = output / ESTIMATED_POSES
+    estimate_poses(pathlib.Path(videos), files.values(), recognizer.layout, pose)
   only = clip_id(next(iter(files.values()))) if len(files) == 1 else None
   poses = None if pose is None else open_poses(pose, recognizer.layout, only_clip=only)
-  recognizer.require_poses(poses)
   if poses is None:
     _log.info("no poses: the model sees whole frames instead of the square around the persons")
-  output = pathlib.Path(output)
   output.mkdir(parents=True, exist_ok=True)
+  found = EventFiles(recognizer, settings) if settings else None
   records = []
   rows = _FeatureRows()
   with (
@@ -89,14 +114,23 @@ def predict_files(
         video = Video.open(path, poses)
         record |= _facts(video)
         windows, predictions = video.windows(window, stride), []
-        for span, prediction in zip(windows, recognizer.predict_windows(video, windows)):
-          _log.info("%s", _line(name, span, prediction))
+        clock = _announced(
+          recognizer.predict_windows(video, windows),
+          f"{name}: {float(video.times[-1]):.0f} s of video",
+          len(windows),
+          recognizer.batch_size(len(windows)),
+        )
+        for span, prediction in zip(windows, clock):
+          if not found:
+            _log.info("%s", _line(name, span, prediction))
           predictions.append(prediction)
           record["windows"].append(_window_record(video, span, prediction))
           table.writerow(_row(record, record["windows"][-1]))
           if features:
             rows.add(name, span, prediction)
           bar.update(done + len(predictions) / len(windows) - bar.n)
+        if found:
+          found.add(name, video, windows, predictions)
         if overlay:
           target = output / pathlib.Path(name).with_name(f"{clip_id(path)}.overlay.mp4")
           write_overlay(video, windows, predictions, recognizer.layout, target)
@@ -121,6 +155,8 @@ def predict_files(
   (output / "predictions.json").write_text(json.dumps(summary, indent=1) + "\n")
   if features:
     rows.write(output / "features.npz")
+  if found:
+    found.write(output)
   failed = sum(bool(_problems(record)) for record in records)
   _log.info("%s: %d videos, %d with a problem", output / "predictions.json", len(records), failed)
   return failed
@@ -145,6 +181,24 @@ def _named(
       )
     first[key] = path
   return {path.relative_to(videos).as_posix(): path for path in found}
+
+
+def _announced(
+  predictions: Iterable[Prediction], what: str, count: int, batch: int
+) -> Iterator[Prediction]:
+  """Passes predictions on, and says how long the rest will take if that is long.
+
+  It is measured from the first batch to the second, which leaves out the compilation.
+  """
+  first = 0.0
+  for done, prediction in enumerate(predictions):
+    if done == 0:
+      first = time.monotonic()
+    if done == batch:
+      rest = (time.monotonic() - first) / batch * (count - batch)
+      if rest > _LONG:
+        _log.info("%s, %d windows: about %.0f minutes from now", what, count, np.ceil(rest / 60))
+    yield prediction
 
 
 def _facts(video: Video) -> Record:
