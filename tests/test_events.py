@@ -46,12 +46,17 @@ def found(scores, **values):
 
 def test_an_event_starts_at_one_threshold_and_ends_at_another():
   scores = moments((1, 0, 0), (1, 0.5, 0), (1, 0.7, 0), (1, 0.45, 0), (1, 0.3, 0), (1, 0.5, 0))
-  assert found(scores) == [(1, 4, "nod")]
-  assert found(scores, offset=0.5) == [(1, 3, "nod")]
+  assert found(scores) == [(2, 4, "nod")]
+  assert found(scores, offset=0.5) == [(2, 3, "nod")]
   assert found(scores, onset=0.8) == []
   (event,) = find_events(scores, TREE, RULES, 6.0)
   assert event.tier == "head"
-  assert event.confidence == pytest.approx((0.5 + 0.7 + 0.45) / 3)
+  assert event.confidence == pytest.approx((0.7 + 0.45) / 2)
+
+
+def test_an_event_does_not_begin_while_nothing_is_more_likely():
+  scores = moments((1, 0.45, 0), (1, 0.55, 0), (1, 0.45, 0))
+  assert found(scores, onset=0.45) == [(1, 3, "nod")]
 
 
 def test_gaps_are_bridged_and_short_events_dropped():
@@ -71,9 +76,9 @@ def test_nothing_is_bridged_over_another_event_unless_it_is_dropped_or_they_may_
 
 
 def test_one_class_at_a_time_is_the_one_with_the_highest_score():
-  scores = moments((1, 0.45, 0.3), (1, 0.3, 0.45), (1, 0.1, 0.2))
+  scores = moments((1, 0.5, 0.3), (1, 0.3, 0.5), (1, 0.1, 0.2))
   low = {"onset": 0.2, "offset": 0.2}
-  assert found(scores, **low) == [(0, 1, "nod"), (1, 2, "wave")]
+  assert found(scores, **low) == [(0, 1, "nod"), (1, 3, "wave")]
   assert found(scores, overlapping=True, **low) == [(0, 2, "nod"), (0, 3, "wave")]
 
 

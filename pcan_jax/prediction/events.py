@@ -1,8 +1,9 @@
 """Events in a recording, from predictions of windows that overlap.
 
 The scores of all windows that contain a moment are averaged, smoothed over time and compared with
-two thresholds: an event of a class begins where its score reaches the higher one, and lasts as long
-as it stays above the lower one. Gaps are bridged, and what is too short is dropped.
+two thresholds: an event of a class begins where its score reaches the higher one, and that of
+nothing, and lasts as long as it stays above the lower one. Gaps are bridged, and what is too short
+is dropped.
 """
 
 import dataclasses
@@ -158,14 +159,16 @@ def find_events(
   Returns:
     In order of their onsets. The confidence of an event is the mean of its score.
   """
-  scores = moments
+  is_event = np.array([action != rules.background for action in tree.actions])
+  scores = np.where(is_event, moments, 0.0)
   if not rules.overlapping:
-    leader = moments.argmax(axis=1)
-    scores = np.where(np.arange(moments.shape[1]) == leader[:, None], moments, 0.0)
+    leads = np.arange(scores.shape[1]) == scores.argmax(axis=1)[:, None]
+    scores = np.where(leads, scores, 0.0)
+  nothing = np.where(is_event, 0.0, moments).max(axis=1)
   spans = {
-    action: list(_runs(scores[:, index], rules))
+    action: list(_runs(scores[:, index], nothing, rules))
     for index, action in enumerate(tree.actions)
-    if action != rules.background
+    if is_event[index]
   }
   bridge, shortest = round(rules.bridge / STEP), rules.shortest / STEP
   spans = _bridged(spans, bridge, rules.overlapping)
@@ -186,11 +189,15 @@ def find_events(
   return sorted(events)
 
 
-def _runs(scores: Float[np.ndarray, " t"], rules: EventRules) -> Iterator[tuple[int, int]]:
-  """Stretches above the lower threshold that somewhere reach the higher one."""
+def _runs(
+  scores: Float[np.ndarray, " t"], nothing: Float[np.ndarray, " t"], rules: EventRules
+) -> Iterator[tuple[int, int]]:
+  """Stretches above the lower threshold that somewhere reach the higher one, and beat nothing."""
+  begins = (scores >= rules.onset - _EDGE) & (scores >= nothing)
   for first, stop in _stretches((scores >= rules.offset - _EDGE) & (scores > 0)):
-    if scores[first:stop].max() >= rules.onset - _EDGE:
-      yield first, stop
+    begun = np.flatnonzero(begins[first:stop])
+    if begun.size:
+      yield first + int(begun[0]), stop
 
 
 def _stretches(mask: Bool[np.ndarray, " t"]) -> list[tuple[int, int]]:
