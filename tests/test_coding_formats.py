@@ -52,6 +52,8 @@ def test_what_is_written_is_read(name, seed, tmp_path):
   told = []
   read = []
   for path in write_codings(name, [coding], TREE, tmp_path):
+    if path.suffix == ".xml":  # how Label Studio is to show the other file
+      continue
     read += read_codings(path, tell=told.append)
   assert told == []
   assert [in_milliseconds(found) for found in read] == [in_milliseconds(coding)]
