@@ -38,7 +38,7 @@ COMMANDS = {
 _FROM = "workdir checkpoint"  # flags that say where a model is
 _SCORING = "data split num_clips rectify"  # flags of an evaluation
 _HOSTS = "coordinator num_hosts host wait"  # which only mean something with --multi_host
-_VIDEOS = "video pose out window stride num_clips overlay features events"
+_VIDEOS = "video pose out window stride num_clips overlay features events formats"
 MODES = {
   "train": (
     "--config=NAME[:VARIANT] --workdir=DIR: train, go on where a run ended, evaluate",
@@ -119,6 +119,9 @@ def _define_flags() -> None:
   text("pose", None, "predict: poses of the videos, see docs/DATA.md; without, they are estimated.")
   flags.DEFINE_float("window", None, "predict: seconds per window; default: whole videos.")
   flags.DEFINE_float("stride", None, "predict: seconds between windows (half a window).")
+  flags.DEFINE_list(
+    "formats", [], "predict: write the events for other tools, see docs/CODING.md: eaf,boris,..."
+  )
   switch("events", False, "predict: what happens when, as events.csv and events.json.")
   switch("overlay", False, "predict: also write videos with the predictions.")
   switch("features", False, "predict: also write embeddings and logits.")
@@ -223,6 +226,7 @@ def _predict() -> None:
     overlay=FLAGS.overlay,
     features=FLAGS.features,
     events=FLAGS.events,
+    formats=FLAGS.formats,
   )
   if failed:
     sys.exit(f"error: {failed} file(s) with a problem, see above")

@@ -45,7 +45,7 @@ cli._suit_cpu = lambda: None
 NO_OPTIONS = {"data_path": None, "split": None, "num_clips": None, "rectify": True}
 EVALUATE = "--data=D --split=test --num_clips=3 --norectify"
 EVALUATED = {"data_path": "D", "split": "test", "num_clips": 3, "rectify": False}
-WRITTEN = "--overlay --features --events"
+WRITTEN = "--overlay --features --events --formats=eaf,csv"
 VIDEOS = "--mode=predict --workdir=W --video=V --out=O"
 PREDICTED = {
   "pose": None,
@@ -56,6 +56,7 @@ PREDICTED = {
   "overlay": False,
   "features": False,
   "events": False,
+  "formats": [],
 }
 
 LINES = {
@@ -91,6 +92,7 @@ LINES = {
         "overlay": True,
         "features": True,
         "events": True,
+        "formats": ["eaf", "csv"],
       },
     )
   ],

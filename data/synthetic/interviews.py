@@ -11,7 +11,6 @@ An event lasts from the first frame in which the figure leaves its rest to the f
 The seed determines everything, and every interview has a figure of its own.
 """
 
-import csv
 import dataclasses
 import functools
 import os
@@ -23,6 +22,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from pcan_jax.coding.events import Coding, Event
+from pcan_jax.coding.formats import write_codings
 from pcan_jax.labels import LabelTree, get_tree
 
 from . import skeleton
@@ -260,6 +260,7 @@ def generate_interviews(out: str | os.PathLike[str], settings: Interviews, jobs:
 
   Raises:
     FileExistsError: `out` has other contents.
+    ImportError: what writes ELAN's files is not installed; the message says how to install it.
     ValueError: `jobs` is not positive.
   """
   with new_directory(out, _README.format(options=settings.options), ("videos", "codings")) as new:
@@ -267,13 +268,11 @@ def generate_interviews(out: str | os.PathLike[str], settings: Interviews, jobs:
       return False
     settings.tree.write_csv(new / "actions.csv")
     codings = [coding_of(settings, index) for index in range(settings.interviews)]
-    with (new / "codings.csv").open("w", newline="", encoding="utf-8") as file:
-      table = csv.writer(file)
-      table.writerow(["video", "start", "end", "label", "tier"])
-      for coding in codings:
-        for event in coding.events:
-          times = (f"{event.onset:.3f}", f"{event.offset:.3f}")
-          table.writerow([coding.video, *times, event.label, event.tier])
+    write_codings("csv", codings, settings.tree, new)
+    videos = [dataclasses.replace(one, video=str(new / "videos" / one.video)) for one in codings]
+    for document in write_codings("eaf", videos, settings.tree, new / "codings"):
+      text = document.read_text(encoding="utf-8")  # links to where the videos will be
+      document.write_text(text.replace(new.name, pathlib.Path(out).name), encoding="utf-8")
     write = functools.partial(_write_interview, new, settings)
     poses = in_processes(write, range(settings.interviews), min(jobs, settings.interviews))
     (new / "poses.pkl").write_bytes(pickle.dumps(poses, protocol=4))

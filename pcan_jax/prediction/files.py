@@ -9,7 +9,7 @@ import logging
 import os
 import pathlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import tqdm
 from pcan_jax.checkpoints import locate
 from pcan_jax.clips.pose_files import open_poses
 from pcan_jax.clips.video_files import clip_id, find_videos
-from pcan_jax.prediction.event_files import EventFiles
+from pcan_jax.prediction.event_files import EventFiles, check_formats
 from pcan_jax.prediction.event_settings import settings_of
 from pcan_jax.prediction.overlay import write_overlay
 from pcan_jax.prediction.pose_script import estimate_poses
@@ -52,6 +52,7 @@ def predict_files(
   overlay: bool = False,
   features: bool = False,
   events: bool = False,
+  formats: Sequence[str] = (),
 ) -> int:
   """Predicts a video, or all videos in a folder and its subfolders.
 
@@ -72,6 +73,7 @@ def predict_files(
     overlay: whether to write NAME.overlay.mp4, the video with skeletons and predictions.
     features: whether to write features.npz, embeddings and logits of every window.
     events: whether to find events and write events.csv and events.json.
+    formats: in which to write the events as well, see `pcan_jax.coding.formats`; implies `events`.
 
   Returns:
     The number of files with a problem: not readable, without a person, or with a single frame.
@@ -80,7 +82,10 @@ def predict_files(
     FileNotFoundError: the checkpoint, the videos or the poses do not exist.
     ValueError: an argument is invalid; the message says which and what to do.
   """
-  check_window(window, stride)
+  events = events or bool(formats)
+  check_formats(formats)
+  if not events:
+    check_window(window, stride)
   files = _named(pathlib.Path(videos), pathlib.Path(output), with_poses=pose is not None)
   saved, settings = SavedStep(*locate(checkpoint)), None
   if events:
@@ -156,7 +161,7 @@ def predict_files(
   if features:
     rows.write(output / "features.npz")
   if found:
-    found.write(output)
+    found.write(output, formats)
   failed = sum(bool(_problems(record)) for record in records)
   _log.info("%s: %d videos, %d with a problem", output / "predictions.json", len(records), failed)
   return failed
