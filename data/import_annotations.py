@@ -204,18 +204,21 @@ def _background(
     for times in (measured[stretch.session].times,)
   )
   found: list[Stretch] = []
+  skipped = False
   for session in sessions:
-    of_one = background_of(session, measured[session.name].times, lengths, rng)
+    of_one = background_of(session, labels, measured[session.name].times, lengths, rng)
     if of_one and split_by == "person" and not of_one[0].person:
       detail = (
         "no background is taken: several people were coded in it; --split_by=session allows it"
       )
       result.findings.append(Finding("whose background", session.name, detail, is_error=False))
+      skipped = True
       continue
     found += of_one
-  if not found:
+  if not found and not skipped:
     detail = "no gap between codings is as long as a clip; there is no class for it"
     result.findings.append(Finding("no background", "all sessions", detail, is_error=False))
+  if not found:
     return []
   wanted = collections.Counter(stretch.action for stretch in coded).most_common(1)[0][1]
   chosen = sorted(rng.sample(range(len(found)), min(wanted, len(found))))

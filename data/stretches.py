@@ -166,13 +166,14 @@ def _overlap(one: _Coded, other: _Coded) -> float:
 
 def _without_overlaps(coded: Sequence[_Coded], keep: bool, findings: list[Finding]) -> list[_Coded]:
   """Finds codings that share more than half of their time with others of the same person."""
-  kept = []
-  for one in coded:
+  kept: list[_Coded] = []
+  told: set[tuple[int, int]] = set()
+  for index, one in enumerate(coded):
     other = next(
       (
-        other
-        for other in coded
-        if other is not one
+        number
+        for number, other in enumerate(coded)
+        if number != index
         and other.person == one.person
         and min(one.offset, other.offset) - max(one.onset, other.onset) > one.duration / 2
       ),
@@ -180,11 +181,10 @@ def _without_overlaps(coded: Sequence[_Coded], keep: bool, findings: list[Findin
     )
     if other is None or keep:
       kept.append(one)
-    if other is not None:
-      outcome = "kept" if keep else "left out"
-      findings.append(
-        Finding("overlapping codings", one.place, f"during {other.place}; {outcome}", False)
-      )
+    if other is not None and not (keep and (other, index) in told):
+      told.add((index, other))
+      detail = f"during {coded[other].place}; {'kept' if keep else 'left out'}"
+      findings.append(Finding("overlapping codings", one.place, detail, is_error=False))
   return kept
 
 
@@ -204,22 +204,26 @@ def _lengthened(
 
 
 def background_of(
-  session: Session, times: Times, lengths: Sequence[float], rng: random.Random
+  session: Session, labels: Labels, times: Times, lengths: Sequence[float], rng: random.Random
 ) -> list[Stretch]:
   """Stretches in which nothing is coded, of nobody, between the first and the last coding.
 
-  What lies before and after may not have been looked at by the coder.
+  What lies before and after may not have been looked at by the coder. Tiers that are left out as a
+  whole, such as a transcript, do not count; single labels that are left out do.
 
   Args:
     session: the codings.
+    labels: what they mean.
     times: of the frames of the video.
     lengths: seconds of clips; every stretch has one of these.
     rng: chooses among them, and where in a gap the stretches lie.
   """
-  persons = {event.subject for event in session.events}
+  used = {tier for (tier, _), meaning in labels.meanings.items() if meaning}
+  coded = [event for event in session.events if event.tier in used]
+  persons = {event.subject for event in coded}
   person = persons.pop() if len(persons) == 1 else ""
   found = []
-  for start, end in _gaps(session.events, float(times[-1])):
+  for start, end in _gaps(coded, float(times[-1])):
     while True:
       length = rng.choice(lengths)
       if length > end - start:

@@ -213,7 +213,7 @@ def test_what_is_odd_has_an_outcome(study, tmp_path):
   assert found == {
     "renamed video": 2,
     "coded twice": 1,
-    "overlapping codings": 2,
+    "overlapping codings": 1,
     "short coding": 5,
     "beyond the video": 2,
     "long coding": 1,
