@@ -30,6 +30,7 @@ COMMANDS = {
   "import_annotations": ("data.import_annotations", "cut what was coded in ELAN or BORIS"),
   "check": ("data.check", "check clips or a data set, and show samples"),
   "build": ("data.build", "build a data set of clips"),
+  "tune_events": ("pcan_jax.prediction.tune", "find what counts as an event for a model"),
   "convert": ("pcan_jax.torch.command", "convert a PyTorch checkpoint"),
   "describe": ("pcan_jax.describe", "say what checkpoints hold and where they come from"),
   "submission": ("pcan_jax.evaluation.submission", "check a file for the challenge"),
@@ -138,7 +139,7 @@ def run_mode() -> None:
     log = logging.getLogger("pcan_jax")
     with _hosts(), logging_redirect_tqdm([log]):  # lines above progress bars
       run[FLAGS.mode]()
-  except (OSError, ValueError, FloatingPointError) as error:
+  except (ImportError, OSError, ValueError, FloatingPointError) as error:
     sys.exit(f"error: {error}")
   except KeyboardInterrupt:
     sys.exit(128 + signal.SIGINT)

@@ -3,12 +3,14 @@
 import json
 import logging
 import pathlib
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
 from pcan_jax.coding.csv_codings import write_table
 from pcan_jax.coding.events import Coding
 from pcan_jax.coding.formats import WRITERS, write_codings
+from pcan_jax.labels import LabelTree
 from pcan_jax.prediction.event_settings import EventSettings, window_scores, without_background
 from pcan_jax.prediction.events import find_events, score_moments
 from pcan_jax.prediction.recognizer import Prediction, Recognizer
@@ -24,11 +26,14 @@ def check_formats(formats: Sequence[str]) -> None:
   """Checks the names of formats, before any work.
 
   Raises:
+    ImportError: an optional package is missing; the message says how to install it.
     ValueError: one is unknown.
   """
   for name in formats:
     if name not in WRITERS:
       raise ValueError(f"there is no format {name!r} of codings; choose from {', '.join(WRITERS)}")
+    with tempfile.TemporaryDirectory() as folder:
+      write_codings(name, [Coding("video.mp4", ())], LabelTree(("a",), ("b",), (0,)), folder)
 
 
 class EventFiles:
