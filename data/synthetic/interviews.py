@@ -97,6 +97,11 @@ class Interviews:
       raise ValueError(f"no action {', '.join(unknown) or 'given'}; there are {', '.join(known)}")
 
   @property
+  def width(self) -> int:
+    """Width of the videos, even."""
+    return 2 * round(0.6 * self.height)
+
+  @property
   def options(self) -> str:
     """Of the command that writes these interviews."""
     return (
@@ -185,13 +190,13 @@ def _move(
 
 
 def _draw(
-  performance: Performance, props: list[str], settings: Interviews, index: int, figure: Figure
-) -> tuple[Iterator[UInt8[Array, "h w 3"]], dict[str, object]]:
-  """The frames (RGB), drawn as they are asked for, and the pose annotation."""
-  width = 2 * round(0.6 * settings.height)
+  settings: Interviews, index: int
+) -> tuple[Iterator[UInt8[Array, "h w 3"]], tuple[Array, Array]]:
+  """The frames (RGB), drawn as they are asked for, and keypoints [t, 28, 2] and scores [t, 28]."""
+  performance, props, figure = perform_interview(settings, index)
   setting = np.random.default_rng(figure.setting)
   rng = _rng(settings, _CAMERA, index)
-  camera = sample_camera(rng, setting, settings.height, width)
+  camera = sample_camera(rng, setting, settings.height, settings.width)
   camera = camera.framed(performance.outermost())
   keypoint, score = detect(performance, camera, rng)
   room = draw_room(camera, setting, rng, figure.body.seat)
@@ -207,8 +212,13 @@ def _draw(
       yield from render(part, camera, figure, room, _rng(settings, _CAMERA, index, 1))
       first = stop
 
-  shape = (settings.height, width)
-  return frames(), {
+  return frames(), (keypoint, score)
+
+
+def _entry(settings: Interviews, index: int, keypoint: Array, score: Array) -> dict[str, object]:
+  """The poses of an interview in pyskl's format."""
+  shape = (settings.height, settings.width)
+  return {
     "frame_dir": name_of(index),
     "total_frames": len(keypoint),
     "img_shape": shape,
@@ -234,17 +244,10 @@ def coding_of(settings: Interviews, index: int) -> Coding:
   return Coding(f"{name_of(index)}.mp4", events, round(60 * FPS * settings.minutes) / FPS)
 
 
-def _write_interview(out: pathlib.Path, settings: Interviews, index: int) -> dict[str, object]:
-  frames, annotation = _draw(*_performed(settings, index))
+def _write_interview(out: pathlib.Path, settings: Interviews, index: int) -> tuple[Array, Array]:
+  frames, poses = _draw(settings, index)
   write_video(out / "videos" / f"{name_of(index)}.mp4", frames)
-  return annotation
-
-
-def _performed(
-  settings: Interviews, index: int
-) -> tuple[Performance, list[str], Interviews, int, Figure]:
-  performance, props, figure = perform_interview(settings, index)
-  return performance, props, settings, index, figure
+  return poses
 
 
 def generate_interviews(out: str | os.PathLike[str], settings: Interviews, jobs: int = 1) -> bool:
@@ -274,6 +277,7 @@ def generate_interviews(out: str | os.PathLike[str], settings: Interviews, jobs:
       text = document.read_text(encoding="utf-8")  # links to where the videos will be
       document.write_text(text.replace(new.name, pathlib.Path(out).name), encoding="utf-8")
     write = functools.partial(_write_interview, new, settings)
-    poses = in_processes(write, range(settings.interviews), min(jobs, settings.interviews))
+    found = in_processes(write, range(settings.interviews), min(jobs, settings.interviews))
+    poses = [_entry(settings, index, *arrays) for index, arrays in enumerate(found)]
     (new / "poses.pkl").write_bytes(pickle.dumps(poses, protocol=4))
   return True

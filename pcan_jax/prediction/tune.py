@@ -41,7 +41,7 @@ SMOOTHING = (0.0, 0.5, 1.0)
 ONSETS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 OFFSETS = (0.5, 0.75, 1.0)  # as a share of the onset
 SHORTEST = (0.25, 0.5, 1.0)
-BRIDGES = (0.0, 0.3, 1.0)
+BRIDGES = (0.0, 0.5)
 FAR = (0.5, 0.75, 0.9)  # quantiles of the distances to prototypes
 """The grid. Without a class for nothing, distances beyond some quantile count as such."""
 
