@@ -26,9 +26,10 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.augmentation.crop_aspect = (0.9, 1.1)
 
   config.model.dropout = 0.0
-  config.model.rgb.stem_features = 16
-  config.model.rgb.blocks = (1, 1, 1, 1)
-  config.model.rgb.widths = (16, 32, 64, 64)
+  if config.model.rgb.kind == "slowonly":
+    config.model.rgb.stem_features = 16
+    config.model.rgb.blocks = (1, 1, 1, 1)
+    config.model.rgb.widths = (16, 32, 64, 64)
   config.model.pose.stem_features = 16
   config.model.pose.stem_pool = False
   config.model.pose.blocks = (1, 2, 2)

@@ -26,9 +26,10 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.augmentation.scale_jitter = 0.1
 
   config.model.dropout = 0.2
-  config.model.rgb.stem_features = 16
-  config.model.rgb.blocks = (1, 1, 1, 1)
-  config.model.rgb.widths = (16, 32, 64, 128)
+  if config.model.rgb.kind == "slowonly":
+    config.model.rgb.stem_features = 16
+    config.model.rgb.blocks = (1, 1, 1, 1)
+    config.model.rgb.widths = (16, 32, 64, 128)
   config.model.pose.stem_features = 16
   config.model.pose.stem_pool = False
   config.model.pose.blocks = (1, 2, 2)

@@ -143,7 +143,7 @@ class ModelSpec:
       heatmaps = (sizes.heatmap_size, sizes.heatmap_size, len(sizes.heatmap_channels))
       inputs["heatmaps"] = jnp.zeros((1, sampling.pose_frames, *heatmaps))
     variables = self.model.init(jax.random.key(seed), inputs, train=False)
-    return {"prototypes": {}} | dict(variables)
+    return {"batch_stats": {}, "prototypes": {}} | dict(variables)
 
   def predict(self, variables: PyTree, batch: dict[str, jax.Array]) -> Outputs:
     """The model's outputs for a batch of videos, averaged over the clips of each.

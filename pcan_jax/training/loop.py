@@ -199,7 +199,7 @@ def _train_from(
     StopRequest() as stop,
   ):
     if start is None:
-      state = state.replace(**warm_start.initialize(state.model(), run.spec))
+      state = state.started(warm_start.initialize(state.model(), run.spec))
     else:
       state = restore_state(checkpoints, start_step, state)
     if jax.process_index() == 0:
@@ -299,7 +299,7 @@ def restore_state(checkpoints: Checkpoints, step: int, state: TrainState) -> Tra
   restored = checkpoints.restore(
     step, model=target(state.model()), training=target(state.training())
   )
-  return state.replace(**restored["model"], **restored["training"])
+  return state.restored(**restored)
 
 
 def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

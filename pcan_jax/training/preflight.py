@@ -42,7 +42,8 @@ def dry_run(config: ConfigDict) -> None:
 def overfit_batch(config: ConfigDict, max_steps: int = OVERFIT_STEPS) -> int:
   """Sanity check: overfits one batch.
 
-  Dropout, augmentation and weight decay are off and the learning rate stays at its peak. Success is
+  Dropout, augmentation, label smoothing and weight decay are off and the learning rate stays at its
+  peak. Success is
   measured by the cross-entropies, the only losses that can reach zero; all are optimised.
 
   Args:
@@ -66,7 +67,11 @@ def overfit_batch(config: ConfigDict, max_steps: int = OVERFIT_STEPS) -> int:
     rotation=0.0,
     scale_jitter=0.0,
     keypoint_noise=0.0,
+    mixup=0.0,
   )
+  config.loss.label_smoothing = 0.0
+  if "drop_path" in config.model.rgb:
+    config.model.rgb.drop_path = 0.0
   run = prepare(config)
   rate = peak_learning_rate(config.optimizer)
   init, step_fn = compile_step(run.spec, optax.constant_schedule(rate), run.mesh)
@@ -91,6 +96,6 @@ def overfit_batch(config: ConfigDict, max_steps: int = OVERFIT_STEPS) -> int:
 
 
 def _start(run: TrainingRun, state: TrainState) -> TrainState:
-  state = state.replace(**warm_start.initialize(state.model(), run.spec))
+  state = state.started(warm_start.initialize(state.model(), run.spec))
   _log.info("%s\n", run.start_block(state, 0, None))
   return state
