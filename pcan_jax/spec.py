@@ -22,6 +22,7 @@ from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
 from pcan_jax.method.rectification import rectify
 from pcan_jax.network import forms
+from pcan_jax.network.masked_autoencoder import MaskedAutoencoder, build_masked_autoencoder
 from pcan_jax.network.pcan import PCAN, Outputs, build_model
 
 PyTree = Any
@@ -53,11 +54,18 @@ class ModelSpec:
   stored_size: int
   platform: str | None = None
 
+  @property
+  def pretrains(self) -> bool:
+    """Whether this is masked video modelling, which has no classes and predicts none."""
+    return "decoder" in self.config.model
+
   @functools.cached_property
-  def model(self) -> PCAN:
+  def model(self) -> PCAN | MaskedAutoencoder:
     """The network."""
-    platform = self.platform or jax.default_backend()
-    return build_model(self.config.model, self.tree, forms.for_platform(platform))
+    on_platform = forms.for_platform(self.platform or jax.default_backend())
+    if self.pretrains:
+      return build_masked_autoencoder(self.config.model, on_platform)
+    return build_model(self.config.model, self.tree, on_platform)
 
   @functools.cached_property
   def train_preprocessing(self) -> Preprocessing:
@@ -157,7 +165,15 @@ class ModelSpec:
       Per stream and level (`action`, `body`) the `logits` [B, C], those of actions rectified by the
       prototypes (PCAN eq. 10 and 11), their softmax as `probabilities` [B, C] and, with prototypes,
       the `embedding` [B, D]. Under `fused`, the mean of the streams' probabilities.
+
+    Raises:
+      ValueError: the model is one of pretraining.
     """
+    if self.pretrains:
+      raise ValueError(
+        "the model comes from pretraining and has no classes yet; train one that starts from it, "
+        "such as --config=ma52:vit_pcan --config.init_from.rgb=DIR"
+      )
     num_clips = next(iter(batch.values())).shape[1]
     flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in batch.items()}
     inputs = preprocess(flat, self.test_preprocessing)

@@ -230,13 +230,16 @@ class VideoTransformer(nn.Module):
       setattr(self, f"block{number}", module)
     self.norm = nn.LayerNorm(_EPSILON)
 
-  def stem(self, x: Float[Array, "n t h w 3"], train: bool) -> Float[Array, "n k d"]:
+  def tokens(self, x: Float[Array, "n t h w 3"]) -> Float[Array, "n t2 h2 w2 d"]:
     """One token per tubelet, with its position."""
-    del train
     tokens = self.patches(tubelets(x, self.config))
-    n, *grid, width = tokens.shape
-    positions = sine_positions(tuple(grid), width, self.config.position_grid)
-    tokens = (tokens + positions.astype(tokens.dtype)).reshape(n, -1, width)
+    positions = sine_positions(tokens.shape[1:-1], tokens.shape[-1], self.config.position_grid)
+    return tokens + positions.astype(tokens.dtype)
+
+  def stem(self, x: Float[Array, "n t h w 3"], train: bool) -> Float[Array, "n k d"]:
+    """All tokens of a clip."""
+    del train
+    tokens = self.tokens(x).reshape(x.shape[0], -1, self.config.width)
     self.sow("intermediates", "stem", tokens)
     return tokens
 

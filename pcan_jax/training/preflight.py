@@ -33,6 +33,9 @@ def dry_run(config: ConfigDict) -> None:
   loss = float(terms["loss"])
   if not np.isfinite(loss):
     raise FloatingPointError(f"the loss of the first step is {loss}")
+  if run.spec.pretrains:
+    _log.info("dry run: a step with loss %.3f, nothing written", loss)
+    return
   results = evaluator(state.model(), config.data.eval_split, num_clips=1, max_batches=1)
   _log.info(
     "dry run: a step with loss %.3f, %d videos evaluated, nothing written", loss, len(results.ids)
@@ -73,6 +76,8 @@ def overfit_batch(config: ConfigDict, max_steps: int = OVERFIT_STEPS) -> int:
   if "drop_path" in config.model.rgb:
     config.model.rgb.drop_path = 0.0
   run = prepare(config)
+  if run.spec.pretrains:
+    raise ValueError("pretraining has no labels that one batch could be overfitted to")
   rate = peak_learning_rate(config.optimizer)
   init, step_fn = compile_step(run.spec, optax.constant_schedule(rate), run.mesh)
   state = _start(run, init())

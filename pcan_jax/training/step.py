@@ -111,7 +111,12 @@ def train_step(
       mutable=["batch_stats"],
       rngs={"dropout": key_dropout},
     )
-    total, terms, prototypes = _all_streams(outputs, state.prototypes, batch["action"], mixed, spec)
+    if spec.pretrains:
+      total, terms, prototypes = outputs, {"rgb/reconstruction": outputs}, {}
+    else:
+      total, terms, prototypes = _all_streams(
+        outputs, state.prototypes, batch["action"], mixed, spec
+      )
     return total, (mutated.get("batch_stats", {}), prototypes, terms | {"loss": total})
 
   with spec.matmul_precision():  # also of the backward pass
