@@ -205,6 +205,7 @@ def _train_from(
     if jax.process_index() == 0:
       _write_overview(workdir, run.spec, state, start_step)
     _log.info("%s\n", run.start_block(state, start_step, workdir))
+    _log.info("compiling: minutes when a model first starts on a machine, seconds from then on")
     batches = run.batches(start_step)
     watch = FiniteWatch(workdir / "failed_batch", run.clips_of_step)
     progress = Progress(
@@ -217,7 +218,8 @@ def _train_from(
 
     stopped = False
     for step in range(start_step + 1, run.total_steps + 1):
-      batch = next(batches)
+      with progress.waiting_for_data():
+        batch = next(batches)
       state, terms = step_fn(state, batch)
       watch.add(step, batch, terms)
       progress.add(terms)
