@@ -31,7 +31,7 @@ from pcan_jax.training.save_clock import SaveClock
 from pcan_jax.training.step import Batch, TrainState, compile_step
 from pcan_jax.training.stopping import StopRequest
 from pcan_jax.training.workdir import claimed, require_room
-from pcan_jax.writing import replace_file
+from pcan_jax.writing import replace_file, told_shortly
 
 PyTree = Any
 
@@ -170,7 +170,7 @@ def train(
     FloatingPointError: the loss is not finite; `workdir/failed_batch` holds the batch.
   """
   run = prepare(config)
-  with claimed(workdir):
+  with claimed(workdir), told_shortly(f"{workdir} cannot be written to"):
     directory = workdir / "checkpoints"
     start, problems = resume.find_start(directory)
     start_step = start.step if start else 0
