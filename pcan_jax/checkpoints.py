@@ -129,7 +129,7 @@ class Checkpoints:
   def _told_shortly(self) -> contextlib.AbstractContextManager[None]:
     """An error in one sentence, if the disk is full."""
     return told_shortly(
-      f"the checkpoint cannot be written to {self._directory}, those before it are whole"
+      f"the checkpoint cannot be written to {self._directory} (those before it are whole)"
     )
 
   def read_spec(self, step: int) -> ModelSpec:
