@@ -4,7 +4,7 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 
-from pcan_jax.coding import csv_codings, eaf
+from pcan_jax.coding import boris, boris_tables, csv_codings, eaf, label_studio, vtt
 from pcan_jax.coding.events import Coding
 from pcan_jax.coding.reading import Tell, read_bytes
 from pcan_jax.labels import LabelTree
@@ -13,12 +13,20 @@ _Writer = Callable[[Sequence[Coding], LabelTree, pathlib.Path], list[pathlib.Pat
 
 WRITERS: dict[str, _Writer] = {
   "eaf": eaf.write_eaf,
+  "boris": boris.write_boris,
+  "boris_tsv": boris_tables.write_boris_table,
+  "vtt": vtt.write_vtt,
+  "label_studio": label_studio.write_label_studio,
   "csv": csv_codings.write_csv,
   "detections": csv_codings.write_detections,
 }
 """The formats that are written, by name."""
 
-READ = "ELAN (.eaf), CSV with the columns video,start,end,label"
+READ = (
+  "ELAN (.eaf), BORIS (.boris, and its tabular and aggregated events as .csv or .tsv), WebVTT "
+  "(.vtt), Label Studio (.json), tables (.csv, .tsv) with the columns video,start,end,label or "
+  "video_id,t_start,t_end,class,score"
+)
 """The formats that are read, for people."""
 
 
@@ -49,15 +57,24 @@ def read_codings(
   """
   path = pathlib.Path(path)
   content = read_bytes(path)
-  if path.suffix.lower() == ".eaf" or eaf.is_eaf(content):
-    return eaf.read_eaf(content, path, point_seconds, tell)
-  if path.suffix.lower() in (".csv", ".tsv", ".txt"):
+  suffix = path.suffix.lower()
+  for own, fits, read in (
+    (".eaf", eaf.is_eaf, eaf.read_eaf),
+    (".boris", boris.is_boris, boris.read_boris),
+    (".vtt", vtt.is_vtt, vtt.read_vtt),
+    (None, label_studio.is_label_studio, label_studio.read_label_studio),
+  ):
+    if suffix == own or fits(content):
+      return read(content, path, point_seconds, tell)
+  if suffix in (".csv", ".tsv", ".txt"):
     rows = csv_codings.read_table(content, path)
     header = rows[0] if rows else []
     if csv_codings.is_detections(header):
       return csv_codings.read_detections(rows, path, point_seconds, tell, tree)
     if csv_codings.is_csv(header):
       return csv_codings.read_csv(rows, path, point_seconds, tell)
+    if boris_tables.header_row(rows) is not None:
+      return boris_tables.read_boris_table(rows, path, point_seconds, tell)
   raise ValueError(f"{path}: not a file of codings that is read: {READ}")
 
 
