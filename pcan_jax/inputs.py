@@ -49,7 +49,7 @@ class Augmentation:
   rotation: float
   scale_jitter: float
   keypoint_noise: float
-  mixup: float = 0.0  # missing in older checkpoints
+  mixup: float
 
 
 @dataclasses.dataclass(frozen=True)

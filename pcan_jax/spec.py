@@ -17,6 +17,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from pcan_jax.clips.sampling import FrameSampling
+from pcan_jax.config import load_config
 from pcan_jax.inputs import Augmentation, Preprocessing, preprocess
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
@@ -65,7 +66,8 @@ class ModelSpec:
     on_platform = forms.for_platform(self.platform or jax.default_backend())
     if self.pretrains:
       return build_masked_autoencoder(self.config.model, on_platform)
-    return build_model(self.config.model, self.tree, on_platform)
+    start = self.config.loss.prototype_start
+    return build_model(self.config.model, self.tree, on_platform, prototype_start=start)
 
   @functools.cached_property
   def train_preprocessing(self) -> Preprocessing:
@@ -84,7 +86,7 @@ class ModelSpec:
     Without it, a GPU rounds the factors of float32 products to TF32 (10 bits), a TPU to bfloat16
     (7 bits). Losses, statistics and keypoints ask for more where they need it.
     """
-    precision = self.config.model.get("matmul_precision", "default")  # missing in older checkpoints
+    precision = self.config.model.matmul_precision
     if precision not in ("default", "high", "highest"):
       raise ValueError(
         f"model.matmul_precision must be default, high or highest, not {precision!r}"
@@ -103,7 +105,7 @@ class ModelSpec:
       heatmap_size=size // config.heatmap_scale,
       layout=self.layout,
       sigma=config.sigma,
-      heatmaps=config.get("heatmaps", "joints"),  # missing in older checkpoints
+      heatmaps=config.heatmaps,
       augmentation=augmentation,
       dtype=self.config.model.dtype,
     )
@@ -207,9 +209,14 @@ class ModelSpec:
 
   @classmethod
   def from_json(cls, spec: dict[str, Any]) -> "ModelSpec":
-    """Inverse of `to_json`."""
+    """Inverse of `to_json`; fields that an earlier version lacked get their defaults."""
+    config, given = load_config("ma52"), _with_tuples(spec["config"])
+    config.unlock()
+    if given["model"]["rgb"].get("kind", "slowonly") != config.model.rgb.kind:
+      config.model.rgb = {}  # which has other fields
+    config.update(given)
     return cls(
-      config=ConfigDict(_with_tuples(spec["config"])),
+      config=config,
       tree=LabelTree.from_dict(spec["tree"]),
       layout=KeypointLayout.from_dict(spec["layout"]),
       stored_size=spec["stored_size"],

@@ -17,6 +17,12 @@ _FREE = ("seed", "log_every", "data.path", "data.instructions", "data.eval_split
 _FREE_GROUPS = ("checkpoints.", "eval.")
 # What earlier versions did, which had no such field: it counts as absent.
 _EARLIER = {
+  "loss.pcc_fp_weight": 1.0,
+  "loss.pcc_body_weight": 1.0,
+  "loss.pda_of": "prototypes",
+  "loss.pda_between": "all",
+  "loss.prototype_samples": "true_positives",
+  "loss.prototype_start": "normal",
   "model.rgb.kind": "slowonly",
   "optimizer.name": "sgd",
   "optimizer.betas": [0.9, 0.999],

@@ -49,8 +49,7 @@ def build_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradi
   Raises:
     ValueError: `name` is neither "sgd" nor "adamw", or `layer_decay` or `ema` is out of range.
   """
-  name = config.get("name", "sgd")  # missing in older checkpoints, like the following
-  decay, ema = config.get("layer_decay", 1.0), config.get("ema", 0.0)
+  name, decay, ema = config.name, config.layer_decay, config.ema
   if not 0 < decay <= 1:
     raise ValueError(f"optimizer.layer_decay must be above 0 and at most 1, not {decay}")
   if not 0 <= ema < 1:

@@ -75,7 +75,7 @@ def init_state(spec: ModelSpec, optimizer: optax.GradientTransformation) -> Trai
     step=jnp.zeros((), jnp.int32),
     **variables,
     opt_state=optimizer.init(variables["params"]),
-    averaged=variables["params"] if spec.config.optimizer.get("ema", 0.0) else {},
+    averaged=variables["params"] if spec.config.optimizer.ema else {},
   )
 
 
