@@ -27,6 +27,7 @@ COMMANDS = {
   "download": ("data.download", "fetch MA-52 from the Hugging Face Hub"),
   "extract_pose": ("data.extract_pose", "estimate the poses in videos"),
   "import_clips": ("data.import_clips", "arrange videos of your own as MA-52 is"),
+  "import_annotations": ("data.import_annotations", "cut what was coded in ELAN or BORIS"),
   "check": ("data.check", "check clips or a data set, and show samples"),
   "build": ("data.build", "build a data set of clips"),
   "convert": ("pcan_jax.torch.command", "convert a PyTorch checkpoint"),
@@ -85,7 +86,7 @@ def _command_module(name: str) -> types.ModuleType:
 
 def _usage() -> str:
   def rows(texts: Iterable[tuple[str, str]]) -> str:
-    return "".join(f"  {name:14}{text}\n" for name, text in texts)
+    return "".join(f"  {name:20}{text}\n" for name, text in texts)
 
   return (
     "usage: pcan COMMAND ...      prepare data, convert, check (pcan COMMAND --help)\n"

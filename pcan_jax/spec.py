@@ -17,6 +17,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from pcan_jax.clips.sampling import FrameSampling
+from pcan_jax.config import load_config
 from pcan_jax.inputs import Augmentation, Preprocessing, preprocess
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
@@ -57,7 +58,12 @@ class ModelSpec:
   def model(self) -> PCAN:
     """The network."""
     platform = self.platform or jax.default_backend()
-    return build_model(self.config.model, self.tree, forms.for_platform(platform))
+    return build_model(
+      self.config.model,
+      self.tree,
+      forms.for_platform(platform),
+      prototype_start=self.config.loss.prototype_start,
+    )
 
   @functools.cached_property
   def train_preprocessing(self) -> Preprocessing:
@@ -76,7 +82,7 @@ class ModelSpec:
     Without it, a GPU rounds the factors of float32 products to TF32 (10 bits), a TPU to bfloat16
     (7 bits). Losses, statistics and keypoints ask for more where they need it.
     """
-    precision = self.config.model.get("matmul_precision", "default")  # missing in older checkpoints
+    precision = self.config.model.matmul_precision
     if precision not in ("default", "high", "highest"):
       raise ValueError(
         f"model.matmul_precision must be default, high or highest, not {precision!r}"
@@ -95,7 +101,7 @@ class ModelSpec:
       heatmap_size=size // config.heatmap_scale,
       layout=self.layout,
       sigma=config.sigma,
-      heatmaps=config.get("heatmaps", "joints"),  # missing in older checkpoints
+      heatmaps=config.heatmaps,
       augmentation=augmentation,
       dtype=self.config.model.dtype,
     )
@@ -191,9 +197,12 @@ class ModelSpec:
 
   @classmethod
   def from_json(cls, spec: dict[str, Any]) -> "ModelSpec":
-    """Inverse of `to_json`."""
+    """Inverse of `to_json`; fields that an earlier version lacked get their defaults."""
+    config = load_config("ma52")
+    config.unlock()
+    config.update(_with_tuples(spec["config"]))
     return cls(
-      config=ConfigDict(_with_tuples(spec["config"])),
+      config=config,
       tree=LabelTree.from_dict(spec["tree"]),
       layout=KeypointLayout.from_dict(spec["layout"]),
       stored_size=spec["stored_size"],

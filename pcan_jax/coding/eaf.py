@@ -184,8 +184,11 @@ def _events(
       tell(f"tier {name!r} has no times of its own; left out")
   spans = [(a.get("TIME_SLOT_REF1", ""), a.get("TIME_SLOT_REF2", "")) for a in aligned]
   times = _all_times(spans, slots)
+  empty = sum(not (a.findtext("ANNOTATION_VALUE") or "").strip() for a in aligned)
+  if empty:
+    tell(f"tier {name!r}: {empty} annotations have no value; they are labelled {name!r}")
   for annotation, (first, last) in zip(aligned, spans):
-    label = (annotation.findtext("ANNOTATION_VALUE") or "").strip()
+    label = (annotation.findtext("ANNOTATION_VALUE") or "").strip() or name
     onset, offset = (times.get(slot, math.nan) + origin for slot in (first, last))
     place = f"tier {name!r}, {label!r} from {onset:.3f} s to {offset:.3f} s"
     fields = {
@@ -196,7 +199,7 @@ def _events(
     if math.isnan(onset + offset):
       tell(f"tier {name!r}, {label!r}: it has no place in time; left out")
     elif not label:
-      tell(f"{place}: the annotation is empty; left out")
+      tell(f"{place}: neither the annotation nor its tier has a name; left out")
     elif offset < onset:
       tell(f"{place}: it ends before it starts; left out")
     elif offset <= 0:

@@ -52,11 +52,19 @@ class Dataset:
     was built of; for data sets of earlier versions, whose metadata do not, also of the number of
     records and bytes.
     """
-    made_of = [self.builder.info.metadata]
+    made_of = [{**self.builder.info.metadata, "splits": self._described_splits()}]
     if not made_of[0].get("fingerprint"):
       splits = self.builder.info.splits
       made_of += [[name, s.shard_lengths, s.num_bytes] for name, s in sorted(splits.items())]
     return sources.digest(json.dumps(made_of, sort_keys=True).encode())
+
+  def _described_splits(self) -> dict[str, dict[str, Any]]:
+    """What the metadata say of the splits, without where records lie: that is no content."""
+    splits = self.builder.info.metadata["splits"]
+    return {
+      split: {name: value for name, value in facts.items() if name != "offsets"}
+      for split, facts in splits.items()
+    }
 
   def num_clips(self, split: str) -> int:
     """Clips in a split.
@@ -134,6 +142,21 @@ class Dataset:
       if sampling.name == "uniform"
       else order_by_action(actions, sampling)
     )
+
+  def offsets(self, split: str) -> Int64[np.ndarray, " n"] | None:
+    """The byte at which each record starts in its shard; None in data sets of earlier versions.
+
+    Raises:
+      ValueError: there is no such split, or the metadata have another number of them.
+    """
+    num_clips = self.num_clips(split)
+    stored = self.builder.info.metadata["splits"][split].get("offsets")
+    if stored is not None and len(stored) != num_clips:
+      raise ValueError(
+        f"{self.path}: metadata.json has {len(stored)} offsets for the {num_clips} clips of "
+        f"{split!r}; build the data set again"
+      )
+    return None if stored is None else np.array(stored, np.int64)
 
   def max_frames(self, split: str) -> int:
     """Number of frames of the longest clip of a split."""

@@ -193,12 +193,26 @@ def _reader(dataset: Dataset, split: str) -> Stage:
   paths = tf.constant([str(path) for path in info.filepaths])
   ends = tf.constant(np.cumsum(info.shard_lengths), tf.int64)
   starts = tf.concat([[0], ends[:-1]], axis=0)
+  offsets = dataset.offsets(split)
+
+  def skip(number: tf.Tensor, shard: tf.Tensor) -> tf.data.Dataset:
+    # Without a buffer, only the lengths of skipped records are read.
+    return tf.data.TFRecordDataset(paths[shard], buffer_size=0).skip(number - starts[shard])
+
+  def seek(number: tf.Tensor, shard: tf.Tensor) -> tf.data.Dataset:
+    records = tf.raw_ops.TFRecordDatasetV2(
+      filenames=paths[shard],
+      compression_type="",
+      buffer_size=tf.constant(0, tf.int64),
+      byte_offsets=tf.constant(offsets)[number],
+    )
+    return tf.data.experimental.from_variant(records, tf.TensorSpec((), tf.string))
+
+  find = skip if offsets is None else seek
 
   def read(number: tf.Tensor) -> tf.Tensor:
     shard = tf.searchsorted(ends, number[None], side="right")[0]
-    # Without a buffer, only the lengths of skipped records are read.
-    shard_records = tf.data.TFRecordDataset(paths[shard], buffer_size=0)
-    return shard_records.skip(number - starts[shard]).take(1).get_single_element()
+    return find(number, shard).take(1).get_single_element()
 
   return read
 

@@ -68,7 +68,8 @@ METADATA_FIELDS = ("schema_version", "side", "jpeg_quality", "layout", "tree", "
 (`KeypointLayout.to_dict`); `tree` (`LabelTree.to_dict`); `splits`: per split, counts, the
 `max_frames` of its longest clip, and the `ids` and `actions` of its records in stored order;
 `skipped`: the number of clips of the source that were left out because they could not be read.
-Also, but not in data sets of earlier versions, the `fingerprint` of `sources.Sources`.
+Also, but not in data sets of earlier versions, the `fingerprint` of `sources.Sources`, and per
+split the `offsets` of the records in their shards, in bytes and in stored order.
 """
 
 

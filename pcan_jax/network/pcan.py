@@ -63,7 +63,7 @@ class PCAN(nn.Module):
   """The network.
 
   Prototypes are the collection `prototypes`: per stream `action` [A, D] and `body` [B, D']. They
-  are initialised as N(0, 1), replaced by the training step, and never parameters.
+  are initialised as N(0, 1) or as zeros, replaced by the training step, and never parameters.
 
   Attributes:
     tree: the labels.
@@ -71,6 +71,7 @@ class PCAN(nn.Module):
     fusion: how the pathways exchange features, see `Backbone`.
     lateral_stride: pose frames per RGB frame.
     action_embedding, body_embedding, dropout, pool_embedding: see `Head`.
+    prototype_start: "normal" or "zero".
     dtype: precision of the backbone's arithmetic; parameters and heads stay float32.
     remat: what the backward pass recomputes, see `pathway.rematerialized`.
     forms: how the backbone's operations are computed.
@@ -85,6 +86,7 @@ class PCAN(nn.Module):
   body_embedding: int
   dropout: float
   pool_embedding: str
+  prototype_start: str
   dtype: DTypeLike
   remat: str
   forms: Forms = CPU
@@ -125,10 +127,15 @@ class PCAN(nn.Module):
       }
 
   def _initial_prototypes(self) -> dict[str, Array]:
-    action, body = jax.random.split(self.make_rng("params"))
+    keys = jax.random.split(self.make_rng("params"))
+    shapes = {
+      "action": (self.tree.num_actions, self.action_embedding),
+      "body": (self.tree.num_bodies, self.body_embedding),
+    }
+    if self.prototype_start == "zero":
+      return {level: jnp.zeros(shape) for level, shape in shapes.items()}
     return {
-      "action": jax.random.normal(action, (self.tree.num_actions, self.action_embedding)),
-      "body": jax.random.normal(body, (self.tree.num_bodies, self.body_embedding)),
+      level: jax.random.normal(key, shape) for key, (level, shape) in zip(keys, shapes.items())
     }
 
   def __call__(self, inputs: dict[str, Array], train: bool) -> Outputs:
@@ -145,13 +152,16 @@ class PCAN(nn.Module):
     return {stream: self.heads[stream](features[stream], train) for stream in self.streams}
 
 
-def build_model(config: ConfigDict, tree: LabelTree, forms: Forms = CPU) -> PCAN:
+def build_model(
+  config: ConfigDict, tree: LabelTree, forms: Forms = CPU, prototype_start: str = "normal"
+) -> PCAN:
   """The network that the `model` part of a config describes.
 
   Args:
     config: that part.
     tree: the labels.
     forms: how operations are computed; of no consequence for parameters and, to rounding, results.
+    prototype_start: as in `method.losses.LossConfig`.
 
   Raises:
     ValueError: a field has an unknown value; the message names the field.
@@ -163,9 +173,8 @@ def build_model(config: ConfigDict, tree: LabelTree, forms: Forms = CPU) -> PCAN
     raise ValueError(f"model.pool_embedding must be mean or max, not {config.pool_embedding!r}")
   if config.dtype not in ("float32", "bfloat16"):
     raise ValueError(f"model.dtype must be float32 or bfloat16, not {config.dtype!r}")
-  remat = config.get("remat", "none")  # missing in older checkpoints
-  if remat not in REMAT:
-    raise ValueError(f"model.remat must be one of {REMAT}, not {remat!r}")
+  if config.remat not in REMAT:
+    raise ValueError(f"model.remat must be one of {REMAT}, not {config.remat!r}")
   return PCAN(
     tree=tree,
     rgb=PathwayConfig(**config.rgb) if "rgb" in config.streams else None,
@@ -176,7 +185,8 @@ def build_model(config: ConfigDict, tree: LabelTree, forms: Forms = CPU) -> PCAN
     body_embedding=config.body_embedding if config.prototypes else 0,
     dropout=config.dropout,
     pool_embedding=config.pool_embedding,
+    prototype_start=prototype_start,
     dtype=jnp.dtype(config.dtype),
-    remat=remat,
+    remat=config.remat,
     forms=forms,
   )

@@ -84,14 +84,13 @@ class Picker {
       const option = click.target.closest("[role=option]");
       if (option) this.take(this.shown[Number(option.dataset.place)]);
     });
-    this.dialog.addEventListener("close", () => this.finish(this.taken));
+    this.dialog.addEventListener("close", () => this.finish(null));
   }
 
   // A promise of the chosen label, or of null.
   choose(current, tier) {
     this.current = current;
     this.tier = tier;
-    this.taken = null;
     this.filter.value = "";
     this.fill();
     this.dialog.showModal();
@@ -160,7 +159,7 @@ class Picker {
 
   take(option) {
     if (!option) return;
-    this.taken = option;
+    this.finish(option); // at once: the next key is for what was chosen
     this.dialog.close();
   }
 }

@@ -31,7 +31,7 @@ from pcan_jax.training.save_clock import SaveClock
 from pcan_jax.training.step import Batch, TrainState, compile_step
 from pcan_jax.training.stopping import StopRequest
 from pcan_jax.training.workdir import claimed, require_room
-from pcan_jax.writing import replace_file
+from pcan_jax.writing import replace_file, told_shortly
 
 PyTree = Any
 
@@ -170,7 +170,7 @@ def train(
     FloatingPointError: the loss is not finite; `workdir/failed_batch` holds the batch.
   """
   run = prepare(config)
-  with claimed(workdir):
+  with claimed(workdir), told_shortly(f"{workdir} cannot be written to"):
     directory = workdir / "checkpoints"
     start, problems = resume.find_start(directory)
     start_step = start.step if start else 0
@@ -205,6 +205,7 @@ def _train_from(
     if jax.process_index() == 0:
       _write_overview(workdir, run.spec, state, start_step)
     _log.info("%s\n", run.start_block(state, start_step, workdir))
+    _log.info("compiling: minutes when a model first starts on a machine, seconds from then on")
     batches = run.batches(start_step)
     watch = FiniteWatch(workdir / "failed_batch", run.clips_of_step)
     progress = Progress(
@@ -217,7 +218,8 @@ def _train_from(
 
     stopped = False
     for step in range(start_step + 1, run.total_steps + 1):
-      batch = next(batches)
+      with progress.waiting_for_data():
+        batch = next(batches)
       state, terms = step_fn(state, batch)
       watch.add(step, batch, terms)
       progress.add(terms)

@@ -1,0 +1,195 @@
+"""Maps what was coded to a label tree: tiers to body parts, labels to actions.
+
+Without a mapping, a tier is a body part and a label an action; with a label tree, the body part
+follows from the action. A mapping is a CSV file with the columns `tier,label,body,action`. Of its
+rows, the first one whose tier and label fit counts; an empty cell fits everything. An empty `body`
+or `action` is not changed; the action `-` leaves the coding out.
+"""
+
+import collections
+import csv
+import dataclasses
+import difflib
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+
+from pcan_jax.clips.video_files import composed
+from pcan_jax.coding.events import Event
+from pcan_jax.labels import LabelTree
+
+from .findings import Finding
+
+BACKGROUND = "background"
+"""Action, and body part, of stretches in which nothing was coded."""
+
+_LEFT_OUT = "-"
+_NO_TIER = "all"
+_COLUMNS = ("tier", "label", "body", "action")
+_FREE_TEXT = 20  # so many labels that hardly repeat are no vocabulary
+
+Key = tuple[str, str]
+"""Tier and label, as they were coded."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+  """What the codings were understood to mean.
+
+  Attributes:
+    meanings: body part and action of every tier and label; None for those left out.
+    counts: number of codings of every tier and label.
+  """
+
+  meanings: Mapping[Key, tuple[str, str] | None]
+  counts: Mapping[Key, int]
+
+  def of(self, event: Event) -> tuple[str, str] | None:
+    """Body part and action of an event, or None if it is left out."""
+    return self.meanings[event.tier, event.label]
+
+  def describe(self) -> list[str]:
+    """A table of what was understood, line by line."""
+    rows = [("coded", "as", "codings")]
+    for (tier, label), meaning in sorted(self.meanings.items()):
+      coded = f"{tier} / {label}" if tier else label
+      taken = "left out" if meaning is None else " / ".join(meaning)
+      rows.append((_line(coded), taken, str(self.counts[tier, label])))
+    wide = [max(len(row[column]) for row in rows) for column in range(2)]
+    return [f"  {a:{wide[0]}}  {b:{wide[1]}}  {c:>7}" for a, b, c in rows]
+
+
+def read_mapping(path: pathlib.Path) -> list[dict[str, str]]:
+  """Reads the rows of a mapping.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is not such a table.
+  """
+  if not path.is_file():
+    raise FileNotFoundError(f"no mapping at {path}: expected a CSV file {','.join(_COLUMNS)!r}")
+  try:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+      rows = list(csv.DictReader(file, skipinitialspace=True, strict=True))
+  except (UnicodeDecodeError, csv.Error) as error:
+    raise ValueError(f"{path}: not CSV in UTF-8 ({error})") from error
+  if not rows or set(rows[0]) != set(_COLUMNS):
+    raise ValueError(f"{path}: the first line must be {','.join(_COLUMNS)!r}, with rows below it")
+  return [{name: composed((row[name] or "").strip()) for name in _COLUMNS} for row in rows]
+
+
+def understand(
+  events: Iterable[Event],
+  mapping: Sequence[Mapping[str, str]],
+  tree: LabelTree | None,
+  findings: list[Finding],
+) -> Labels:
+  """Finds the body part and the action of all that was coded.
+
+  Args:
+    events: of all sessions.
+    mapping: rows of `read_mapping`.
+    tree: the label tree; None makes body parts of tiers and actions of labels.
+    findings: labels that have no place in the tree, and tiers of free text, are added to these.
+  """
+  counts = collections.Counter((event.tier, event.label) for event in events)
+  mapped = {key: _mapped(key, mapping) for key in counts}
+  unused = [row for row in mapping if not any(_fits(row, key) for key in counts)]
+  for row in unused:
+    detail = f"no coding has the tier {row['tier']!r} and the label {row['label']!r}"
+    findings.append(Finding("unused row of the mapping", ",".join(row.values()), detail, False))
+  _find_free_text({key: counts[key] for key in counts if mapped[key]}, findings)
+  meanings = (
+    _in_tree(mapped, tree, counts, findings) if tree else _own_tree(mapped)
+  )  # fmt: skip
+  return Labels(meanings, counts)
+
+
+def _fits(row: Mapping[str, str], key: Key) -> bool:
+  return all(not row[name] or _same(row[name], text) for name, text in zip(_COLUMNS, key))
+
+
+def _same(name: str, other: str) -> bool:
+  return _plain(name) == _plain(other)
+
+
+def _plain(name: str) -> str:
+  """A name without what people write differently: case, spaces, underscores."""
+  return "".join(composed(name).casefold().replace("_", " ").split())
+
+
+def _line(name: str) -> str:
+  """A name on one line: labels may hold line breaks, lists of clips may not."""
+  return " ".join(composed(name).split())
+
+
+def _mapped(key: Key, mapping: Sequence[Mapping[str, str]]) -> tuple[str, str] | None:
+  """Body part, if known, and action of a tier and label; None if it is left out."""
+  tier, label = map(_line, key)
+  row = next((row for row in mapping if _fits(row, key)), None)
+  if row is None:
+    return tier, label
+  if row["action"] == _LEFT_OUT:
+    return None
+  return row["body"] or tier, row["action"] or label
+
+
+def _own_tree(mapped: Mapping[Key, tuple[str, str] | None]) -> dict[Key, tuple[str, str] | None]:
+  """Body parts and actions as they are named, with names of actions that are unique."""
+  bodies: dict[str, set[str]] = collections.defaultdict(set)
+  for body, action in filter(None, mapped.values()):
+    bodies[action].add(body or _NO_TIER)
+  found: dict[Key, tuple[str, str] | None] = {}
+  for key, meaning in mapped.items():
+    if meaning is None:
+      found[key] = None
+      continue
+    body, action = meaning[0] or _NO_TIER, meaning[1]
+    if len(bodies[action]) > 1:
+      found[key] = body, f"{action} ({body})"
+    else:
+      found[key] = body, f"{body} {action}" if action.isdecimal() else action
+  return found
+
+
+def _in_tree(
+  mapped: Mapping[Key, tuple[str, str] | None],
+  tree: LabelTree,
+  counts: Mapping[Key, int],
+  findings: list[Finding],
+) -> dict[Key, tuple[str, str] | None]:
+  exact = {name: index for index, name in enumerate(tree.actions)}
+  similar: dict[str, list[int]] = collections.defaultdict(list)
+  for index, name in enumerate(tree.actions):
+    similar[_plain(name)].append(index)
+  found: dict[Key, tuple[str, str] | None] = {}
+  for (tier, label), meaning in mapped.items():
+    found[tier, label] = None
+    if meaning is None:
+      continue
+    candidates = [exact[meaning[1]]] if meaning[1] in exact else similar[_plain(meaning[1])]
+    if len(candidates) == 1:
+      body = tree.bodies[tree.parents[candidates[0]]]
+      found[tier, label] = body, tree.actions[candidates[0]]
+      continue
+    close = difflib.get_close_matches(meaning[1], tree.actions, 3, 0.6)
+    hint = f"; close to {', '.join(map(repr, close))}" if close else ""
+    detail = (
+      f"{counts[tier, label]} codings; no action of the tree has this name{hint}. A row "
+      f"'{tier},{label},,ACTION' of the --mapping names it, with the ACTION - it is left out"
+    )
+    coded = f"{tier} / {label}" if tier else label
+    findings.append(Finding("label not in the tree", _line(coded), detail, is_error=True))
+  return found
+
+
+def _find_free_text(counts: Mapping[Key, int], findings: list[Finding]) -> None:
+  of_tier: dict[str, list[int]] = collections.defaultdict(list)
+  for (tier, _), count in counts.items():
+    of_tier[tier].append(count)
+  for tier, numbers in of_tier.items():
+    if len(numbers) >= _FREE_TEXT and len(numbers) > sum(numbers) / 2:
+      detail = (
+        f"{len(numbers)} labels in {sum(numbers)} codings look like free text; a row "
+        f"'{tier},,,-' of the --mapping leaves the tier out"
+      )
+      findings.append(Finding("tier of free text", tier, detail, is_error=False))
