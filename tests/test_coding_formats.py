@@ -405,7 +405,7 @@ def test_damaged_and_hostile_files_are_refused(name, content, message, tmp_path)
   path.write_bytes(content)
   with pytest.raises(ValueError, match=message) as raised:
     read_codings(path, point_seconds=1.0)
-  assert str(path) in str(raised.value) or "NaN" in message
+  assert str(path) in str(raised.value)
 
 
 def test_bytes_that_change_never_end_in_another_error(tmp_path):

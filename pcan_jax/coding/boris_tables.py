@@ -5,6 +5,7 @@ observation before the header. *Aggregated events* have a row per event. Columns
 https://github.com/olivierfriard/BORIS, `boris/export_observation.py`.
 """
 
+import itertools
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,7 +54,7 @@ def read_boris_table(
   above = {row[0].rstrip(":"): row[1] for row in rows[:start] if len(row) > 1}
   observations: dict[str, list[tuple[str, _Cells]]] = {}
   for number, row in enumerate(rows[start + 1 :], start + 2):
-    cells = dict(zip(header, row))
+    cells = dict(itertools.zip_longest(header, row[: len(header)], fillvalue=""))
     name = cells.get("Observation id") or above.get("Observation id", "")
     observations.setdefault(name, []).append((f"{path}, row {number}", cells))
   points, codings = Points(point_seconds, path), []

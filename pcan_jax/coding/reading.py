@@ -63,12 +63,16 @@ def parse_json(content: bytes, path: pathlib.Path) -> Any:
   """
   try:
     return json.loads(decode(content, path), parse_constant=_refuse_constant)
-  except (json.JSONDecodeError, RecursionError) as error:
+  except (_NoNumber, json.JSONDecodeError, RecursionError) as error:
     raise ValueError(f"{path}: not JSON, or damaged ({error})") from error
 
 
+class _NoNumber(ValueError):
+  pass
+
+
 def _refuse_constant(name: str) -> float:
-  raise ValueError(f"the number {name} is not JSON")
+  raise _NoNumber(f"the number {name}")
 
 
 def plain_path(path: str) -> str:
@@ -105,7 +109,10 @@ class Points:
     end = time + self._seconds / 2
     if end <= 0:
       return []
-    return [Event(max(time - self._seconds / 2, 0.0), end, label, **fields)]
+    try:
+      return [Event(max(time - self._seconds / 2, 0.0), end, label, **fields)]
+    except ValueError as error:
+      raise ValueError(f"{self._path}: {error}") from error
 
   def check(self) -> None:
     """Call after the last event.
