@@ -21,7 +21,7 @@ from pcan_jax.coding.formats import read_codings
 from pcan_jax.labels import LabelTree, get_tree
 from pcan_jax.writing import replace_file, require_writable
 
-_SUFFIXES = {".eaf", ".boris", ".csv", ".tsv", ".txt"}
+_SUFFIXES = {".boris", ".csv", ".eaf", ".json", ".tsv", ".txt", ".vtt"}
 
 
 def main() -> None:

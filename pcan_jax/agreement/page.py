@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from pcan_jax.agreement import tables
@@ -147,7 +148,7 @@ def _confusions(found: Agreement) -> page.Picture:
   axis.imshow(np.log1p(counts), cmap=style.SHARES, aspect="equal")
   darkest = np.log1p(counts).max() or 1.0
   for row, column in zip(*np.nonzero(counts)):
-    colour = style.text_on(style.SHARES(np.log1p(counts[row, column]) / darkest)[:3])
+    colour = style.text_on(to_hex(style.SHARES(np.log1p(counts[row, column]) / darkest)))
     axis.text(column, row, counts[row, column], ha="center", va="center", color=colour, size=7)
   axis.set_xticks(range(len(shown)), labels, rotation=90)
   axis.set_yticks(range(len(shown)), labels)

@@ -120,12 +120,16 @@ def text(found: Agreement, names: tuple[str, str]) -> str:
     "",
     _columns(overall_rows(found), left=1),
     "",
-    _columns([scope_header(), *scope_rows([*found.tiers, *found.classes])], left=1),
+    _columns([scope_header(), *scope_rows(_scopes(found))], left=1),
   ]
   if found.taken:
     head = ("A", "B", "events")
     parts += ["", _columns([head, *taken_rows(found.taken[:15])], left=2)]
   return "\n".join(parts)
+
+
+def _scopes(found: Agreement) -> list[Scope]:
+  return [found.overall, *found.tiers, *found.classes]
 
 
 def _columns(rows: Sequence[Sequence[str]], left: int) -> str:
@@ -151,9 +155,7 @@ def markdown(found: Agreement, names: tuple[str, str]) -> str:
       *lines,
       "",
       _markdown_table(("all events", "value"), overall_rows(found), left=1),
-      _markdown_table(
-        scope_header(), scope_rows([*found.tiers, *found.classes], intervals=True), left=1
-      ),
+      _markdown_table(scope_header(), scope_rows(_scopes(found), intervals=True), left=1),
       _markdown_table(difference_header(), difference_rows([found.overall, *found.tiers]), left=2),
       _markdown_table(("A", "B", "events"), taken_rows(found.taken), left=2),
     ]

@@ -210,6 +210,10 @@ def _scope(
   key: tuple[str, str],
 ) -> Scope:
   """Agreement on the classes with these numbers, which are all of these tiers, or just one."""
+  if not numbers:
+    nothing = {name: Value(np.nan) for name in MEASURES}
+    undefined = dict.fromkeys(("onset", "offset"), (np.nan,) * len(QUANTILES))
+    return Scope(*key, (0, 0), (0.0, 0.0), nothing, undefined)
   events = np.array([one.events[:, numbers].sum(1) for one in tallies])
   seconds = np.array([one.seconds[:, numbers].sum(1) for one in tallies])
   drawn = {

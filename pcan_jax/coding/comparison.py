@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from pcan_jax.coding.events import Coding, Event
+from pcan_jax.coding.reading import media_name
 from pcan_jax.labels import LabelTree
 
 ONE_TIER = "all"
@@ -101,10 +102,12 @@ def bring_together(
     one, other = (side[key] for side in sides)
     duration, is_known = _duration(one, other)
     if not is_known and end is None:
-      unknown.append(one.video)
+      unknown.append(_name(one.video))
     stop = duration if end is None else min(end, duration) if is_known else end
     if start and stop <= start:
-      raise ValueError(f"{one.video} ends at {duration:g} s: nothing is left after {start:g} s")
+      raise ValueError(
+        f"{_name(one.video)} ends at {duration:g} s: nothing is left after {start:g} s"
+      )
     parts = [tuple(_within(coding.events, start, stop)) for coding in (one, other)]
     for subject in sorted({event.subject for part in parts for event in part}) or [""]:
       of_subject = (tuple(e for e in part if e.subject == subject) for part in parts)
@@ -124,8 +127,8 @@ def bring_together(
 
 
 def _name(video: str) -> str:
-  """The name of a file, also of a path written on Windows."""
-  return unicodedata.normalize("NFC", video.replace("\\", "/").rpartition("/")[2])
+  """The name of a file, however its path and its letters were written."""
+  return unicodedata.normalize("NFC", media_name(video))
 
 
 def _key(video: str) -> str:

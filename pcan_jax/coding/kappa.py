@@ -10,8 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-_ROUNDS, _CONVERGED = 200, 1e-12
-
 
 @dataclasses.dataclass(frozen=True)
 class Margins:
@@ -86,8 +84,9 @@ def event_kappa(margins: Margins) -> Float[np.ndarray, " r"]:
   """Kappa of events, the last category being "no counterpart".
 
   Nobody can count the events that neither coder saw, so the last cell of the table is empty by
-  construction, and chance agreement is that of the table with this zero and the same margins (by
-  iterative proportional fitting). Unlike ELAN and EasyDIAg, values below 0 are not set to 0.
+  construction. Chance agreement is that of a table with this zero, the same margins and otherwise
+  independent coders; ELAN and EasyDIAg find it by iterative proportional fitting, but one zero in a
+  corner has a closed form. Unlike there, values below 0 are not set to 0.
 
   Args:
     margins: of tables that count events: a pair twice, an event without a counterpart once.
@@ -101,24 +100,12 @@ def event_kappa(margins: Margins) -> Float[np.ndarray, " r"]:
     Research Methods 2015.
   """
   total = margins.rows.sum(1)
-  rows, columns = margins.rows, margins.columns
-  left, right = np.ones_like(rows), np.ones_like(columns)
-  for _ in range(_ROUNDS):
-    before = left
-    left = rows / _nonzero(right.sum(1, keepdims=True) - _only_last(right))
-    right = columns / _nonzero(left.sum(1, keepdims=True) - _only_last(left))
-    if np.allclose(left, before, rtol=_CONVERGED, atol=_CONVERGED):
-      break
-  by_chance = (left * right)[:, :-1].sum(1)
-  used = (rows[:, :-1] + columns[:, :-1] > 0).sum(1)
+  rows, columns = margins.rows[:, :-1], margins.columns[:, :-1]
+  matched = rows.sum(1) + columns.sum(1) - total
+  by_chance = matched * (rows * columns).sum(1) / _nonzero(rows.sum(1) * columns.sum(1))
+  used = (rows + columns > 0).sum(1)
   values = _beyond_chance(margins.agreed, by_chance, total)
   return np.where((used > 1) | (margins.agreed == total), values, np.nan)
-
-
-def _only_last(values: Float[np.ndarray, "r k"]) -> Float[np.ndarray, "r k"]:
-  last = np.zeros_like(values)
-  last[:, -1] = values[:, -1]
-  return last
 
 
 def _nonzero(values: np.ndarray) -> np.ndarray:

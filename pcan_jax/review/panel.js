@@ -62,11 +62,12 @@ class EventList {
   reveal(event) {
     const place = this.host.order().indexOf(event);
     if (place < 0) return;
+    // Two more rows stay in sight on either side.
     const top = place * ROW_HEIGHT;
-    if (top < this.box.scrollTop) this.box.scrollTop = top - ROW_HEIGHT;
-    else if (top + ROW_HEIGHT > this.box.scrollTop + this.box.clientHeight) {
-      this.box.scrollTop = top + 2 * ROW_HEIGHT - this.box.clientHeight;
-    }
+    const highest = top - 2 * ROW_HEIGHT;
+    const lowest = top + 3 * ROW_HEIGHT - this.box.clientHeight;
+    if (this.box.scrollTop > highest) this.box.scrollTop = highest;
+    else if (this.box.scrollTop < lowest) this.box.scrollTop = lowest;
   }
 }
 
@@ -83,14 +84,13 @@ class Picker {
       const option = click.target.closest("[role=option]");
       if (option) this.take(this.shown[Number(option.dataset.place)]);
     });
-    this.dialog.addEventListener("close", () => this.finish(this.taken));
+    this.dialog.addEventListener("close", () => this.finish(null));
   }
 
   // A promise of the chosen label, or of null.
   choose(current, tier) {
     this.current = current;
     this.tier = tier;
-    this.taken = null;
     this.filter.value = "";
     this.fill();
     this.dialog.showModal();
@@ -159,7 +159,7 @@ class Picker {
 
   take(option) {
     if (!option) return;
-    this.taken = option;
+    this.finish(option); // at once: the next key is for what was chosen
     this.dialog.close();
   }
 }
