@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import pickle
 import shutil
@@ -10,7 +11,9 @@ import tensorflow_datasets as tfds
 
 from data.build import build
 from data.check import check_source
+from data.coded_splits import draw_splits, group_by
 from data.import_annotations import import_annotations, main
+from data.stretches import Stretch
 from pcan_jax.clips import source_layout
 from pcan_jax.clips.video import decode_video
 from pcan_jax.clips.video_writer import VideoWriter
@@ -325,25 +328,56 @@ def test_without_a_tree_names_are_made_unique(study, tmp_path):
   }
 
 
-def test_splits_are_drawn_by_session_and_roles_are_told(study, tmp_path):
-  rows = [
-    (f"talk {index} é.mp4", onset, onset + 1, "nod", "head", person)
+def drawn(stretches, split_by=None):
+  """What is kept together, the splits, and the notes of a draw."""
+  split_by = group_by(stretches, split_by)
+  return split_by, *draw_splits(stretches, split_by, 0.2, seed=0)
+
+
+def test_splits_are_drawn_by_session_where_people_share_a_picture():
+  stretches = [
+    Stretch(f"talk {index}", first, first + 9, "head", action, person)
     for index in range(3)
-    for onset in (1, 3)
+    for first, action in ((0, "nod"), (10, "shake"), (20, "nod"))
     for person in ("mother", "child")
   ]
-  result, record = coded(study, tmp_path, rows, split_by="session")
-  sessions = {s: {r["video"] for r in record if r["split"] == s} for s in ("train", "val")}
-  assert len(sessions["val"]) == 1 and not sessions["val"] & sessions["train"]
-  assert any("people in train and val: child, mother" in note for note in result.notes)
-  shutil.rmtree(tmp_path / "source")
-  result, record = coded(study, tmp_path, rows, split_by="person")
-  assert any("if these are roles, give --split_by=session" in note for note in result.notes)
-  shutil.rmtree(tmp_path / "source")
+  split_by, splits, notes = drawn(stretches)
+  sessions = {s: {x.session for x, y in zip(stretches, splits) if y == s} for s in ("train", "val")}
+  assert split_by == "session" and len(sessions["val"]) == 1
+  assert not sessions["val"] & sessions["train"]
+  assert notes[1] == "people in train and val: child, mother"
+  _, _, notes = drawn(stretches, "person")
+  assert "several people were coded in one picture, which is then in train and val" in notes[1]
+  assert notes[-1].endswith("child (3), mother (3); if these are roles, give --split_by=session")
+  one_each = [dataclasses.replace(s, person=s.session) for s in stretches]
+  assert drawn(one_each)[0] == "person"
+  nobody = [dataclasses.replace(s, person="") for s in stretches]
+  assert drawn(nobody)[0] == "session"
   with pytest.raises(ValueError, match="--split_by=person: some codings name no subject"):
-    coded(study, tmp_path, [row[:5] + ("",) for row in rows], split_by="person")
+    drawn(nobody, "person")
   with pytest.raises(ValueError, match="there is only one session"):
-    coded(study, tmp_path, NODS, split_by="session")
+    drawn(stretches[:6], "session")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_frame_is_in_two_splits_of_single_clips(seed):
+  rng = np.random.default_rng(seed)
+  stretches = []
+  for _ in range(60):
+    first = int(rng.integers(0, 500))
+    length, action = int(rng.integers(1, 12)), "abc"[rng.integers(0, 3)]
+    stretches.append(Stretch(f"talk {rng.integers(2)}", first, first + length, "head", action, ""))
+  splits = draw_splits(stretches, "clip", 0.3, seed)[0]
+  frames = {
+    split: {
+      (x.session, f)
+      for x, y in zip(stretches, splits)
+      if y == split
+      for f in range(x.first, x.stop)
+    }
+    for split in ("train", "val")
+  }
+  assert frames["train"] and frames["val"] and not frames["train"] & frames["val"]
 
 
 def test_a_boris_project_of_several_videos(study, tmp_path):
@@ -407,37 +441,6 @@ def test_tiers_of_people_and_tables_that_are_no_mapping(study, tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
       coded(study, tmp_path, rows, mapping=path)
-
-
-def test_frames_are_in_one_split_only(study, tmp_path):
-  """Also if two people were coded in one picture, or two things at a time."""
-  rows = [
-    (f"talk {index} é.mp4", onset + shift, onset + shift + 1, label, "head", person)
-    for index in range(2)
-    for onset in (1, 6)
-    for shift, label in ((0, "nod"), (0, "smile"), (0.4, "shake"))
-    for person in ("Ann", "Bob")
-  ]
-  result, record = coded(study, tmp_path, rows, split_by=None, background=True)
-  assert any(note.startswith("split drawn with seed 0 by session") for note in result.notes)
-  assert any("people in train and val: Ann, Bob" in note for note in result.notes)
-  shutil.rmtree(tmp_path / "source")
-  _, record = coded(study, tmp_path, rows)
-  frames = {
-    split: {
-      (r["video"], f)
-      for r in record
-      if r["split"] == split
-      for f in range(int(r["first"]), int(r["stop"]))
-    }
-    for split in ("train", "val")
-  }
-  assert frames["train"] and frames["val"] and not frames["train"] & frames["val"]
-  report, _ = check_source(tmp_path / "source", LAYOUT, jobs=1)
-  assert not report.errors
-  shutil.rmtree(tmp_path / "source")
-  result, _ = coded(study, tmp_path, rows, split_by="person")
-  assert any("in one picture, which is then in train and val" in note for note in result.notes)
 
 
 def test_videos_of_odd_size_and_varying_rate_keep_their_times(tmp_path):
