@@ -42,7 +42,7 @@ COMMANDS = {
 _FROM = "workdir checkpoint"  # flags that say where a model is
 _SCORING = "data split num_clips rectify"  # flags of an evaluation
 _HOSTS = "coordinator num_hosts host wait"  # which only mean something with --multi_host
-_VIDEOS = "video pose out window stride num_clips overlay features events formats"
+_VIDEOS = "video pose out window stride num_clips overlay features events formats review"
 MODES = {
   "train": (
     "--config=NAME[:VARIANT] --workdir=DIR: train, go on where a run ended, evaluate",
@@ -126,6 +126,7 @@ def _define_flags() -> None:
   flags.DEFINE_list(
     "formats", [], "predict: write the events for other tools, see docs/CODING.md: eaf,boris,..."
   )
+  switch("review", False, "predict: a page per video to review the events on.")
   switch("events", False, "predict: what happens when, as events.csv and events.json.")
   switch("overlay", False, "predict: also write videos with the predictions.")
   switch("features", False, "predict: also write embeddings and logits.")
@@ -232,6 +233,7 @@ def _predict() -> None:
     features=FLAGS.features,
     events=FLAGS.events,
     formats=FLAGS.formats,
+    review=FLAGS.review,
   )
   if failed:
     sys.exit(f"error: {failed} file(s) with a problem, see above")

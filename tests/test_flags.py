@@ -45,7 +45,7 @@ cli._suit_cpu = lambda: None
 NO_OPTIONS = {"data_path": None, "split": None, "num_clips": None, "rectify": True}
 EVALUATE = "--data=D --split=test --num_clips=3 --norectify"
 EVALUATED = {"data_path": "D", "split": "test", "num_clips": 3, "rectify": False}
-WRITTEN = "--overlay --features --events --formats=eaf,csv"
+WRITTEN = "--overlay --features --events --formats=eaf,csv --review"
 VIDEOS = "--mode=predict --workdir=W --video=V --out=O"
 PREDICTED = {
   "pose": None,
@@ -57,6 +57,7 @@ PREDICTED = {
   "features": False,
   "events": False,
   "formats": [],
+  "review": False,
 }
 
 LINES = {
@@ -93,6 +94,7 @@ LINES = {
         "features": True,
         "events": True,
         "formats": ["eaf", "csv"],
+        "review": True,
       },
     )
   ],

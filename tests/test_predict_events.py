@@ -27,6 +27,7 @@ from tests.test_predict import pose_entry
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.tiny_source import TREE, make_clip, write_video
 
+
 @pytest.fixture(autouse=True)
 def few_rules(monkeypatch):
   for name, values in (("ONSETS", (0.2, 0.6)), ("OFFSETS", (0.5,)), ("SHORTEST", (0.25,))):
@@ -81,7 +82,9 @@ def test_events_are_written_in_all_forms(workdir, recordings, tmp_path, caplog):
     {"num_events": 7, "codings": "mine", "checkpoint": saved_of(workdir).digest},
   )
   with caplog.at_level(logging.INFO, "pcan_jax"):
-    summary = predict(workdir, recordings, tmp_path / "out", formats=["eaf", "csv", "detections"])
+    summary = predict(
+      workdir, recordings, tmp_path / "out", formats=["eaf", "csv", "detections"], review=True
+    )
   assert summary["rules"]["onset"] == 0.2 and summary["rules"]["temperature"] == 1.0
   assert "tuned on 7 events in mine" in summary["origin"] and "no temperature" in caplog.text
   assert summary["actions"] == list(TREE.actions)
@@ -98,6 +101,7 @@ def test_events_are_written_in_all_forms(workdir, recordings, tmp_path, caplog):
     assert [(event.onset, event.label, event.tier) for event in document.events] == [
       (event["start"], event["label"], event["tier"]) for event in events
     ]
+    assert (tmp_path / "out" / name.replace(".mp4", ".review.html")).is_file()
   assert (tmp_path / "out/codings.csv").is_file() and (tmp_path / "out/detections.csv").is_file()
   assert len((tmp_path / "out/predictions.csv").read_text(encoding="utf-8").splitlines()) > 10
 

@@ -15,6 +15,7 @@ from pcan_jax.prediction.event_settings import EventSettings, window_scores, wit
 from pcan_jax.prediction.events import find_events, score_moments
 from pcan_jax.prediction.recognizer import Prediction, Recognizer
 from pcan_jax.prediction.videos import Video, Window
+from pcan_jax.review.write import write_review
 from pcan_jax.writing import replace_file
 
 _COLUMNS = ("video", "start", "end", "label", "tier", "confidence")
@@ -65,12 +66,13 @@ class EventFiles:
         *(name, event.onset, event.offset, event.label, 100 * event.confidence, event.tier),
       )
 
-  def write(self, output: pathlib.Path, formats: Sequence[str]) -> None:
-    """Writes `events.csv`, `events.json` and the files of annotation tools.
+  def write(self, output: pathlib.Path, formats: Sequence[str], *, review: bool) -> None:
+    """Writes `events.csv`, `events.json`, the files of annotation tools, and pages.
 
     Args:
       output: folder for the files.
       formats: of `pcan_jax.coding.formats`.
+      review: whether to write pages on which the events are reviewed, see `pcan_jax.review`.
 
     Raises:
       ImportError: an optional package is missing; the message says how to install it.
@@ -88,6 +90,9 @@ class EventFiles:
       tree = self._recognizer.tree if name == "detections" else self._tree
       for path in write_codings(name, list(self._codings.values()), tree, output):
         _log.info("%s", path)
+    for name, coding in self._codings.items() if review else ():
+      folder = (output / name).parent  # as overlays, by the folders of the videos
+      _log.info("%s", write_review(coding, self._tree, coding.video, folder))
 
   def _summary(self) -> dict[str, Any]:
     rules = vars(self._settings.rules)

@@ -53,6 +53,7 @@ def predict_files(
   features: bool = False,
   events: bool = False,
   formats: Sequence[str] = (),
+  review: bool = False,
 ) -> int:
   """Predicts a video, or all videos in a folder and its subfolders.
 
@@ -74,6 +75,7 @@ def predict_files(
     features: whether to write features.npz, embeddings and logits of every window.
     events: whether to find events and write events.csv and events.json.
     formats: in which to write the events as well, see `pcan_jax.coding.formats`; implies `events`.
+    review: whether to write a page per video on which the events are reviewed; implies `events`.
 
   Returns:
     The number of files with a problem: not readable, without a person, or with a single frame.
@@ -82,7 +84,7 @@ def predict_files(
     FileNotFoundError: the checkpoint, the videos or the poses do not exist.
     ValueError: an argument is invalid; the message says which and what to do.
   """
-  events = events or bool(formats)
+  events = events or bool(formats) or review
   check_formats(formats)
   if not events:
     check_window(window, stride)
@@ -161,7 +163,7 @@ def predict_files(
   if features:
     rows.write(output / "features.npz")
   if found:
-    found.write(output, formats)
+    found.write(output, formats, review=review)
   failed = sum(bool(_problems(record)) for record in records)
   _log.info("%s: %d videos, %d with a problem", output / "predictions.json", len(records), failed)
   return failed
