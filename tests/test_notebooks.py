@@ -71,7 +71,7 @@ def test_training_then_evaluation_run_from_start_to_end(tmp_path, monkeypatch):
 
 TOY_INTERVIEWS = """
 WORK = pathlib.Path({work!r})
-MINUTES = 0.5
+MINUTES, HEIGHT = 1.4, 64
 ACTIONS = "nodding,waving"
 EPOCHS = 1
 """
@@ -84,6 +84,6 @@ def test_interviews_are_coded_trained_on_predicted_and_compared(tmp_path, monkey
   work = tmp_path / "work"
   parameters = TOY_INTERVIEWS.format(work=str(work)) + TOY_CONFIG
   text, images = execute("code_interviews.ipynb", parameters, NOTEBOOKS)
-  assert images == 2 and "temperature" in text and "background" in text
+  assert images == 2 and "temperature" in text and "F1@0.5" in text
   assert (work / "predicted/interview_02.review.html").is_file()
   assert (work / "agreement/agreement.tex").is_file()

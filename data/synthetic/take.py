@@ -362,6 +362,16 @@ class Take:
     def cut(values: Array) -> Array:
       return values[first:stop] if values.ndim > 1 else values  # one for all frames
 
+    def excerpt(reach: Reach) -> Reach:
+      return dataclasses.replace(
+        reach,
+        weight=reach.weight[first:stop],
+        at=cut(reach.at),
+        fingers=cut(reach.fingers),
+        palm=cut(reach.palm),
+        curl=reach.curl[first:stop],
+      )
+
     part = copy.copy(self)
     part.rng, part.num_frames = rng, stop - first
     part.t = np.arange(part.num_frames) / FPS
@@ -371,18 +381,8 @@ class Take:
     part.posture = Posture(
       *(getattr(self.posture, f.name)[first:stop].copy() for f in dataclasses.fields(Posture))
     )
-    part.reaches = tuple(
-      [
-        dataclasses.replace(
-          reach,
-          weight=reach.weight[first:stop],
-          curl=reach.curl[first:stop],
-          **{name: cut(getattr(reach, name)) for name in ("at", "fingers", "palm")},
-        )
-        for reach in reaches
-      ]
-      for reaches in self.reaches
-    )
+    right, left = self.reaches
+    part.reaches = [excerpt(reach) for reach in right], [excerpt(reach) for reach in left]
     return part
 
 
