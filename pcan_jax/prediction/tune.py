@@ -4,7 +4,8 @@
 
 It predicts the windows of coded recordings once, tries a grid of rules on them, prints how well
 each does, and writes the best to `events.json` beside the checkpoint, where predictions find it.
-The recordings should not be those of the training, on which a model is surer than elsewhere.
+Take other recordings than those of the training, on which a model is surer. With --check it only
+says how well the rules so far do, on recordings that neither training nor tuning has seen.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import itertools
 import logging
 import pathlib
 import sys
+import time
 from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
@@ -21,6 +23,8 @@ from tqdm import tqdm
 from pcan_jax.checkpoints import locate
 from pcan_jax.clips.pose_files import open_poses
 from pcan_jax.clips.video_files import clip_id, composed, find_videos
+from pcan_jax.coding import agreement
+from pcan_jax.coding.comparison import bring_together
 from pcan_jax.coding.events import Coding, Event
 from pcan_jax.coding.formats import read_codings
 from pcan_jax.coding.matching import iou, pair_events
@@ -203,6 +207,7 @@ def tune(
   window: float | None = None,
   stride: float | None = None,
   num_clips: int | None = None,
+  check: bool = False,
 ) -> EventRules:
   """Tunes the rules of a checkpoint on coded recordings, and writes them beside it.
 
@@ -213,16 +218,18 @@ def tune(
     pose: poses of the videos, for `pcan_jax.clips.pose_files.open_poses`.
     window, stride: seconds; None is the config's.
     num_clips: test clips per window; None is the config's.
+    check: whether to say only how well the rules so far do, and to write nothing.
 
   Returns:
-    The best rules.
+    The best rules, or those so far.
 
   Raises:
     FileNotFoundError: a file is missing, or no video has a coding.
     ValueError: something cannot be read or does not fit; the message says what.
   """
   saved = SavedStep(*locate(checkpoint))
-  require_writable(saved.folder)
+  if not check:
+    require_writable(saved.folder)
   settings = settings_of(saved).changed(window=window, stride=stride, num_clips=num_clips)
   recognizer = Recognizer.load(saved.path, num_clips=settings.rules.num_clips)
   tree = recognizer.tree
@@ -231,51 +238,79 @@ def tune(
   if not coded:
     raise FileNotFoundError(f"none of the videos in {videos} has a coding: {', '.join(truths)}")
   given = recognizer, coded, truths, pose, settings.rules, settings.temperature
+  started = time.monotonic()
   recordings = list(_recordings(*given))
+  minutes = sum(one.duration for one in recordings) / 60
+  seconds = time.monotonic() - started
+  _log.info("%.1f minutes of video predicted in %.0f s; %s", minutes, seconds, settings.origin)
   events = sum(len(one.truth) for one in recordings)
   if not events:
-    raise ValueError("nothing is coded in these recordings; there is nothing to tune on")
-  tried = search(recordings, tree, settings.rules)
-  before = [
-    find_events(score_moments(one.scores, settings.rules), tree, settings.rules, one.duration)
-    for one in recordings
-  ]
+    raise ValueError("nothing is coded in these recordings, so nothing can be compared")
   simple = [one_per_window(one.scores, tree, settings.rules.background) for one in recordings]
-  truth = [one.truth for one in recordings]
-  found = {
-    "one event per window": f1(list(zip(truth, simple))),
-    "rules so far": f1(list(zip(truth, before))),
+  others = {
+    "one event per window": simple,
+    "rules so far": _found(recordings, tree, settings.rules),
   }
-  score, rules = tried[0]
-  _log.info("%s", _table(tried, found))
-  path = write_tuned(
-    saved,
-    rules,
-    {
-      "videos": [one.name for one in recordings],
-      "codings": ", ".join(map(str, codings)),
-      "num_events": events,
-      "minutes": round(sum(one.duration for one in recordings) / 60, 2),
-      "iou": IOU,
-      "f1": round(score, 4),
-      "f1_one_event_per_window": round(found["one event per window"], 4),
-      "temperature": settings.temperature,
-      "checkpoint": saved.digest,
-      "step": saved.step,
+  rules = settings.rules
+  if not check:
+    tried = search(recordings, tree, rules)
+    _log.info("%s", _table(tried))
+    rules = tried[0][1]
+    others["best rules"] = _found(recordings, tree, rules)
+  scores = {name: _compared(recordings, found, tree) for name, found in others.items()}
+  for name, values in scores.items():
+    _log.info("%-22s%s", name, "  ".join(f"{key} {value:.4f}" for key, value in values.items()))
+  if check:
+    return rules
+  tuned_on = {
+    "videos": [one.name for one in recordings],
+    "codings": ", ".join(map(str, codings)),
+    "num_events": events,
+    "minutes": round(minutes, 2),
+    "measured": {
+      name: {key: round(value, 4) for key, value in values.items()}
+      for name, values in scores.items()
     },
-  )
+    "temperature": settings.temperature,
+    "checkpoint": saved.digest,
+    "step": saved.step,
+  }
+  path = write_tuned(saved, rules, tuned_on)
   _log.info("%d events in %d videos; written to %s", events, len(recordings), path)
   return rules
 
 
-def _table(tried: Sequence[tuple[float, EventRules]], others: dict[str, float]) -> str:
-  """The best rules and how well they do, beside what they are compared with."""
+def _found(
+  recordings: Sequence[Recording], tree: LabelTree, rules: EventRules
+) -> list[list[Event]]:
+  return [
+    find_events(score_moments(one.scores, rules), tree, rules, one.duration) for one in recordings
+  ]
+
+
+def _compared(
+  recordings: Sequence[Recording], found: Sequence[Sequence[Event]], tree: LabelTree
+) -> dict[str, float]:
+  """Event F1, and kappa as `pcan agreement` computes it, where that is defined."""
+  f1_score = f1([(one.truth, events) for one, events in zip(recordings, found)])
+  sides = (
+    [Coding(one.name, one.truth, one.duration) for one in recordings],
+    [Coding(one.name, tuple(events), one.duration) for one, events in zip(recordings, found)],
+  )
+  overall = agreement.measure(bring_together(*sides, tree=tree)).overall.values
+  kappas = {f"kappa, {kind}": overall[f"kappa_{kind}"].value for kind in ("time", "events")}
+  return {f"F1@{IOU:g}": f1_score} | {
+    name: kappa for name, kappa in kappas.items() if np.isfinite(kappa)
+  }
+
+
+def _table(tried: Sequence[tuple[float, EventRules]]) -> str:
+  """The best rules, and how well they do."""
   names = ("onset", "offset", "smoothing", "shortest", "bridge", "max_distance")
-  lines = [f"event F1 at IoU {IOU}, in %", "".join(f"{name:>14}" for name in ("F1", *names))]
+  lines = ["".join(f"{name:>14}" for name in (f"F1@{IOU:g}", *names))]
   for score, rules in tried[:_SHOWN]:
     values = (f"{getattr(rules, name):14g}" for name in names)
-    lines.append(f"{100 * score:14.2f}{''.join(values)}")
-  lines += [f"{100 * score:14.2f}  {name}" for name, score in others.items()]
+    lines.append(f"{score:14.4f}{''.join(values)}")
   return "\n".join(lines)
 
 
@@ -294,6 +329,9 @@ def main() -> None:
   parser.add_argument("--window", type=float, help="seconds per window (the config's)")
   parser.add_argument("--stride", type=float, help="seconds between windows (the config's)")
   parser.add_argument("--num_clips", type=int, help="test clips per window (the config's)")
+  parser.add_argument(
+    "--check", action="store_true", help="only compare with the rules so far; writes nothing"
+  )
   arguments = vars(parser.parse_args())
   quiet_libraries()
   _log.addHandler(logging.StreamHandler(sys.stdout))
