@@ -11,6 +11,7 @@ from pcan_jax.coding.events import Coding, Event
 from pcan_jax.coding.formats import read_codings, write_codings
 from pcan_jax.labels import LabelTree
 from pcan_jax.review.write import write_review
+from tests import elan_documents
 from tests.browser import chromium, downloaded, wait
 
 HOSTILE = '</script><script>document.title="owned"</script> "a", <b>ü\u2028 & 握手\nnew line'
@@ -25,6 +26,27 @@ EVENTS = (
   Event(3.0, 3.8, "waving", "<i>arms", confidence=0.2),
   Event(3.1, 3.9, "waving", "<i>arms", confidence=0.3),
 )
+
+
+FOREIGN = """<?xml version="1.0" encoding="UTF-8"?>
+<ANNOTATION_DOCUMENT AUTHOR="somebody" DATE="2006-06-13T15:09:43+01:00" FORMAT="2.7" VERSION="2.7">
+  <HEADER MEDIA_FILE="" TIME_UNITS="milliseconds">
+    <MEDIA_DESCRIPTOR MEDIA_URL="file:///x.mpg" MIME_TYPE="video/mpeg" TIME_ORIGIN="500"/>
+  </HEADER>
+  <TIME_ORDER>
+    <TIME_SLOT TIME_SLOT_ID="ts1" TIME_VALUE="1000"/><TIME_SLOT TIME_SLOT_ID="ts2"/>
+    <TIME_SLOT TIME_SLOT_ID="ts3"/><TIME_SLOT TIME_SLOT_ID="ts4"/><TIME_SLOT TIME_SLOT_ID="ts5"/>
+    <TIME_SLOT TIME_SLOT_ID="ts6" TIME_VALUE="4000"/>
+  </TIME_ORDER>
+  <TIER TIER_ID="phases" LINGUISTIC_TYPE_REF="t">
+    <ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a1" TIME_SLOT_REF1="ts1" TIME_SLOT_REF2="ts2">
+      <ANNOTATION_VALUE>a</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION>
+    <ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a2" TIME_SLOT_REF1="ts3" TIME_SLOT_REF2="ts4">
+      <ANNOTATION_VALUE>b</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION>
+    <ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a3" TIME_SLOT_REF1="ts5" TIME_SLOT_REF2="ts6">
+      <ANNOTATION_VALUE>c</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION>
+  </TIER>
+</ANNOTATION_DOCUMENT>"""
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +177,12 @@ def test_a_review_by_keyboard_is_saved_and_read(opened, downloads, browser):
   assert coding.video == f"{name}.webm"
   assert "not saved" not in opened.find("count").text
   opened.find("save-eaf").send_keys(ENTER)
-  [elan] = read_codings(downloaded(downloads / f"{name}.eaf"))
+  document = downloaded(downloads / f"{name}.eaf")
+  [elan] = read_codings(document)
+  tiers = elan_documents.check_order(document, f"{name}.webm")
+  assert tiers == ["head", "<i>arms", "<i>arms confidence"]
+  if elan_documents.SCHEMA.is_file():
+    elan_documents.check_by_schema(document)
   assert rounded(elan.events) == rounded(coding.events)
   assert elan.video.endswith(f"{name}.webm")
   assert browser.get_log("browser") == []
@@ -190,6 +217,21 @@ def test_what_was_saved_is_loaded_again(opened, tmp_path, browser):
   wait(lambda: "row 2: it ends before it starts" in opened.said)
   assert "of 3 reviewed" in opened.find("count").text
   assert browser.get_log("browser") == []
+
+
+def test_annotations_of_elan_between_aligned_ones_are_placed(opened, tmp_path):
+  path = tmp_path / "subdivided.eaf"
+  path.write_text(FOREIGN, encoding="utf-8")
+  opened.load(path)
+  wait(lambda: opened.said.startswith("Loaded 3 events"))
+  rows = [row.text.split() for row in opened.find("rows").find_elements("css selector", ".event")]
+  assert [(row[1], row[2]) for row in rows] == [
+    ("0:01.500", "a"),
+    ("0:02.500", "b"),
+    ("0:03.500", "c"),
+  ]
+  [coding] = read_codings(path)
+  assert [event.onset for event in coding.events] == [1.5, 2.5, 3.5]
 
 
 def test_unsure_events_come_first_on_demand(opened):
