@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import av
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from pcan_jax.coding.events import Coding, Event
 from pcan_jax.coding.formats import read_codings, write_codings
 from pcan_jax.labels import LabelTree
+from pcan_jax.review import __main__ as command
 from pcan_jax.review.write import write_review
 from tests import elan_documents
 from tests.browser import chromium, downloaded, wait
@@ -321,3 +323,35 @@ def test_a_video_that_cannot_be_played_is_said(browser, tmp_path):
   wait(lambda: "cannot play talk.avi" in opened.find("no-video").text)
   opened.keys("j", ENTER)
   assert "1 of 5 reviewed" in opened.find("count").text
+
+
+def run(monkeypatch, *words):
+  monkeypatch.setattr(sys, "argv", ["pcan review", *map(str, words)])
+  command.main()
+
+
+def test_any_coding_is_opened_by_the_command(tmp_path, monkeypatch, video, capsys):
+  codings = [Coding(f"C:\\films\\{video.stem}.mpg", EVENTS), Coding("other.mp4", EVENTS[:1])]
+  [path] = write_codings("csv", codings, TREE, tmp_path)
+  run(monkeypatch, path, "--video", video, "--out", tmp_path, "--tree", "ma52")
+  page = tmp_path / f"{video.stem}.review.html"
+  assert capsys.readouterr().out == f"{page}\n"
+  data = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)[1])
+  assert data["video"]["name"] == video.name and len(data["events"]) == len(EVENTS)
+  assert {"tier": "leg-hand", "label": "patting legs"} in data["labels"]
+  [single] = write_codings("eaf", codings[1:], TREE, tmp_path)
+  run(monkeypatch, single, "--video", video, "--out", tmp_path)
+  assert "is of other.mp4; its events are shown on" in capsys.readouterr().out
+
+
+def test_the_command_names_what_is_wrong(tmp_path, monkeypatch, video):
+  codings = [Coding("one.mp4", EVENTS), Coding("other.mp4", EVENTS)]
+  [path] = write_codings("csv", codings, TREE, tmp_path)
+  for words, message in (
+    ((path, "--video", tmp_path / "no.mp4"), "no video at"),
+    ((path, "--video", video), "0 codings of a talk #1 ü.webm, not one; it has one.mp4, other.mp4"),
+    ((tmp_path / "no.eaf", "--video", video), "no.eaf"),
+  ):
+    with pytest.raises(SystemExit, match="error: ") as stopped:
+      run(monkeypatch, *words, "--out", tmp_path)
+    assert message in str(stopped.value)
