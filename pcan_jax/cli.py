@@ -177,7 +177,8 @@ def _train() -> None:
   from pcan_jax.training.loop import train
 
   train(config, workdir, FLAGS.allow_changes)
-  _eval()
+  if "decoder" not in config.model:  # pretraining predicts nothing
+    _eval()
 
 
 def _eval() -> None:

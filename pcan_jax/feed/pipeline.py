@@ -39,6 +39,7 @@ def training_batches(
   order: EpochOrder | None = None,
   start_step: int = 0,
   rows: Rows | None = None,
+  labelled: bool = True,
 ) -> Iterator[HostBatch]:
   """Endless shuffled batches; epochs follow each other without a gap.
 
@@ -51,6 +52,7 @@ def training_batches(
     order: from `dataset.epoch_order`; None is every clip once per epoch.
     start_step: number of batches to skip, those that an interrupted run has already used.
     rows: the rows of every batch that this host reads, from `mesh.local_rows`; None is all.
+    labelled: whether every clip must have a label.
 
   Yields:
     `rgb` uint8 [b, T, S, S, 3], `keypoints` float32 [b, T', M, V, 2], `keypoint_scores`
@@ -64,7 +66,7 @@ def training_batches(
   stream = _positions(batch_size, rows, range(start_step, _FOREVER))
   stream = _through(stream, training_stages(dataset, split, sampling, order=order, seed=seed))
   for batch in _host_batches(stream.batch(len(rows)), dataset):
-    yield _with_known_labels(batch, dataset)
+    yield _with_known_labels(batch, dataset) if labelled else batch
 
 
 def training_stages(

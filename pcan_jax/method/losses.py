@@ -10,7 +10,7 @@ Losses are means over the samples of a batch, computed in float32 or better.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, get_args, get_origin
+from typing import Literal, NamedTuple, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -55,6 +55,8 @@ class LossConfig:
     prototype_start: "normal", as the authors' code has it: drawn from N(0, 1); or "zero": the first
       update is the mean itself, and until then a prototype is similar to nothing.
     prototype_on_sphere: see `update_prototypes`.
+    label_smoothing: the share of the target of the classifiers' cross-entropies that is spread over
+      all classes.
 
   Raises:
     ValueError: a value is out of range.
@@ -79,6 +81,7 @@ class LossConfig:
   prototype_samples: Literal["true_positives", "all"]
   prototype_start: Literal["normal", "zero"]
   prototype_on_sphere: bool
+  label_smoothing: float
 
   def __post_init__(self) -> None:
     if len(self.pcc_alpha) != 3:
@@ -92,6 +95,8 @@ class LossConfig:
       raise ValueError(f"pcc_temperature must be positive, not {self.pcc_temperature}")
     if not 0 <= self.prototype_momentum <= 1:
       raise ValueError(f"prototype_momentum must be in 0..1, not {self.prototype_momentum}")
+    if not 0 <= self.label_smoothing < 1:
+      raise ValueError(f"label_smoothing must be in 0..1, and not 1, not {self.label_smoothing}")
 
   @property
   def needs_prototypes(self) -> bool:
@@ -105,15 +110,40 @@ def _pick(x: Shaped[Array, "*s n k"], label: Int[Array, " n"]) -> Shaped[Array, 
   return jnp.sum(jnp.where(is_own, x, 0), axis=-1)
 
 
-def cross_entropy(logits: Float[Array, "n k"], labels: Int[Array, " n"]) -> Float[Array, ""]:
+class Mixed(NamedTuple):
+  """What was mixed into the samples of a batch, see `inputs.mix`.
+
+  Attributes:
+    label: the class of what was mixed into each sample.
+    share: how much of it, at most a half, so that the sample's own class is the dominant one.
+  """
+
+  label: Int[Array, " n"]
+  share: Float[Array, " n"]
+
+
+def cross_entropy(
+  logits: Float[Array, "n k"],
+  labels: Int[Array, " n"],
+  *,
+  smoothing: float = 0.0,
+  mixed: Mixed | None = None,
+) -> Float[Array, ""]:
   """Mean cross-entropy of softmax probabilities.
 
   Args:
     logits: of K classes.
     labels: true classes.
+    smoothing: the share of the target that is spread over all classes.
+    mixed: other classes with a share in the target.
   """
   logits = upcast(logits)
-  return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - _pick(logits, labels))
+  own = _pick(logits, labels)
+  if mixed is not None:
+    own = (1 - mixed.share) * own + mixed.share * _pick(logits, mixed.label)
+  if smoothing:
+    own = (1 - smoothing) * own + smoothing * jnp.mean(logits, axis=-1)
+  return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - own)
 
 
 def hierarchical_loss(
@@ -122,6 +152,7 @@ def hierarchical_loss(
   action: Int[Array, " n"],
   parents: Int[Array, " a"],
   hp_lambda: float,
+  mixed: Mixed | None = None,
 ) -> Float[Array, ""]:
   """Cross-entropy over the legal states of the label tree (PCAN eq. 1 and 2).
 
@@ -134,11 +165,14 @@ def hierarchical_loss(
     action: true actions.
     parents: body part of every action.
     hp_lambda: lambda.
+    mixed: other actions with a share in the target.
   """
   body = hp_lambda * jax.nn.sigmoid(upcast(body_logits))
   with_parent = body[:, parents] + jax.nn.sigmoid(upcast(action_logits))
   states = jnp.concatenate([body, with_parent], axis=-1)
-  return cross_entropy(states, body.shape[-1] + action)
+  if mixed is not None:
+    mixed = mixed._replace(label=body.shape[-1] + mixed.label)
+  return cross_entropy(states, body.shape[-1] + action, mixed=mixed)
 
 
 def pcc_terms(
@@ -295,6 +329,7 @@ def stream_loss(
   action: Int[Array, " n"],
   parents: Sequence[int] | Int[Array, " a"],
   config: LossConfig,
+  mixed: Mixed | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], dict[str, Float[Array, "_ _"]] | None]:
   """All losses of one stream, and its new prototypes.
 
@@ -305,6 +340,8 @@ def stream_loss(
     action: true actions.
     parents: body part of every action.
     config: weights and options of the losses.
+    mixed: actions of other clips that were mixed into these. The cross-entropies and the
+      hierarchical loss are mixed likewise; sets and prototypes go by the clip's own action.
 
   Returns:
     The weighted sum; the unweighted losses and the sizes of the ambiguous sets, by name; the
@@ -319,13 +356,17 @@ def stream_loss(
   body = parents[action]
   action_logits, body_logits = (outputs[level]["logits"] for level in ("action", "body"))
   of_actions, of_bodies = ambiguous_sets(action_logits, body_logits, action, body)
+  mixed_body = None if mixed is None else mixed._replace(label=parents[mixed.label])
+  smoothing = config.label_smoothing
   terms = {
-    "ce_action": cross_entropy(action_logits, action),
-    "ce_body": cross_entropy(body_logits, body),
+    "ce_action": cross_entropy(action_logits, action, smoothing=smoothing, mixed=mixed),
+    "ce_body": cross_entropy(body_logits, body, smoothing=smoothing, mixed=mixed_body),
   }
   total = config.ce_weight * (terms["ce_action"] + terms["ce_body"])
   if config.hp_weight:
-    terms["hp"] = hierarchical_loss(action_logits, body_logits, action, parents, config.hp_lambda)
+    terms["hp"] = hierarchical_loss(
+      action_logits, body_logits, action, parents, config.hp_lambda, mixed
+    )
     total += config.hp_weight * terms["hp"]
 
   new_prototypes = None

@@ -4,6 +4,8 @@ Reference: Li et al., Prototypical Calibrating Ambiguous Samples for Micro-Actio
 AAAI 2025, arXiv 2412.14719.
 """
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,11 +14,14 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from pcan_jax.labels import LabelTree
-from pcan_jax.network.backbone import Backbone
+from pcan_jax.network.backbone import Backbone, PathConfig
 from pcan_jax.network.forms import CPU, Forms
 from pcan_jax.network.pathway import REMAT, PathwayConfig
+from pcan_jax.network.video_transformer import VideoTransformerConfig
 
 STREAMS = ("rgb", "pose")
+RGB_KINDS = {"slowonly": PathwayConfig, "videomae": VideoTransformerConfig}
+"""What the RGB stream may be, by its name in the config."""
 
 # One stream's outputs for a batch, by level: `logits` [N, C] and, with prototypes, an `embedding`
 # [N, D]. `ModelSpec.predict` adds `probabilities` [N, C].
@@ -78,7 +83,7 @@ class PCAN(nn.Module):
   """
 
   tree: LabelTree
-  rgb: PathwayConfig | None
+  rgb: PathConfig | None
   pose: PathwayConfig | None
   fusion: str
   lateral_stride: int
@@ -152,6 +157,26 @@ class PCAN(nn.Module):
     return {stream: self.heads[stream](features[stream], train) for stream in self.streams}
 
 
+def rgb_path(config: ConfigDict) -> PathConfig:
+  """The shape that the `model.rgb` part of a config describes.
+
+  Raises:
+    ValueError: its kind is unknown, or it has other fields than that kind.
+  """
+  fields = dict(config)
+  kind = fields.pop("kind")
+  if kind not in RGB_KINDS:
+    raise ValueError(f"model.rgb.kind must be one of {tuple(RGB_KINDS)}, not {kind!r}")
+  known = {field.name for field in dataclasses.fields(RGB_KINDS[kind])}
+  if fields.keys() != known:
+    different = ", ".join(sorted(fields.keys() ^ known))
+    raise ValueError(
+      f"model.rgb.kind={kind!r} has other fields than model.rgb ({different}); choose a variant of "
+      "the config that has them, such as ma52:vit, or replace all of config.model.rgb"
+    )
+  return RGB_KINDS[kind](**fields)
+
+
 def build_model(
   config: ConfigDict, tree: LabelTree, forms: Forms = CPU, prototype_start: str = "normal"
 ) -> PCAN:
@@ -175,9 +200,12 @@ def build_model(
     raise ValueError(f"model.dtype must be float32 or bfloat16, not {config.dtype!r}")
   if config.remat not in REMAT:
     raise ValueError(f"model.remat must be one of {REMAT}, not {config.remat!r}")
+  rgb = rgb_path(config.rgb) if "rgb" in config.streams else None
+  if config.pool_embedding == "max" and not isinstance(rgb, PathwayConfig | None):
+    raise ValueError("model.pool_embedding must be mean for an RGB stream without feature maps")
   return PCAN(
     tree=tree,
-    rgb=PathwayConfig(**config.rgb) if "rgb" in config.streams else None,
+    rgb=rgb,
     pose=PathwayConfig(**config.pose) if "pose" in config.streams else None,
     fusion=config.fusion,
     lateral_stride=config.lateral_stride,

@@ -90,6 +90,8 @@ class Progress:
       for stream in STREAMS
       if f"{stream}/action_top1" in values
     )
+    if "rgb/reconstruction" in values:
+      learned = f"error of hidden pixels {values['rgb/reconstruction']:.3f}"
     _log.info(
       "step %d/%d  epoch %.1f  %s  %s",
       step,
