@@ -5,6 +5,7 @@ import json
 import math
 import sys
 
+import av
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
@@ -197,6 +198,32 @@ def test_average_precision_by_hand():
   assert np.isnan(average_precision([detect([], found)], np.ones((1, 1)))).all()
 
 
+def test_average_precision_is_that_of_the_detection_task():
+  """Written out for one threshold at a time, as the task is described."""
+  first, second = two_sides(overlapping=True)
+  found = agreement(first, second)
+  for threshold in (0.3, 0.7):
+    each = []
+    for label in TREE.actions:
+      truths = [(v, e) for v, one in enumerate(first) for e in one.events if e.label == label]
+      guesses = [(v, e) for v, one in enumerate(second) for e in one.events if e.label == label]
+      free, hits = set(range(len(truths))), []
+      for video, guess in sorted(guesses, key=lambda pair: -pair[1].confidence):
+        best, number = 0.0, None
+        for place in free:
+          shared = min(truths[place][1].offset, guess.offset) - max(
+            truths[place][1].onset, guess.onset
+          )
+          ratio = shared / (truths[place][1].duration + guess.duration - shared)
+          if truths[place][0] == video and ratio > best:
+            best, number = ratio, place
+        hits.append(best >= threshold)
+        free -= {number} if hits[-1] else set()
+      precision = [sum(hits[: n + 1]) / (n + 1) for n in range(len(hits))]
+      each.append(sum(max(precision[n:]) for n in range(len(hits)) if hits[n]) / len(truths))
+    assert value(found.overall, f"ap_{threshold}") == pytest.approx(np.mean(each))
+
+
 def test_equal_confidences_have_no_order():
   parts = [detect([event(0, 1)], [event(0, 1)]), detect([event(0, 1)], [event(3, 4)])]
   for videos in (parts, parts[::-1]):
@@ -352,6 +379,13 @@ def test_a_part_of_the_recordings_and_common_videos():
   assert "only A has 'b.mp4', which was left out" in found.notes[0]
 
 
+def test_a_length_counts_that_only_the_video_has():
+  one = [coding(event(0, 1), duration=None)]
+  assert "nothing says how long 'a.mp4' is" in bring_together(one, one).notes[0]
+  found = bring_together(one, one, lengths={"a": 30.0})
+  assert found.notes == () and found.recordings[0].duration == 30
+
+
 def test_wrong_settings_are_refused():
   one = bring_together([coding(event(0, 1))], [coding(event(0, 1))])
   with pytest.raises(ValueError, match="time unit"):
@@ -374,7 +408,7 @@ def test_the_command_writes_tables_numbers_and_a_page(tmp_path, monkeypatch, cap
   [table] = write_codings("csv", second, TREE, tmp_path)
   run(monkeypatch, tmp_path / "coder", table, "--out", tmp_path / "out", "--unit", "0.2")
   shown = capsys.readouterr().out
-  assert "kappa, events" in shown and "neither coding says how long" in shown
+  assert "kappa, events" in shown and "nothing says how long" in shown
   out = tmp_path / "out"
   assert shown.rstrip().endswith(str(out / "agreement.html"))
   numbers = json.loads((out / "agreement.json").read_text("utf-8"))
@@ -388,6 +422,19 @@ def test_the_command_writes_tables_numbers_and_a_page(tmp_path, monkeypatch, cap
   page = (out / "agreement.html").read_text("utf-8")
   assert "<script>" not in page and page.count("<figure>") == 5
   assert len(list((out / "figures").glob("*.pdf"))) == 5
+
+
+def test_the_command_reads_the_lengths_of_videos(tmp_path, monkeypatch, capsys):
+  with av.open(str(tmp_path / "a.mkv"), "w") as container:
+    stream = container.add_stream("mpeg4", rate=10)
+    stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+    for _ in range(30):
+      container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+    container.mux(stream.encode())
+  [one] = write_codings("csv", [coding(event(0, 1))], TREE, tmp_path)
+  run(monkeypatch, one, one, "--videos", tmp_path)
+  shown = capsys.readouterr().out
+  assert "nothing says how long" not in shown and "0.1 minutes" in shown  # 3 s
 
 
 def test_the_command_names_what_is_wrong(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from pcan_jax.agreement import tables
 from pcan_jax.coding import agreement
-from pcan_jax.coding.comparison import bring_together
+from pcan_jax.coding.comparison import bring_together, video_key
 from pcan_jax.coding.events import Coding
 from pcan_jax.coding.formats import read_codings
 from pcan_jax.labels import LabelTree, get_tree
@@ -61,6 +61,9 @@ def main() -> None:
     "--common", action="store_true", help="leave out videos that only one side has"
   )
   parser.add_argument(
+    "--videos", metavar="DIR", help="the videos, whose lengths files of codings do not say"
+  )
+  parser.add_argument(
     "--point_seconds", metavar="S", type=float, help="the length that point events get"
   )
   parser.add_argument(
@@ -79,9 +82,11 @@ def _run(arguments: argparse.Namespace) -> None:
   first, second = (
     _read(pathlib.Path(path), arguments.point_seconds, tree) for path in (arguments.a, arguments.b)
   )
+  lengths = _lengths(arguments.videos, [*first, *second]) if arguments.videos else {}
   comparison = bring_together(
     first,
     second,
+    lengths=lengths,
     names=(arguments.a, arguments.b),
     tree=tree,
     one_tier=arguments.one_tier,
@@ -115,6 +120,16 @@ def _read(
   for one in paths:
     codings += read_codings(one, point_seconds=point_seconds, tree=tree, tell=print)
   return codings
+
+
+def _lengths(folder: str, codings: Sequence[Coding]) -> dict[str, float]:
+  """Seconds of the videos in a folder that were coded, by the names that `bring_together` pairs."""
+  from pcan_jax.clips.video import video_seconds
+  from pcan_jax.clips.video_files import find_videos
+
+  coded = {video_key(coding.video) for coding in codings}
+  videos = {video_key(path.name): path for path in find_videos(folder)}
+  return {key: video_seconds(path) for key, path in videos.items() if key in coded}
 
 
 def _page(folder: pathlib.Path, found: agreement.Agreement, names: tuple[str, str]) -> str:

@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from pcan_jax.agreement import tables
-from pcan_jax.coding.agreement import Agreement, Scope
+from pcan_jax.coding.agreement import MEASURES, Agreement, Scope
 from pcan_jax.coding.detection import THRESHOLDS
 from pcan_jax.report import page, style
 
@@ -46,7 +46,6 @@ def write_page(path: pathlib.Path, found: Agreement, names: tuple[str, str]) -> 
 def _sections(found: Agreement) -> list[page.Section]:
   if not found.classes:
     return [page.Section("overall", "All events", ["Neither coding has an event.", *found.notes])]
-  header = tables.scope_header()
   measures = [("", "value"), tables.overall_rows(found)]
   return [
     page.Section(
@@ -59,14 +58,14 @@ def _sections(found: Agreement) -> list[page.Section]:
       "tiers",
       "Body parts",
       ["The tiers of the codings, or the body parts of the label tree."],
-      [page.Table("By tier", header, tables.scope_rows(found.tiers, intervals=True))],
+      [_table("By tier", found.tiers, ())],
       [_kappas("tiers", found.tiers)],
     ),
     page.Section(
       "classes",
       "Labels",
       ["Each label against all others. Intervals of rare labels are wide."],
-      [page.Table("By label", header, tables.scope_rows(found.classes, intervals=True))],
+      [_table("By label", found.classes, ("kappa_active",))],
       [_kappas("classes", found.classes[:_MOST_CLASSES])],
     ),
     page.Section(
@@ -97,6 +96,20 @@ def _sections(found: Agreement) -> list[page.Section]:
       pictures=[_precision(found)],
     ),
   ]
+
+
+def _table(caption: str, scopes: Sequence[Scope], without: Sequence[str]) -> page.Table:
+  """The table of scopes without some measures; values and their intervals stay in one line."""
+  left_out = {tables.scope_header().index(MEASURES[name]) for name in without}
+
+  def kept(cells: Sequence[str]) -> list[str]:
+    return [cell for place, cell in enumerate(cells) if place not in left_out]
+
+  rows = [
+    [name, *(cell.replace(" ", "\u00a0") for cell in cells)]
+    for name, *cells in map(kept, tables.scope_rows(scopes, intervals=True))
+  ]
+  return page.Table(caption, kept(tables.scope_header()), rows)
 
 
 def _kappas(name: str, scopes: Sequence[Scope]) -> page.Picture:

@@ -227,19 +227,21 @@ def _scope(
   for column, name in ((1, "onset"), (2, "offset")):
     mean, median, quantiles[name] = _differences(tallies, weights, numbers, column)
     values |= {f"{name}_mean": mean, f"{name}_median": median}
+  # Videos without any such event tell nothing of how much videos differ.
+  several = len({one.video for one, count in zip(tallies, events.sum(1)) if count}) > 1
   return Scope(
     *key,
     events=tuple(int(value) for value in events.sum(0)),
     seconds=tuple(float(value) for value in seconds.sum(0)),
-    values={name: _value(values[name]) for name in MEASURES if name in values},
+    values={name: _value(values[name], several) for name in MEASURES if name in values},
     quantiles=quantiles,
   )
 
 
-def _value(drawn: Float[np.ndarray, " r"]) -> Value:
+def _value(drawn: Float[np.ndarray, " r"], several: bool) -> Value:
   """The value in the first row, and the central part of the others, if most are defined."""
   resampled = drawn[1:][np.isfinite(drawn[1:])]
-  if not np.isfinite(drawn[0]) or 2 * resampled.size <= drawn.size:
+  if not several or not np.isfinite(drawn[0]) or 2 * resampled.size <= drawn.size:
     return Value(float(drawn[0]))
   low, high = np.quantile(resampled, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
   return Value(float(drawn[0]), float(low), float(high))

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pcan_jax.coding.events import Coding, Event
 from pcan_jax.coding.reading import media_name
@@ -69,6 +69,7 @@ def bring_together(
   only_common: bool = False,
   start: float = 0.0,
   end: float | None = None,
+  lengths: Mapping[str, float] | None = None,
 ) -> Comparison:
   """Pairs the recordings of two codings and gives their events common tiers.
 
@@ -85,6 +86,7 @@ def bring_together(
     only_common: whether to leave out recordings that only one side has.
     start: seconds from the start of the recordings, before which nothing is compared.
     end: seconds after which nothing is compared; None for the whole recordings.
+    lengths: seconds of recordings, by `video_key`, where the codings do not say it.
 
   Raises:
     ValueError: a recording is coded twice on one side, or only on one side; a label is not in the
@@ -100,7 +102,7 @@ def bring_together(
   recordings, unknown = [], []
   for key in keys:
     one, other = (side[key] for side in sides)
-    duration, is_known = _duration(one, other)
+    duration, is_known = _duration(one, other, (lengths or {}).get(key))
     if not is_known and end is None:
       unknown.append(_name(one.video))
     stop = duration if end is None else min(end, duration) if is_known else end
@@ -114,8 +116,8 @@ def bring_together(
       recordings.append(Recording(_name(one.video), subject, stop - start, *of_subject))
   if unknown:
     notes.append(
-      f"neither coding says how long {_listed(unknown)} is: compared up to the last event, which "
-      "leaves out the time after it"
+      f"nothing says how long {_listed(unknown)} is: compared up to the last event, which leaves "
+      "out the time after it"
     )
   if start or end is not None:
     part = f"from {start:g} s" + ("" if end is None else f" to {end:g} s")
@@ -131,7 +133,8 @@ def _name(video: str) -> str:
   return unicodedata.normalize("NFC", media_name(video))
 
 
-def _key(video: str) -> str:
+def video_key(video: str) -> str:
+  """What recordings are paired by: the name of a file without its suffix."""
   name = _name(video)
   return name.rpartition(".")[0] or name
 
@@ -139,7 +142,7 @@ def _key(video: str) -> str:
 def _by_video(codings: Sequence[Coding], name: str) -> dict[str, Coding]:
   found: dict[str, Coding] = {}
   for coding in codings:
-    key = _key(coding.video)
+    key = video_key(coding.video)
     if key in found:
       raise ValueError(f"{name} has two codings of {_name(coding.video)}; keep one of them")
     found[key] = coding
@@ -233,10 +236,10 @@ def _changed(side: dict[str, Coding], change: collections.abc.Callable) -> dict[
   }
 
 
-def _duration(one: Coding, other: Coding) -> tuple[float, bool]:
-  """Seconds of a recording, and whether a coding says so; else the end of the last event."""
+def _duration(one: Coding, other: Coding, length: float | None) -> tuple[float, bool]:
+  """Seconds of a recording, and whether they are known; else the end of the last event."""
   last = max((event.offset for event in (*one.events, *other.events)), default=0.0)
-  known = [coding.duration for coding in (one, other) if coding.duration is not None]
+  known = [value for value in (one.duration, other.duration, length) if value is not None]
   return max([last, *known]), bool(known)
 
 
