@@ -336,6 +336,7 @@ def main() -> None:
   quiet_libraries()
   _log.addHandler(logging.StreamHandler(sys.stdout))
   _log.setLevel(logging.INFO)
+  _log.propagate = False
   try:
     tune(**arguments)
   except (ImportError, OSError, ValueError) as error:
