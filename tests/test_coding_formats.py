@@ -188,6 +188,16 @@ def test_an_elan_document_of_others(encoding, tmp_path):
   assert len(told) == 5
 
 
+def test_values_that_no_vocabulary_has_are_told(tmp_path):
+  path = written_eaf(tmp_path)
+  text = path.read_text(encoding="utf-8")
+  assert text.count("<ANNOTATION_VALUE>nod<") > 0
+  path.write_text(text.replace("<ANNOTATION_VALUE>nod<", "<ANNOTATION_VALUE> nodd <"), "utf-8")
+  told = []
+  read_codings(path, tell=told.append)
+  assert told and all("'nodd' is not in the vocabulary of the tier" in line for line in told)
+
+
 TABULAR = (
   "Observation id,Observation date,Description,Observation duration,Observation type,Source,"
   "Time offset (s),Media duration (s),FPS,age,Subject,Behavior,Behavioral category,Modifier #1,"
