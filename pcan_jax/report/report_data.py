@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from pcan_jax.feed.dataset import open_dataset
+from pcan_jax.evaluation.protocol import open_evaluated
 from pcan_jax.feed.pipeline import read_frames
 from pcan_jax.labels import LabelTree
 from pcan_jax.report import statistics
@@ -124,7 +124,7 @@ def _read_dataset(
   config = run.spec.config.data
   path = data_path if data_path is not None else config.path
   try:
-    dataset = open_dataset(path)
+    dataset = open_evaluated(config, data_path)
   except FileNotFoundError:
     if data_path is not None:
       raise
