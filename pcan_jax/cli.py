@@ -29,6 +29,7 @@ COMMANDS = {
   "import_clips": ("data.import_clips", "arrange videos of your own as MA-52 is"),
   "check": ("data.check", "check clips or a data set, and show samples"),
   "build": ("data.build", "build a data set of clips"),
+  "yardstick": ("pcan_jax.yardstick.__main__", "what a simple classifier gets on a data set"),
   "convert": ("pcan_jax.torch.command", "convert a PyTorch checkpoint"),
   "describe": ("pcan_jax.describe", "say what checkpoints hold and where they come from"),
   "submission": ("pcan_jax.evaluation.submission", "check a file for the challenge"),
@@ -38,7 +39,7 @@ COMMANDS = {
 _FROM = "workdir checkpoint"  # flags that say where a model is
 _SCORING = "data split num_clips rectify"  # flags of an evaluation
 _HOSTS = "coordinator num_hosts host wait"  # which only mean something with --multi_host
-_VIDEOS = "video pose out window stride num_clips overlay features"
+_VIDEOS = "video pose fps out window stride num_clips overlay features"
 MODES = {
   "train": (
     "--config=NAME[:VARIANT] --workdir=DIR: train, go on where a run ended, evaluate",
@@ -116,7 +117,8 @@ def _define_flags() -> None:
   text("baseline", None, "report: working directory to compare with.")
   text("out", None, "predict, export: directory to write to.")
   text("video", None, "predict: a video, or a folder of videos.")
-  text("pose", None, "predict: poses of the videos, see docs/DATA.md.")
+  text("pose", None, "predict: poses of the videos, or poses alone, see docs/DATA.md.")
+  flags.DEFINE_float("fps", None, "predict: frames per second of poses without videos (30).")
   flags.DEFINE_float("window", None, "predict: seconds per window; default: whole videos.")
   flags.DEFINE_float("stride", None, "predict: seconds between windows (half a window).")
   switch("overlay", False, "predict: also write videos with the predictions.")
@@ -179,17 +181,23 @@ def _train() -> None:
 
 def _eval() -> None:
   source = pathlib.Path(_source())
+  import jax
+
   from pcan_jax.checkpoints import BEST
   from pcan_jax.evaluation.protocol import evaluate_checkpoint
+  from pcan_jax.yardstick.beside import print_beside
 
-  evaluate_checkpoint(
+  workdir = pathlib.Path(FLAGS.workdir or (source.parent if source.name == BEST else source))
+  results = evaluate_checkpoint(
     source,
-    pathlib.Path(FLAGS.workdir or (source.parent if source.name == BEST else source)),
+    workdir,
     data_path=FLAGS.data,
     split=FLAGS.split,
     num_clips=FLAGS.num_clips,
     rectify=FLAGS.rectify,
   )
+  if jax.process_index() == 0:
+    print_beside(results, source, workdir, split=FLAGS.split, data_path=FLAGS.data)
 
 
 def _report() -> None:
@@ -208,12 +216,12 @@ def _report() -> None:
 
 
 def _predict() -> None:
-  source, video, output = _source(), pathlib.Path(_needed("video")), pathlib.Path(_needed("out"))
+  source, output = _source(), pathlib.Path(_needed("out"))
   from pcan_jax.prediction.files import predict_files
 
   failed = predict_files(
     source,
-    video,
+    pathlib.Path(FLAGS.video) if FLAGS.video else None,
     pose=pathlib.Path(FLAGS.pose) if FLAGS.pose else None,
     output=output,
     window=FLAGS.window,
@@ -221,6 +229,7 @@ def _predict() -> None:
     num_clips=FLAGS.num_clips,
     overlay=FLAGS.overlay,
     features=FLAGS.features,
+    fps=FLAGS.fps,
   )
   if failed:
     sys.exit(f"error: {failed} file(s) with a problem, see above")

@@ -38,6 +38,7 @@ WINGS = {
   "spec": ("spec",),
   "checkpoints": ("mesh", "digests", "provenance", "saved_steps", "checkpoints"),
   "evaluation": ("evaluation",),
+  "yardstick": ("yardstick",),
   "training": ("training",),
   "prediction": ("prediction",),
   "torch": ("torch",),
@@ -54,7 +55,7 @@ HEAVY = {
   "clu": {"training"},
   "av": {"clips", "feed", "prediction"},
   "matplotlib": {"report"},
-  "sklearn": {"report"},
+  "sklearn": {"report", "yardstick"},
 }
 
 
