@@ -15,12 +15,17 @@ import sys
 import types
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
 from pcan_jax import cpu, devices, hosts
 from pcan_jax.console import define_config_flag, quiet_libraries, run_with_flags
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
+
+  from pcan_jax.evaluation.results import Results
 
 COMMANDS = {
   "synthetic": ("data.synthetic.__main__", "draw clips, to try everything without a data set"),
@@ -31,6 +36,7 @@ COMMANDS = {
   "build": ("data.build", "build a data set of clips"),
   "yardstick": ("pcan_jax.yardstick.__main__", "what a simple classifier gets on a data set"),
   "convert": ("pcan_jax.torch.command", "convert a PyTorch checkpoint"),
+  "hub": ("pcan_jax.hub.__main__", "share a model on the Hugging Face Hub"),
   "describe": ("pcan_jax.describe", "say what checkpoints hold and where they come from"),
   "submission": ("pcan_jax.evaluation.submission", "check a file for the challenge"),
 }
@@ -43,7 +49,7 @@ _VIDEOS = "video pose fps out window stride num_clips overlay features"
 MODES = {
   "train": (
     "--config=NAME[:VARIANT] --workdir=DIR: train, go on where a run ended, evaluate",
-    f"config workdir allow_changes dry_run overfit_batch multi_host {_HOSTS} {_SCORING}",
+    f"config workdir allow_changes folds dry_run overfit_batch multi_host {_HOSTS} {_SCORING}",
   ),
   "eval": ("--workdir=DIR: evaluate", f"{_FROM} multi_host {_HOSTS} {_SCORING}"),
   "report": ("--workdir=DIR: write a page on a run", "workdir baseline data split"),
@@ -101,6 +107,7 @@ def _define_flags() -> None:
   text("workdir", None, "Where checkpoints, logs and results go.")
   text("checkpoint", None, "eval, predict, export: DIR, DIR/best or DIR/checkpoints/STEP.")
   flags.DEFINE_list("allow_changes", [], "train: settings that may differ from the checkpoint's.")
+  flags.DEFINE_enum("folds", None, ["person"], "train: cross-validate, a run per person.")
   switch("dry_run", False, "train: one of everything, nothing is written.")
   switch("overfit_batch", False, "train: sanity check, overfit one batch.")
   switch("multi_host", False, "train, eval: one process per host, on TPU slices and clusters.")
@@ -166,6 +173,11 @@ def _hosts() -> Iterator[None]:
 
 def _train() -> None:
   config = _needed("config")
+  if FLAGS.folds and (FLAGS.dry_run or FLAGS.overfit_batch or FLAGS.data or FLAGS.split):
+    raise ValueError(
+      "--folds trains and evaluates a run per person, each on its own people; leave out --dry_run, "
+      "--overfit_batch, --data and --split"
+    )
   if FLAGS.dry_run or FLAGS.overfit_batch:
     from pcan_jax.training import preflight
 
@@ -175,19 +187,40 @@ def _train() -> None:
   workdir = pathlib.Path(_needed("workdir"))
   from pcan_jax.training.loop import train
 
+  if FLAGS.folds:
+    _train_folds(config, workdir)
+    return
   train(config, workdir, FLAGS.allow_changes)
   _eval()
 
 
+def _train_folds(config: "ConfigDict", workdir: pathlib.Path) -> None:
+  from pcan_jax.training.folds import cross_validate
+  from pcan_jax.training.loop import train
+
+  def run(config: "ConfigDict", fold: pathlib.Path) -> "Results":
+    train(config, fold, FLAGS.allow_changes)
+    return _evaluate(fold, fold)
+
+  table = cross_validate(config, workdir, run)
+  logging.getLogger("pcan_jax").info("\n%s\n\nby person, in %%", table)
+
+
 def _eval() -> None:
   source = pathlib.Path(_source())
+  from pcan_jax.checkpoints import BEST
+
+  workdir = pathlib.Path(FLAGS.workdir or (source.parent if source.name == BEST else source))
+  _evaluate(source, workdir)
+
+
+def _evaluate(source: pathlib.Path, workdir: pathlib.Path) -> "Results":
+  """Evaluates a checkpoint as the flags say, with the yardstick beside it."""
   import jax
 
-  from pcan_jax.checkpoints import BEST
   from pcan_jax.evaluation.protocol import evaluate_checkpoint
   from pcan_jax.yardstick.beside import print_beside
 
-  workdir = pathlib.Path(FLAGS.workdir or (source.parent if source.name == BEST else source))
   results = evaluate_checkpoint(
     source,
     workdir,
@@ -198,6 +231,7 @@ def _eval() -> None:
   )
   if jax.process_index() == 0:
     print_beside(results, source, workdir, split=FLAGS.split, data_path=FLAGS.data)
+  return results
 
 
 def _report() -> None:

@@ -43,6 +43,7 @@ WINGS = {
   "prediction": ("prediction",),
   "torch": ("torch",),
   "report": ("report",),
+  "hub": ("hub",),
   "commands": ("cli", "describe", "__main__", "__init__"),
 }
 WING_OF = {module: wing for wing, modules in WINGS.items() for module in modules}

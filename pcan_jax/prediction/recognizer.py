@@ -33,6 +33,7 @@ from pcan_jax.clips.timing import evenly_in_time
 from pcan_jax.clips.video_files import clip_id
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
+from pcan_jax.prediction.pretrained import find_pretrained
 from pcan_jax.prediction.videos import Video, Window
 from pcan_jax.spec import HostOutputs, ModelSpec, PyTree
 
@@ -115,6 +116,30 @@ class Recognizer:
       FileNotFoundError: there is no checkpoint.
     """
     return cls(*load_model(path), num_clips=num_clips)
+
+  @classmethod
+  def from_pretrained(
+    cls,
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    num_clips: int | None = None,
+  ) -> "Recognizer":
+    """Loads a shared model from the Hugging Face Hub, or one on this machine.
+
+    Nothing that is fetched is executed; see `pcan_jax.prediction.pretrained`.
+
+    Args:
+      name: `user/model`, as `pcan hub push` shares it, or a path as for `load`.
+      revision: branch, tag or commit on the hub; None is the latest.
+      num_clips: as for `load`.
+
+    Raises:
+      FileNotFoundError: there is no such model.
+      ValueError: it is damaged.
+      OSError: the hub cannot be reached.
+    """
+    return cls.load(find_pretrained(name, revision), num_clips=num_clips)
 
   @property
   def prototypes(self) -> dict[str, dict[str, np.ndarray]]:
