@@ -155,7 +155,8 @@ def read_frames(
   found = {name: numbers[name] for name in ids if name in numbers}
   shown = {"frames"} if dataset.videos else {"keypoints", "keypoint_scores"}
   frames = {}
-  for name, clip in zip(found, _records(dataset, list(found.values()), {"num_frames"} | shown)):
+  wanted = np.array([*found.values()], np.int64)
+  for name, clip in zip(found, _records(dataset, wanted, {"num_frames"} | shown)):
     count = int(clip["num_frames"])
     chosen = np.linspace(0, count - 1, min(num_frames, count)).round().astype(int)
     if dataset.videos:
@@ -180,11 +181,11 @@ def read_keypoints(
 
 
 def _records(
-  dataset: Dataset, numbers: Sequence[int] | np.ndarray, fields: Collection[str]
+  dataset: Dataset, numbers: Int64[np.ndarray, " n"], fields: Collection[str]
 ) -> Iterator[HostBatch]:
   """Some fields of records, given by their numbers; frames stay encoded."""
   read, parse = _reader(dataset), _field_parser(dataset, fields)
-  stream = tf.data.Dataset.from_tensor_slices(np.asarray(numbers, np.int64).reshape(-1))
+  stream = tf.data.Dataset.from_tensor_slices(numbers)
   stream = stream.map(lambda number: parse(read(number)), num_parallel_calls=tf.data.AUTOTUNE)
   return _host_batches(stream, dataset)
 

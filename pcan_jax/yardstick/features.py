@@ -38,9 +38,7 @@ def joint_features(
   return np.concatenate([poses.ravel(), steps.ravel()]).astype(np.float32)
 
 
-def _resampled(
-  joints: Float[np.ndarray, "t v 2"], found: np.ndarray
-) -> Float[np.ndarray, "{NUM_POSES} v 2"]:
+def _resampled(joints: Float[np.ndarray, "t v 2"], found: np.ndarray) -> Float[np.ndarray, "n v 2"]:
   """Linearly in time; a joint that is never found lies in the middle of the others."""
   num_frames, num_joints, _ = joints.shape
   times = np.linspace(0, num_frames - 1, NUM_POSES)
