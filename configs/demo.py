@@ -26,9 +26,10 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.augmentation.crop_aspect = (0.9, 1.1)
 
   config.model.dropout = 0.0
-  config.model.rgb.stem_features = 16
-  config.model.rgb.blocks = (1, 1, 1, 1)
-  config.model.rgb.widths = (16, 32, 64, 64)
+  if config.model.rgb.kind == "slowonly":
+    config.model.rgb.stem_features = 16
+    config.model.rgb.blocks = (1, 1, 1, 1)
+    config.model.rgb.widths = (16, 32, 64, 64)
   config.model.pose.stem_features = 16
   config.model.pose.stem_pool = False
   config.model.pose.blocks = (1, 2, 2)
@@ -45,4 +46,22 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.eval.every_epochs = 0.0
   config.eval.num_clips = 2
   config.checkpoints.every_epochs = 4.0
+  if config.model.rgb.kind == "videomae":
+    _narrow_videomae(config)
   return config
+
+
+def _narrow_videomae(config: ConfigDict) -> None:
+  """A transformer of the same cost as the narrow 3D CNN, and a rate for one of its width."""
+  config.input.rgb_frames = 8
+  config.model.rgb.width = 96
+  config.model.rgb.depth = 4
+  config.model.rgb.heads = 4
+  config.model.rgb.mlp_width = 384
+  config.model.rgb.patch = 8
+  config.model.rgb.position_grid = (4, 8, 8)
+  config.model.rgb.drop_path = 0.0
+  config.optimizer.learning_rate = 1e-3
+  config.optimizer.clip_norm = 1.0
+  config.optimizer.layer_decay = 0.9
+  config.optimizer.ema = 0.99

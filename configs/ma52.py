@@ -10,6 +10,9 @@ Variants, after the colon:
   release   the network of the published checkpoint, with the losses and the schedule of its code:
             features are exchanged by attention, calibration covers every clip, 30 epochs.
 
+  vit       past the paper: VideoMAE's ViT-B in place of the RGB stream, alone, fine-tuned by its
+            recipe (docs/VIDEOMAE.md). `vit_pcan` adds prototypes, `vit_pcan_pose` the pose stream.
+
 The suffix `_rgb` or `_pose` to either of the first two selects one stream. docs/REPRODUCE.md has
 the paper's results, and its training in three steps.
 
@@ -17,14 +20,17 @@ The cost of a variant: millions of parameters, and 10^9 operations of the forwar
 clip as XLA counts them, excluding those on padding. Including padding, as 2 x MAC is usually
 counted, the release needs 122.8.
 
-  variant       parameters  operations
-  pcan               37.15       116.6
-  pcan_rgb           32.54        81.5
-  pcan_pose           2.24        25.2
-  posec3d            36.16       116.6
-  posec3d_rgb        31.76        81.5
-  posec3d_pose        2.04        25.2
-  release            39.12       119.9
+  variant        parameters  operations
+  pcan                37.15       116.6
+  pcan_rgb            32.54        81.5
+  pcan_pose            2.24        25.2
+  posec3d             36.16       116.6
+  posec3d_rgb         31.76        81.5
+  posec3d_pose         2.04        25.2
+  release             39.12       119.9
+  vit                 86.27       366.6
+  vit_pcan            86.57       366.6
+  vit_pcan_pose       88.81       391.9
 """
 
 from ml_collections import ConfigDict
@@ -38,6 +44,9 @@ VARIANTS = (
   "posec3d_rgb",
   "posec3d_pose",
   "release",
+  "vit",
+  "vit_pcan",
+  "vit_pcan_pose",
 )
 
 
@@ -49,8 +58,8 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   """
   if variant not in VARIANTS:
     raise ValueError(f"no variant {variant!r}; there are {', '.join(VARIANTS)}")
-  method, _, stream = variant.partition("_")
-  has_prototypes = method != "posec3d"
+  method, _, stream = variant.removeprefix("vit_").partition("_")
+  has_prototypes = method not in ("posec3d", "vit")
 
   config = ConfigDict()
   config.seed = 0
@@ -90,6 +99,9 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.augmentation.rotation = 0.0
   config.augmentation.scale_jitter = 0.0
   config.augmentation.keypoint_noise = 0.0
+  # Each clip is mixed with another one, of which it gets a share from Beta(mixup, mixup), at most
+  # half; 0 mixes nothing.
+  config.augmentation.mixup = 0.0
 
   config.model = ConfigDict()
   config.model.streams = STREAMS[stream]
@@ -106,6 +118,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   # What the backward pass recomputes to save memory: "none", "norms", or whole "blocks".
   config.model.remat = "none"
   config.model.rgb = ConfigDict()
+  config.model.rgb.kind = "slowonly"
   config.model.rgb.stem_features = 64
   config.model.rgb.stem_strides = (2, 2)
   config.model.rgb.stem_pool = True
@@ -128,18 +141,28 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   # The calibrating and the diversity loss need prototypes.
   config.loss = ConfigDict()
   config.loss.ce_weight = 1.0
+  config.loss.label_smoothing = 0.0
   config.loss.hp_weight = 1.0 if has_prototypes else 0.0
   config.loss.hp_lambda = 1.0
   config.loss.pcc_weight = 1.0 if has_prototypes else 0.0
   config.loss.pcc_temperature = 0.125
   config.loss.pcc_alpha = (1.0, 0.5, 0.1)
   config.loss.pcc_alpha_scales = "loss"
+  config.loss.pcc_fp_weight = 1.0
+  config.loss.pcc_body_weight = 1.0
   config.loss.pcc_covers = "sets"
   config.loss.pda_weight = 5.0 if has_prototypes else 0.0
   config.loss.pda_gradient = True
+  config.loss.pda_of = "prototypes"  # or "means", or "embeddings"
+  config.loss.pda_between = "all"  # or "siblings"
+  config.loss.pda_centred = False
   config.loss.prototype_momentum = 0.9
+  config.loss.prototype_samples = "true_positives"  # or "all"
+  config.loss.prototype_start = "normal"  # or "zero"
+  config.loss.prototype_on_sphere = False
 
   config.optimizer = ConfigDict()
+  config.optimizer.name = "sgd"  # or "adamw"
   config.optimizer.batch_size = 10
   config.optimizer.epochs = 40.0
   config.optimizer.learning_rate = 0.0075
@@ -147,10 +170,15 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.optimizer.warmup_epochs = 0.0
   config.optimizer.schedule = "step"
   config.optimizer.decay_epochs = (15.0, 30.0)
-  config.optimizer.momentum = 0.9
+  config.optimizer.momentum = 0.9  # of SGD
   config.optimizer.nesterov = False
+  config.optimizer.betas = (0.9, 0.999)  # of AdamW
   config.optimizer.weight_decay = 1e-4
   config.optimizer.clip_norm = 0.0  # 0 switches clipping off
+  config.optimizer.layer_decay = 1.0  # the rate of each layer is this times that of the next one
+  # What is evaluated and kept is this much of its last value and the rest of the parameters; 0 is
+  # the parameters themselves.
+  config.optimizer.ema = 0.0
 
   config.eval = ConfigDict()
   config.eval.every_epochs = 5.0
@@ -165,6 +193,8 @@ def get_config(variant: str = "pcan") -> ConfigDict:
 
   if variant == "release":
     _follow_release(config)
+  if variant.startswith("vit"):
+    _follow_videomae(config, ("rgb", "pose") if stream == "pose" else ("rgb",))
   return config
 
 
@@ -181,3 +211,32 @@ def _follow_release(config: ConfigDict) -> None:
   config.optimizer.decay_epochs = (10.0, 20.0)
   config.optimizer.clip_norm = 40.0
   config.eval.gamma.update(rgb=5.0, pose=1.0)
+
+
+def _follow_videomae(config: ConfigDict, streams: tuple[str, ...]) -> None:
+  """Sets VideoMAE's ViT-B, which is pretrained, and the recipe by which it is fine-tuned."""
+  config.input.rgb_frames = 16
+  config.input.test_size = 224
+  config.model.streams = streams
+  config.model.fusion = "late"
+  config.model.dropout = 0.0
+  config.model.rgb = ConfigDict()
+  config.model.rgb.kind = "videomae"
+  config.model.rgb.width = 768  # ViT-S: 384, ViT-L: 1024
+  config.model.rgb.depth = 12  # ViT-L: 24
+  config.model.rgb.heads = 12  # ViT-S: 6, ViT-L: 16
+  config.model.rgb.mlp_width = 3072  # ViT-S: 1536, ViT-L: 4096
+  config.model.rgb.patch = 16
+  config.model.rgb.tubelet = 2
+  config.model.rgb.position_grid = (8, 14, 14)  # of 16 frames with 224 px
+  config.model.rgb.drop_path = 0.1
+  config.loss.label_smoothing = 0.1
+  config.optimizer.name = "adamw"
+  config.optimizer.batch_size = 32
+  config.optimizer.learning_rate = 1e-3
+  config.optimizer.learning_rate_batch_size = 256
+  config.optimizer.warmup_epochs = 5.0
+  config.optimizer.schedule = "cosine"
+  config.optimizer.weight_decay = 0.05
+  config.optimizer.layer_decay = 0.75
+  config.optimizer.ema = 0.999

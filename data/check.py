@@ -95,16 +95,7 @@ def print_result(result: CheckResult, shown: int) -> None:
     print(f"  {split}: {findings.describe_clips(clips)}")
   print()
   _print_classes(result)
-  for is_error, title in ((True, "error"), (False, "warning")):
-    chosen = [finding for finding in result.findings if finding.is_error == is_error]
-    print(f"\n{len(chosen)} {title}{'s' * (len(chosen) != 1)}")
-    for kind in dict.fromkeys(finding.kind for finding in chosen):
-      of_kind = [finding for finding in chosen if finding.kind == kind]
-      print(f"  {kind} ({len(of_kind)})")
-      for finding in of_kind[:shown]:
-        print(f"    {finding.clip}" + f": {finding.detail}" * bool(finding.detail))
-      if len(of_kind) > shown:
-        print(f"    and {len(of_kind) - shown} more")
+  findings.print_findings(result.findings, shown)
 
 
 def _print_classes(result: CheckResult) -> None:

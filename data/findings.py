@@ -201,6 +201,20 @@ def _find_empty_classes(
       yield Finding("no clip", f"{split}, {action} {tree.actions[action]}", "", is_error=False)
 
 
+def print_findings(found: Sequence[Finding], shown: int) -> None:
+  """Prints errors, then warnings, up to `shown` of each kind."""
+  for is_error, title in ((True, "error"), (False, "warning")):
+    chosen = [finding for finding in found if finding.is_error == is_error]
+    print(f"\n{len(chosen)} {title}{'s' * (len(chosen) != 1)}")
+    for kind in dict.fromkeys(finding.kind for finding in chosen):
+      of_kind = [finding for finding in chosen if finding.kind == kind]
+      print(f"  {kind} ({len(of_kind)})")
+      for finding in of_kind[:shown]:
+        print(f"    {finding.clip}" + f": {finding.detail}" * bool(finding.detail))
+      if len(of_kind) > shown:
+        print(f"    and {len(of_kind) - shown} more")
+
+
 def describe_clips(clips: Sequence[ClipFacts]) -> str:
   """Summarises clips in one line: number, frames, rates and sizes."""
   if not clips:

@@ -27,11 +27,12 @@ from pcan_jax.clips.problems import Problem, describe_problems, write_problems
 from pcan_jax.clips.source_layout import SPLITS, UNLABELLED_SPLIT, ClipSource
 from pcan_jax.clips.video import decode_video
 from pcan_jax.clips.video_files import FilesByName, composed
-from pcan_jax.keypoints import LAYOUTS, KeypointLayout, get_layout
+from pcan_jax.keypoints import KeypointLayout, get_layout
 from pcan_jax.labels import LabelTree, get_tree
 
 from .clip_table import Row, label_rows, read_rows, similar_labels
 from .draw_split import draw_split
+from .import_arguments import add_import_arguments, check_poses, print_next_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -374,57 +375,22 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument(
     "table", type=pathlib.Path, help="CSV file: video,label and optionally body,split,person,fps"
   )
-  parser.add_argument(
-    "--videos", type=pathlib.Path, help="folder of the videos (default: there are only poses)"
-  )
-  parser.add_argument("--out", type=pathlib.Path, required=True, help="directory to write")
-  parser.add_argument(
-    "--poses", type=pathlib.Path, help="pyskl pickle, .npz, COCO or MMPose .json, or a folder"
-  )
-  parser.add_argument(
-    "--no_poses", action="store_true", help="import without poses, for RGB models"
-  )
-  parser.add_argument(
-    "--layout",
-    default="openpose-28",
-    help=f"keypoint layout: {', '.join(LAYOUTS)}, or a JSON file (default: openpose-28)",
-  )
-  parser.add_argument(
-    "--tree",
-    type=pathlib.Path,
-    help="label tree: ma52, or a CSV file (default: from the labels)",
-  )
+  add_import_arguments(parser, needs_videos=False)
   parser.add_argument("--copy", action="store_true", help="copy the videos instead of linking them")
-  parser.add_argument(
-    "--val_share",
-    type=float,
-    default=0.2,
-    help="share of the clips drawn for val if there is no column split (default: 0.2)",
-  )
-  parser.add_argument("--seed", type=int, default=0, help="for drawing that share (default: 0)")
   parser.add_argument(
     "--fps",
     type=float,
     help="frames per second of poses without videos, unless they or the table state it "
     f"(default: {source_layout.SKELETON_FPS:g})",
   )
-  parser.add_argument("--jobs", type=int, default=0, help="processes (default: one per core)")
   arguments = vars(parser.parse_args(argv))
-  if arguments.pop("no_poses") == bool(arguments["poses"]):
-    videos = arguments["videos"] or "VIDEOS"
-    parser.error(
-      "give --poses, or --no_poses for an RGB model. If you have no poses, "
-      f"`uv run data/extract_pose.py {videos} --out poses.pkl` estimates them"
-    )
+  check_poses(parser, arguments)
   try:
     notes = import_clips(**arguments)
   except (FileNotFoundError, FileExistsError, ValueError) as error:
     sys.exit(f"error: {error}")
   print("\n".join(notes))
-  layout = arguments["layout"]
-  option = "" if layout in LAYOUTS else f" --layout {layout}"
-  print(f"next: pcan check {arguments['out']}{option} --html page.html")
-  print(f"      pcan build {arguments['out']} DATASET{option}")
+  print_next_steps(arguments["out"], arguments["layout"])
 
 
 if __name__ == "__main__":

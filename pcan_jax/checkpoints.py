@@ -8,11 +8,13 @@ optimizer), as JSON `description` (config, label tree, keypoint layout and store
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import absl.logging
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
@@ -22,6 +24,7 @@ from pcan_jax.mesh import data_mesh, replicated
 from pcan_jax.provenance import made_with
 from pcan_jax.saved_steps import SavedStep
 from pcan_jax.spec import ModelSpec
+from pcan_jax.writing import told_shortly
 
 PyTree = Any
 
@@ -66,12 +69,16 @@ class Checkpoints:
     )
 
   def __enter__(self) -> "Checkpoints":
+    absl.logging.get_absl_logger().addFilter(_is_not_raised_later)
     return self
 
   def __exit__(self, *_: object) -> None:
-    if "_manager" in self.__dict__:
-      with self._told_shortly():
-        self._manager.close()
+    try:
+      if "_manager" in self.__dict__:
+        with self._told_shortly():
+          self._manager.close()
+    finally:
+      absl.logging.get_absl_logger().removeFilter(_is_not_raised_later)
 
   @property
   def latest_step(self) -> int | None:
@@ -119,20 +126,11 @@ class Checkpoints:
         ),
       )
 
-  @contextlib.contextmanager
-  def _told_shortly(self) -> Iterator[None]:
-    """Turns what a full disk leads to, in whatever thread, into one sentence."""
-    try:
-      yield
-    except Exception as error:
-      reasons = (str(error), *map(str, getattr(error, "exceptions", ())))
-      for sign in _DISK_TROUBLE:
-        if any(sign.lower() in reason.lower() for reason in reasons):
-          raise OSError(
-            f"the checkpoint cannot be written to {self._directory}: {sign}; those before it are "
-            "whole"
-          ) from error
-      raise
+  def _told_shortly(self) -> contextlib.AbstractContextManager[None]:
+    """An error in one sentence, if the disk is full."""
+    return told_shortly(
+      f"the checkpoint cannot be written to {self._directory} (those before it are whole)"
+    )
 
   def read_spec(self, step: int) -> ModelSpec:
     """The `ModelSpec` of a step."""
@@ -154,13 +152,9 @@ class Checkpoints:
     return {item: saved.restore(item, target) for item, target in targets.items()}
 
 
-_DISK_TROUBLE = (
-  "No space left on device",
-  "Disk quota exceeded",
-  "Read-only file system",
-  "Permission denied",
-  "File too large",
-)
+def _is_not_raised_later(record: logging.LogRecord) -> bool:
+  """Whether it is something else than an error in a thread of Orbax, which a later call raises."""
+  return not (record.exc_info and f"{os.sep}orbax{os.sep}" in record.pathname)
 
 
 @dataclasses.dataclass

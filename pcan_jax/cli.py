@@ -32,12 +32,15 @@ COMMANDS = {
   "download": ("data.download", "fetch MA-52 from the Hugging Face Hub"),
   "extract_pose": ("data.extract_pose", "estimate the poses in videos"),
   "import_clips": ("data.import_clips", "arrange videos of your own as MA-52 is"),
+  "import_annotations": ("data.import_annotations", "cut what was coded in ELAN or BORIS"),
   "check": ("data.check", "check clips or a data set, and show samples"),
   "build": ("data.build", "build a data set of clips"),
   "yardstick": ("pcan_jax.yardstick.__main__", "what a simple classifier gets on a data set"),
   "convert": ("pcan_jax.torch.command", "convert a PyTorch checkpoint"),
   "hub": ("pcan_jax.hub.__main__", "share a model on the Hugging Face Hub"),
   "describe": ("pcan_jax.describe", "say what checkpoints hold and where they come from"),
+  "agreement": ("pcan_jax.agreement.__main__", "say how well two codings agree"),
+  "review": ("pcan_jax.review.__main__", "write a page to review a coding on"),
   "submission": ("pcan_jax.evaluation.submission", "check a file for the challenge"),
 }
 """What a first word may be: the module with its `main`, and what that does."""
@@ -90,7 +93,7 @@ def _command_module(name: str) -> types.ModuleType:
 
 def _usage() -> str:
   def rows(texts: Iterable[tuple[str, str]]) -> str:
-    return "".join(f"  {name:14}{text}\n" for name, text in texts)
+    return "".join(f"  {name:20}{text}\n" for name, text in texts)
 
   return (
     "usage: pcan COMMAND ...      prepare data, convert, check (pcan COMMAND --help)\n"
@@ -191,7 +194,8 @@ def _train() -> None:
     _train_folds(config, workdir)
     return
   train(config, workdir, FLAGS.allow_changes)
-  _eval()
+  if "decoder" not in config.model:  # pretraining predicts nothing
+    _eval()
 
 
 def _train_folds(config: "ConfigDict", workdir: pathlib.Path) -> None:

@@ -39,6 +39,8 @@ class Augmentation:
     rotation: largest rotation of the keypoints, in degrees; the frames are not rotated.
     scale_jitter: largest relative change of the skeletons' width and height, each drawn separately.
     keypoint_noise: standard deviation of a shift per joint and clip, as a fraction of the side.
+    mixup: parameter of the Beta distribution of what a clip gets of another one, see `mix`; 0 mixes
+      nothing.
   """
 
   crop_area: tuple[float, float]
@@ -47,6 +49,7 @@ class Augmentation:
   rotation: float
   scale_jitter: float
   keypoint_noise: float
+  mixup: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +143,32 @@ def preprocess(
     drawn = _render(keypoints, scores, config).astype(config.dtype)
     inputs["heatmaps"] = lax.optimization_barrier(drawn)
   return inputs
+
+
+def mix(
+  inputs: dict[str, Array], mixup: float, keys: Key[Array, " b"]
+) -> tuple[dict[str, Array], Float[Array, " b"]]:
+  """Mixes every clip of a batch with the one before it, the first with the last (mixup).
+
+  Zhang et al., ICLR 2018, arXiv 1710.09412; the share is at most a half, so that the clip's own
+  label is the dominant one. All streams of a clip are mixed alike.
+
+  Args:
+    inputs: of the network, arrays [B, ...].
+    mixup: both parameters of the Beta distribution.
+    keys: one per clip.
+
+  Returns:
+    The mixed inputs, and the share of the clip before.
+  """
+  drawn = jax.vmap(lambda key: jax.random.beta(key, mixup, mixup))(keys)
+  share = jnp.minimum(drawn, 1 - drawn)
+
+  def mixed(values: Array) -> Array:
+    weight = share.reshape(-1, *(1,) * (values.ndim - 1)).astype(values.dtype)
+    return (1 - weight) * values + weight * jnp.roll(values, 1, axis=0)
+
+  return jax.tree.map(mixed, inputs), share
 
 
 def _render(

@@ -17,11 +17,13 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from pcan_jax.clips.sampling import FrameSampling
+from pcan_jax.config import load_config
 from pcan_jax.inputs import Augmentation, Preprocessing, preprocess
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
 from pcan_jax.method.rectification import rectify
 from pcan_jax.network import forms
+from pcan_jax.network.masked_autoencoder import MaskedAutoencoder, build_masked_autoencoder
 from pcan_jax.network.pcan import PCAN, Outputs, build_model
 
 PyTree = Any
@@ -53,11 +55,19 @@ class ModelSpec:
   stored_size: int
   platform: str | None = None
 
+  @property
+  def pretrains(self) -> bool:
+    """Whether this is masked video modelling, which has no classes and predicts none."""
+    return "decoder" in self.config.model
+
   @functools.cached_property
-  def model(self) -> PCAN:
+  def model(self) -> PCAN | MaskedAutoencoder:
     """The network."""
-    platform = self.platform or jax.default_backend()
-    return build_model(self.config.model, self.tree, forms.for_platform(platform))
+    on_platform = forms.for_platform(self.platform or jax.default_backend())
+    if self.pretrains:
+      return build_masked_autoencoder(self.config.model, on_platform)
+    start = self.config.loss.prototype_start
+    return build_model(self.config.model, self.tree, on_platform, prototype_start=start)
 
   @functools.cached_property
   def train_preprocessing(self) -> Preprocessing:
@@ -76,7 +86,7 @@ class ModelSpec:
     Without it, a GPU rounds the factors of float32 products to TF32 (10 bits), a TPU to bfloat16
     (7 bits). Losses, statistics and keypoints ask for more where they need it.
     """
-    precision = self.config.model.get("matmul_precision", "default")  # missing in older checkpoints
+    precision = self.config.model.matmul_precision
     if precision not in ("default", "high", "highest"):
       raise ValueError(
         f"model.matmul_precision must be default, high or highest, not {precision!r}"
@@ -95,7 +105,7 @@ class ModelSpec:
       heatmap_size=size // config.heatmap_scale,
       layout=self.layout,
       sigma=config.sigma,
-      heatmaps=config.get("heatmaps", "joints"),  # missing in older checkpoints
+      heatmaps=config.heatmaps,
       augmentation=augmentation,
       dtype=self.config.model.dtype,
     )
@@ -143,7 +153,7 @@ class ModelSpec:
       heatmaps = (sizes.heatmap_size, sizes.heatmap_size, len(sizes.heatmap_channels))
       inputs["heatmaps"] = jnp.zeros((1, sampling.pose_frames, *heatmaps))
     variables = self.model.init(jax.random.key(seed), inputs, train=False)
-    return {"prototypes": {}} | dict(variables)
+    return {"batch_stats": {}, "prototypes": {}} | dict(variables)
 
   def predict(self, variables: PyTree, batch: dict[str, jax.Array]) -> Outputs:
     """The model's outputs for a batch of videos, averaged over the clips of each.
@@ -157,7 +167,15 @@ class ModelSpec:
       Per stream and level (`action`, `body`) the `logits` [B, C], those of actions rectified by the
       prototypes (PCAN eq. 10 and 11), their softmax as `probabilities` [B, C] and, with prototypes,
       the `embedding` [B, D]. Under `fused`, the mean of the streams' probabilities.
+
+    Raises:
+      ValueError: the model is one of pretraining.
     """
+    if self.pretrains:
+      raise ValueError(
+        "the model comes from pretraining and has no classes yet; train one that starts from it, "
+        "such as --config=ma52:vit_pcan --config.init_from.rgb=DIR"
+      )
     num_clips = next(iter(batch.values())).shape[1]
     flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in batch.items()}
     inputs = preprocess(flat, self.test_preprocessing)
@@ -191,9 +209,14 @@ class ModelSpec:
 
   @classmethod
   def from_json(cls, spec: dict[str, Any]) -> "ModelSpec":
-    """Inverse of `to_json`."""
+    """Inverse of `to_json`; fields that an earlier version lacked get their defaults."""
+    config, given = load_config("ma52"), _with_tuples(spec["config"])
+    config.unlock()
+    if given["model"]["rgb"].get("kind", "slowonly") != config.model.rgb.kind:
+      config.model.rgb = {}  # which has other fields
+    config.update(given)
     return cls(
-      config=ConfigDict(_with_tuples(spec["config"])),
+      config=config,
       tree=LabelTree.from_dict(spec["tree"]),
       layout=KeypointLayout.from_dict(spec["layout"]),
       stored_size=spec["stored_size"],

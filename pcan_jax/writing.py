@@ -1,8 +1,18 @@
 """Writing to disk: finding out early whether that is possible, and never leaving half a file."""
 
+import contextlib
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
+
+_SIGNS = (
+  "No space left on device",
+  "Disk quota exceeded",
+  "Read-only file system",
+  "Permission denied",
+  "File too large",
+)
 
 
 def require_writable(folder: str | os.PathLike[str]) -> pathlib.Path:
@@ -38,3 +48,25 @@ def replace_file(path: pathlib.Path, content: bytes | str) -> None:
   except OSError as error:
     unfinished.unlink(missing_ok=True)
     raise type(error)(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def told_shortly(what: str) -> Iterator[None]:
+  """Turns what a full disk leads to in libraries, in whatever thread, into one sentence.
+
+  Args:
+    what: cannot be done then; "the checkpoint cannot be written to DIR".
+
+  Raises:
+    OSError: instead of their errors; those of the system are passed on.
+  """
+  try:
+    yield
+  except OSError:
+    raise
+  except Exception as error:
+    reasons = (str(error), *map(str, getattr(error, "exceptions", ())))
+    for sign in _SIGNS:
+      if any(sign.lower() in reason.lower() for reason in reasons):
+        raise OSError(f"{what}: {sign}") from error
+    raise

@@ -119,9 +119,10 @@ def test_lambda_zero_leaves_the_body_classifier_out():
 
 
 def test_diversity_loss_of_hand():
-  assert losses.pda_loss(3 * jnp.eye(4)) == pytest.approx(2)
-  assert losses.pda_loss(jnp.ones((4, 3))) == pytest.approx(4)
-  assert losses.pda_loss(jnp.array([[1.0, 0.0], [1.0, 1.0]])) == pytest.approx(np.sqrt(3))
+  of = lambda prototypes: losses.pda_loss(prototypes, prototypes)  # noqa: E731
+  assert of(3 * jnp.eye(4)) == pytest.approx(2)
+  assert of(jnp.ones((4, 3))) == pytest.approx(4)
+  assert of(jnp.array([[1.0, 0.0], [1.0, 1.0]])) == pytest.approx(np.sqrt(3))
 
 
 def test_calibrating_terms_of_hand():
@@ -353,8 +354,48 @@ def test_recipes_differ_only_where_paper_and_release_do():
 
 @pytest.mark.parametrize(
   "field, value",
-  [("pcc_temperature", 0.0), ("prototype_momentum", 1.5)],
+  [
+    ("pcc_temperature", 0.0),
+    ("prototype_momentum", 1.5),
+  ],
 )
 def test_impossible_configs_are_refused(field, value):
   with pytest.raises(ValueError, match=field):
     dataclasses.replace(LOSSES, **{field: value})
+
+
+def test_diversity_of_means_and_embeddings_of_hand():
+  """Two siblings and a third action; the embeddings lie between the first two prototypes."""
+  parents = jnp.array([0, 0, 1])
+  prototypes = jnp.eye(3)
+  z = jnp.array([[1.0, 1.0, 0.0], [3.0, 3.0, 0.0], [0.0, 1.0, 1.0]])
+  label = jnp.array([0, 0, 2])
+
+  def of(pda_of, pda_between):
+    config = dataclasses.replace(LOSSES, pda_of=pda_of, pda_between=pda_between)
+    return float(losses._diversity(z, prototypes, prototypes, label, parents, config))
+
+  half = 0.5  # every squared cosine is that, or zero
+  assert of("embeddings", "all") == pytest.approx(np.sqrt(3 * half))
+  assert of("embeddings", "siblings") == pytest.approx(np.sqrt(2 * half))
+  assert of("means", "all") == pytest.approx(np.sqrt(2 * half))
+  assert of("means", "siblings") == pytest.approx(np.sqrt(half))
+  assert of("prototypes", "all") == of("prototypes", "siblings") == pytest.approx(np.sqrt(3))
+
+
+def test_a_centred_diversity_loss_ignores_what_all_prototypes_share():
+  prototypes = jnp.asarray(np.random.default_rng(0).standard_normal((6, 4)), jnp.float32)
+  centred = losses.pda_loss(prototypes, prototypes, centred=True)
+  shifted = losses.pda_loss(prototypes + 100, prototypes + 100, centred=True)
+  assert shifted == pytest.approx(float(centred), rel=1e-4)
+  assert losses.pda_loss(prototypes + 100, prototypes + 100) == pytest.approx(6, rel=1e-3)
+
+
+def test_weights_of_parts_of_the_calibrating_loss_switch_them_off():
+  batch = random_batch()
+  _, terms, _ = compute(batch, LOSSES)
+  total, _, _ = compute(batch, dataclasses.replace(LOSSES, pcc_body_weight=0.0))
+  whole, _, _ = compute(batch, LOSSES)
+  assert whole - total == pytest.approx(LOSSES.pcc_weight * float(terms["pcc_body"]), rel=1e-4)
+  _, without, _ = compute(batch, dataclasses.replace(LOSSES, pcc_fp_weight=0.0))
+  assert without["pcc_action"] < terms["pcc_action"]

@@ -100,10 +100,18 @@ def test_default_values_are_the_papers():
     pcc_temperature=0.125,
     pcc_alpha=(1.0, 0.5, 0.1),
     pcc_alpha_scales="loss",
+    pcc_fp_weight=1.0,
+    pcc_body_weight=1.0,
     pcc_covers="sets",
     pda_weight=5.0,
     pda_gradient=True,
+    pda_of="prototypes",
+    pda_between="all",
+    pda_centred=False,
     prototype_momentum=0.9,
+    prototype_samples="true_positives",
+    prototype_start="normal",
+    prototype_on_sphere=False,
   )
   assert config.eval.gamma.to_dict() == {"rgb": 1.0, "pose": 5.0}
   optimizer = config.optimizer

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import json
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ from pcan_jax.clips import sampling
 from pcan_jax.clips.sampling import FrameSampling
 from pcan_jax.feed.dataset import open_dataset
 from pcan_jax.feed.epochs import ClassSampling, uniform_order
+from pcan_jax.feed.offsets import record_offsets
 from pcan_jax.feed.pipeline import evaluation_batches, training_batches, training_stages
 from tests.tiny_source import write_tiny_source
 
@@ -192,6 +194,42 @@ def test_evaluation_decodes_the_frames_that_were_chosen(tiny_dataset):
       for row in chosen
     ]
     np.testing.assert_array_equal(frames, expected)
+
+
+def test_records_are_read_at_once_and_in_data_sets_without_offsets(tmp_path):
+  source = write_tiny_source(tmp_path / "source", {"train": 7})
+  path = build(source, tmp_path / "out", side=16, jobs=1, clips_per_shard=3)
+  batches, fingerprints = [], []
+  for _ in range(2):
+    dataset = open_dataset(path)
+    batches.append(list(evaluation_batches(dataset, "train", EVALUATION, batch_size=7)))
+    fingerprints.append(dataset.fingerprint)
+    _forget_offsets(path)
+  assert dataset.record_offsets is None
+  for name, values in batches[0][0].items():
+    np.testing.assert_array_equal(values, batches[1][0][name])
+  assert fingerprints[0] == fingerprints[1]
+
+
+def _forget_offsets(path):
+  file = path / "metadata.json"
+  metadata = json.loads(file.read_text())
+  for split in metadata["splits"].values():
+    split.pop("offsets", None)
+  file.write_text(json.dumps(metadata))
+
+
+def test_offsets_are_those_of_the_records(tmp_path):
+  lengths = [0, 1, 1000, 3]
+  path = tmp_path / "shard"
+  with tf.io.TFRecordWriter(str(path)) as writer:
+    for length in lengths:
+      writer.write(bytes(length))
+  assert record_offsets(path) == [0, 16, 33, 1049]
+  with path.open("r+b") as file:
+    file.truncate(1050)
+  with pytest.raises(ValueError, match="ends within a record"):
+    record_offsets(path)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut"])

@@ -133,3 +133,28 @@ def test_means_keep_the_type_of_the_embeddings(dtype):
   )
   assert means.dtype == dtype
   assert counts.sum() == 32
+
+
+def test_a_prototype_of_zeros_becomes_the_first_mean():
+  batch = random_batch()
+  mask = batch["action"] != 4
+  means, _ = class_means(batch["z"], batch["action"], mask, NUM_ACTIONS)
+  start = jnp.zeros((NUM_ACTIONS, 6))
+  first = update_prototypes(start, batch["z"], batch["action"], mask, 0.9, first_whole=True)
+  np.testing.assert_array_equal(first, means)
+  np.testing.assert_array_equal(first[4], 0)
+  again = update_prototypes(first, 2 * batch["z"], batch["action"], mask, 0.9, first_whole=True)
+  np.testing.assert_allclose(again, 1.1 * means, rtol=1e-5)
+
+
+def test_prototypes_on_the_sphere_have_length_one_and_ignore_lengths():
+  batch = random_batch()
+  mask = jnp.ones(32, bool)
+  start = jnp.ones((NUM_ACTIONS, 6))
+  lengths = jnp.linspace(0.1, 10, 32)[:, None]
+  moved = update_prototypes(start, batch["z"], batch["action"], mask, 0.9, on_sphere=True)
+  longer = update_prototypes(
+    start, lengths * batch["z"], batch["action"], mask, 0.9, on_sphere=True
+  )
+  np.testing.assert_allclose(jnp.linalg.norm(moved, axis=1), 1, rtol=1e-5)
+  np.testing.assert_allclose(moved, longer, rtol=1e-4, atol=1e-6)

@@ -83,15 +83,12 @@ def test_norms_are_computed_again_without_convolutions_and_blocks_with_them():
   assert roots["none"] < roots["norms"] == roots["blocks"]
 
 
-def test_configs_name_it_and_older_ones_may_not():
+def test_configs_name_it():
   tree = get_tree("ma52")
   config = load_config("ma52").model
   assert build_model(config, tree).remat == "none"
   config.remat = "blocks"
   assert build_model(config, tree).remat == "blocks"
-  with config.unlocked():
-    del config.remat
-  assert build_model(config, tree).remat == "none"
   config.remat = "dots"
   with pytest.raises(ValueError, match=r"model\.remat must be one of .*, not 'dots'"):
     build_model(config, tree)

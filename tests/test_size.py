@@ -78,7 +78,7 @@ def test_outputs_of_two_videos(variant):
   for level, classes, size in (("action", 52, 256), ("body", 7, 128)):
     expected["fused"][level] = {"probabilities": (2, classes)}
     of_stream = {"logits": (2, classes), "probabilities": (2, classes)}
-    if not variant.startswith("posec3d"):
+    if load_config(f"ma52:{variant}").model.prototypes:
       of_stream["embedding"] = (2, size)
     for stream in load_config(f"ma52:{variant}").model.streams:
       expected.setdefault(stream, {})[level] = of_stream

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import sys
 
+from benchmarks.study.tables import STUDIES
 from pcan_jax import shipped
 from pcan_jax.console import quiet_libraries
 
@@ -20,7 +21,7 @@ def main() -> None:
     description="Trains and evaluates the rows of a study, one at a time; what is in results/ "
     "already is not repeated, and a run that was interrupted goes on.",
   )
-  parser.add_argument("study", nargs="?", metavar="NAME", help="headline, parts, values or fusion")
+  parser.add_argument("study", nargs="?", metavar="NAME", help=f"one of {', '.join(STUDIES)}")
   parser.add_argument("--rows", nargs="+", default=(), help="only these rows")
   parser.add_argument("--seeds", default="0-4", help="0-4 or 0,2,3 (0-4)")
   parser.add_argument(

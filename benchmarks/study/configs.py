@@ -15,6 +15,19 @@ from pcan_jax.config import load_config
 # Fields that decide no weight; those of `eval` are part of what is evaluated.
 _FREE = ("seed", "log_every", "data.path", "data.instructions", "data.eval_split", "model.remat")
 _FREE_GROUPS = ("checkpoints.", "eval.")
+# What earlier versions did, which had no such field: it counts as absent.
+_EARLIER = {
+  "loss.pcc_fp_weight": 1.0,
+  "loss.pcc_body_weight": 1.0,
+  "loss.pda_of": "prototypes",
+  "loss.pda_between": "all",
+  "loss.prototype_samples": "true_positives",
+  "loss.prototype_start": "normal",
+  "model.rgb.kind": "slowonly",
+  "optimizer.name": "sgd",
+  "optimizer.betas": [0.9, 0.999],
+  "optimizer.layer_decay": 1.0,
+}
 _EVALUATION = ("data.eval_split", "eval.num_clips", "eval.gamma.rgb", "eval.gamma.pose")
 
 
@@ -95,6 +108,6 @@ def _digest(values: dict[str, Any]) -> str:
 
   Zeros and empty values count as absent: a field that is added later and switched off changes none.
   """
-  present = {name: value for name, value in values.items() if value}
+  present = {name: value for name, value in values.items() if value and value != _EARLIER.get(name)}
   text = json.dumps(present, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]

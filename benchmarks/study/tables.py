@@ -92,6 +92,8 @@ def _parts() -> Study:
     "without A2": Row("pcan_pose", {"loss.pcc_alpha": (1.0, 0.0, 0.1)}, "pcan"),
     "without A3": Row("pcan_pose", {"loss.pcc_alpha": (1.0, 0.5, 0.0)}, "pcan"),
     "without A1, A2, A3": Row("pcan_pose", {"loss.pcc_alpha": (0.0, 0.0, 0.0)}, "pcan"),
+    "without FP": Row("pcan_pose", {"loss.pcc_fp_weight": 0.0}, "pcan"),
+    "without PCC of bodies": Row("pcan_pose", {"loss.pcc_body_weight": 0.0}, "pcan"),
     # Each alone.
     "HP alone": Row("posec3d_pose", {"loss.hp_weight": 1.0}, "posec3d"),
     "PCC alone": Row("pcan_pose", _NO_HP | _NO_PDA | _NO_RECTIFICATION, "posec3d"),
@@ -166,9 +168,37 @@ def _fusion() -> Study:
   )
 
 
+_SIBLINGS = {"loss.pda_between": "siblings"}
+_CENTRED = {"loss.pda_centred": True}
+
+
+def _variants() -> Study:
+  variants = {
+    "PDA between siblings": _SIBLINGS,
+    "PDA centred": _CENTRED,
+    "PDA of means": {"loss.pda_of": "means"},
+    "PDA of means, siblings, centred": {"loss.pda_of": "means"} | _SIBLINGS | _CENTRED,
+    "PDA of embeddings": {"loss.pda_of": "embeddings"},
+    "PDA of embeddings, siblings, centred": {"loss.pda_of": "embeddings"} | _SIBLINGS | _CENTRED,
+    "prototypes from zero": {"loss.prototype_start": "zero"},
+    "prototypes of all clips": {"loss.prototype_samples": "all"},
+    "prototypes on the sphere": {"loss.prototype_on_sphere": True},
+  }
+  rows = {"posec3d": Row("posec3d_pose"), "pcan": Row("pcan_pose", against="posec3d")}
+  rows |= {name: Row("pcan_pose", values, "pcan") for name, values in variants.items()}
+  return Study(
+    "Variants of the diversity loss and of the prototypes",
+    "The diversity loss on other things than the updated prototypes, whose gradient is a tenth of "
+    "a mean over true positives; prototypes that start, move or are scaled otherwise. On the pose "
+    "stream.",
+    rows,
+  )
+
+
 STUDIES = {
   "headline": _headline(),
   "parts": _parts(),
   "values": _values(),
   "fusion": _fusion(),
+  "variants": _variants(),
 }

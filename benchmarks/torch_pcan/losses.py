@@ -16,7 +16,9 @@ StreamOutputs = dict[str, ByName]
 def check(config: LossConfig) -> None:
   """Raises ValueError for losses other than the paper's; weights and factors may differ."""
   paper = load_config("ma52").loss
-  for field in ("pcc_alpha_scales", "pcc_covers", "pda_gradient"):
+  fixed = ("pcc_alpha_scales", "pcc_covers", "pcc_fp_weight", "pcc_body_weight")
+  fixed += tuple(name for name in paper if name.startswith(("pda_", "prototype_")))
+  for field in set(fixed) - {"pda_weight", "prototype_momentum"}:
     if getattr(config, field) != paper[field]:
       raise ValueError(
         f"the PyTorch losses have loss.{field}={paper[field]!r} only, the config has "

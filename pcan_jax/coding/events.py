@@ -57,11 +57,13 @@ class Coding:
     video: name of the video file, or a path to it.
     events: in order of their onsets.
     duration: seconds of the recording; None where the file does not say.
+    fps: frames per second of the recording; None where the file does not say.
   """
 
   video: str
   events: tuple[Event, ...]
   duration: float | None = None
+  fps: float | None = None
 
   def __post_init__(self) -> None:
     object.__setattr__(self, "events", tuple(sorted(self.events)))

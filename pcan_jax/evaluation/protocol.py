@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -75,8 +76,8 @@ class Evaluator:
       leave=False,
     )
     predicted = []
-    for batch in progress:
-      found = jax.device_get(self._predict(variables, send(batch, self._mesh)))
+    sent = (self._predict(variables, send(batch, self._mesh)) for batch in progress)
+    for found in _one_behind(sent):
       real = np.flatnonzero(found.pop("mask"))
       predicted.append(jax.tree.map(lambda values, rows=real: values[rows], found))
     found = jax.tree.map(lambda *parts: np.concatenate(parts), *predicted)
@@ -84,6 +85,18 @@ class Evaluator:
     actions, outputs = found["action"].astype(np.int64), found["outputs"]
     metrics = _metrics(outputs, actions, self._spec.tree)
     return Results([ids[index] for index in found["index"]], actions, num_clips, outputs, metrics)
+
+
+def _one_behind(outputs: Iterator[PyTree]) -> Iterator[PyTree]:
+  """Fetches the outputs of a batch when the next one has been dispatched: no device waits."""
+  previous = None
+  for newest in outputs:
+    jax.tree.map(lambda values: values.copy_to_host_async(), newest)
+    if previous is not None:
+      yield jax.device_get(previous)
+    previous = newest
+  if previous is not None:
+    yield jax.device_get(previous)
 
 
 def _predict_with_facts(

@@ -81,7 +81,7 @@ class Dataset:
     was built of; for data sets of earlier versions, whose metadata do not, also of the number of
     records and bytes.
     """
-    made_of = [self.builder.info.metadata]
+    made_of = [{**self.builder.info.metadata, "splits": self._described_splits()}]
     if not made_of[0].get("fingerprint"):
       splits = self.builder.info.splits
       made_of += [[name, s.shard_lengths, s.num_bytes] for name, s in sorted(splits.items())]
@@ -98,6 +98,14 @@ class Dataset:
         f"{self.path} holds skeletons without videos, which only a model of poses can use: choose "
         "a variant with the suffix _pose, such as --config=small:pcan_pose"
       )
+
+  def _described_splits(self) -> dict[str, dict[str, Any]]:
+    """What the metadata say of the splits, without where records lie: that is no content."""
+    splits = self.builder.info.metadata["splits"]
+    return {
+      split: {name: value for name, value in facts.items() if name != "offsets"}
+      for split, facts in splits.items()
+    }
 
   def num_clips(self, split: str) -> int:
     """Clips in a split.
@@ -217,6 +225,29 @@ class Dataset:
       if sampling.name == "uniform"
       else order_by_action(actions, sampling)
     )
+
+  @property
+  def record_offsets(self) -> Int64[np.ndarray, " n"] | None:
+    """The byte at which each record of all stored splits starts in its shard.
+
+    None in data sets of earlier versions.
+
+    Raises:
+      ValueError: the metadata have another number of them.
+    """
+    offsets: list[int] = []
+    for split in self.stored_splits:
+      stored = self.builder.info.metadata["splits"][split].get("offsets")
+      count = self.builder.info.splits[split].num_examples
+      if stored is None:
+        return None
+      if len(stored) != count:
+        raise ValueError(
+          f"{self.path}: metadata.json has {len(stored)} offsets for the {count} clips of "
+          f"{split!r}; build the data set again"
+        )
+      offsets += stored
+    return np.array(offsets, np.int64)
 
   def max_frames(self, split: str) -> int:
     """Number of frames of the longest clip of a split, or more."""

@@ -29,6 +29,7 @@ from pcan_jax.clips.problems import Problem, describe_problems, write_problems
 from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import CLIPS_PER_SHARD, Encoding
 from pcan_jax.feed import records, shard_store
+from pcan_jax.feed.offsets import record_offsets
 from pcan_jax.feed.sources import Sources, digest_clips
 from pcan_jax.keypoints import KeypointLayout, get_layout
 from pcan_jax.labels import LabelTree
@@ -320,6 +321,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
         "max_frames": max(summary.max_frames for summary in summaries.values()),
         "ids": [name for key in kept for name in summaries[key].ids],
         "actions": [action for key in kept for action in summaries[key].actions],
+        "offsets": [offset for path in paths for offset in record_offsets(path)],
       }
       if split in persons:
         counts[split]["persons"] = [persons[split][name] for name in counts[split]["ids"]]

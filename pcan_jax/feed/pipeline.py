@@ -40,6 +40,7 @@ def training_batches(
   order: EpochOrder | None = None,
   start_step: int = 0,
   rows: Rows | None = None,
+  labelled: bool = True,
 ) -> Iterator[HostBatch]:
   """Endless shuffled batches; epochs follow each other without a gap.
 
@@ -52,6 +53,7 @@ def training_batches(
     order: from `dataset.epoch_order`; None is every clip once per epoch.
     start_step: number of batches to skip, those that an interrupted run has already used.
     rows: the rows of every batch that this host reads, from `mesh.local_rows`; None is all.
+    labelled: whether every clip must have a label.
 
   Yields:
     `rgb` uint8 [b, T, S, S, 3], `keypoints` float32 [b, T', M, V, 2], `keypoint_scores`
@@ -65,7 +67,7 @@ def training_batches(
   stream = _positions(batch_size, rows, range(start_step, _FOREVER))
   stream = _through(stream, training_stages(dataset, split, sampling, order=order, seed=seed))
   for batch in _host_batches(stream.batch(len(rows)), dataset):
-    yield _with_known_labels(batch, dataset)
+    yield _with_known_labels(batch, dataset) if labelled else batch
 
 
 def training_stages(
@@ -219,12 +221,26 @@ def _reader(dataset: Dataset) -> Stage:
   lengths = [length for info in infos for length in info.shard_lengths]
   ends = tf.constant(np.cumsum(lengths), tf.int64)
   starts = tf.concat([[0], ends[:-1]], axis=0)
+  offsets = dataset.record_offsets
+
+  def skip(number: tf.Tensor, shard: tf.Tensor) -> tf.data.Dataset:
+    # Without a buffer, only the lengths of skipped records are read.
+    return tf.data.TFRecordDataset(paths[shard], buffer_size=0).skip(number - starts[shard])
+
+  def seek(number: tf.Tensor, shard: tf.Tensor) -> tf.data.Dataset:
+    records = tf.raw_ops.TFRecordDatasetV2(
+      filenames=paths[shard],
+      compression_type="",
+      buffer_size=tf.constant(0, tf.int64),
+      byte_offsets=tf.constant(offsets)[number],
+    )
+    return tf.data.experimental.from_variant(records, tf.TensorSpec((), tf.string))
+
+  find = skip if offsets is None else seek
 
   def read(number: tf.Tensor) -> tf.Tensor:
     shard = tf.searchsorted(ends, number[None], side="right")[0]
-    # Without a buffer, only the lengths of skipped records are read.
-    shard_records = tf.data.TFRecordDataset(paths[shard], buffer_size=0)
-    return shard_records.skip(number - starts[shard]).take(1).get_single_element()
+    return find(number, shard).take(1).get_single_element()
 
   return read
 

@@ -72,7 +72,8 @@ METADATA_FIELDS = ("schema_version", "side", "jpeg_quality", "layout", "tree", "
 `max_frames` of its longest clip, and the `ids` and `actions` of its records in stored order;
 `skipped`: the number of clips of the source that were left out because they could not be read.
 Also, but not in data sets of earlier versions, the `fingerprint` of `sources.Sources`; `videos`,
-false in data sets of skeletons; and per split the `persons` of its records, if they are known.
+false in data sets of skeletons; and per split the `offsets` of the records in their shards, in
+bytes and in stored order, and the `persons` of its records, if they are known.
 """
 
 

@@ -10,7 +10,7 @@ def upcast(x: Float[Array, "..."]) -> Float[Array, "..."]:
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _unit(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+def unit(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
   """Scales vectors to length one; a zero vector stays zero and has a finite gradient."""
   squared = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
   return x * jax.lax.rsqrt(jnp.where(squared > 1e-24, squared, 1.0))
@@ -22,4 +22,4 @@ def cosines(x: Float[Array, "n d"], y: Float[Array, "*s k d"]) -> Float[Array, "
   Multiplies in float32: the accelerators' default of bfloat16 or TF32 would give errors of a per
   cent of PCAN's temperature.
   """
-  return jnp.einsum("nd,...kd->...nk", _unit(x), _unit(y), precision=jax.lax.Precision.HIGHEST)
+  return jnp.einsum("nd,...kd->...nk", unit(x), unit(y), precision=jax.lax.Precision.HIGHEST)

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from pcan_jax.method.cosine import unit
+
 
 def class_means(
   z: Float[Array, "n d"], index: Int[Array, " n"], mask: Bool[Array, " n"], num_classes: int
@@ -34,10 +36,13 @@ def update_prototypes(
   prototypes: Float[Array, "k d"],
   z: Float[Array, "n d"],
   index: Int[Array, " n"],
-  tp_mask: Bool[Array, " n"],
+  mask: Bool[Array, " n"],
   momentum: float,
+  *,
+  first_whole: bool = False,
+  on_sphere: bool = False,
 ) -> Float[Array, "k d"]:
-  """Moves the prototypes of classes with true positives towards their mean (PCAN eq. 3).
+  """Moves the prototypes of classes with samples in the mask towards their mean (PCAN eq. 3).
 
   The gradient flows into `z` through the means; store `jax.lax.stop_gradient` of the result.
 
@@ -45,12 +50,20 @@ def update_prototypes(
     prototypes: one per class.
     z: embeddings.
     index: class of every sample.
-    tp_mask: true positives.
+    mask: true positives, in the paper.
     momentum: the fraction of a prototype that is kept.
+    first_whole: whether a prototype of zeros, which no sample has moved yet, becomes the mean; not
+      in the paper.
+    on_sphere: whether embeddings count by their directions alone, and moved prototypes have the
+      length one; not in the paper.
 
   Returns:
     The new prototypes; those of other classes are unchanged.
   """
-  means, counts = class_means(z, index, tp_mask, prototypes.shape[0])
+  means, counts = class_means(unit(z) if on_sphere else z, index, mask, prototypes.shape[0])
   moved = momentum * prototypes + (1 - momentum) * means
+  if first_whole:
+    moved = jnp.where(jnp.all(prototypes == 0, axis=-1, keepdims=True), means, moved)
+  if on_sphere:
+    moved = unit(moved)
   return jnp.where(counts[:, None] > 0, moved, prototypes)

@@ -1,5 +1,7 @@
 """One or two pathways and their fusion.
 
+The RGB stream is a 3D CNN or another pathway with a stem and stages, see `PATHS`.
+
 `fusion` is how an RGB and a pose pathway exchange features: "late" not at all, "lateral" as in
 RGBPoseConv3D (Duan et al., CVPR 2022, arXiv 2104.13586), "lateral_attention" as in the network that
 PCAN's authors released, where each stream is first gated by cross-attention with the other.
@@ -18,8 +20,14 @@ from pcan_jax.network import conv
 from pcan_jax.network.forms import CPU, Forms
 from pcan_jax.network.norm import BatchNorm
 from pcan_jax.network.pathway import EXPANSION, Pathway, PathwayConfig
+from pcan_jax.network.video_transformer import VideoTransformer, VideoTransformerConfig
 
 FUSIONS = ("late", "lateral", "lateral_attention")
+
+PathConfig = PathwayConfig | VideoTransformerConfig
+
+# The module for each kind of pathway.
+PATHS = {PathwayConfig: Pathway, VideoTransformerConfig: VideoTransformer}
 
 # A lateral projection has one channel for every four of the stream that it is concatenated to.
 LATERAL_RATIO = 4
@@ -136,7 +144,8 @@ class Backbone(nn.Module):
   stream; with attention, `gated_rgb{r}` and `gated_pose{p}`, the features they are concatenated to.
 
   Attributes:
-    rgb: shape of the RGB pathway, None to leave the stream out.
+    rgb: shape of the RGB pathway, None to leave the stream out. Only convolutional pathways can
+      exchange features; with another, `fusion` is "late".
     pose: shape of the pose pathway, None to leave the stream out.
     fusion: one of `FUSIONS`; has no effect with one stream.
     lateral_stride: pose frames per RGB frame.
@@ -145,10 +154,10 @@ class Backbone(nn.Module):
     forms: how operations are computed.
 
   Raises:
-    ValueError: no stream, an unknown fusion, or inputs whose sizes do not fit the fusion.
+    ValueError: no stream, an unknown fusion, or pathways or inputs that do not fit the fusion.
   """
 
-  rgb: PathwayConfig | None
+  rgb: PathConfig | None
   pose: PathwayConfig | None
   fusion: str
   lateral_stride: int
@@ -162,12 +171,17 @@ class Backbone(nn.Module):
     if self.fusion not in FUSIONS:
       raise ValueError(f"fusion {self.fusion!r} is not one of {FUSIONS}")
     if self.rgb is not None:
-      self.rgb_path = Pathway(self.rgb, self.dtype, self.remat, self.forms)
+      self.rgb_path = PATHS[type(self.rgb)](self.rgb, self.dtype, self.remat, self.forms)
     if self.pose is not None:
       self.pose_path = Pathway(self.pose, self.dtype, self.remat, self.forms)
     self.places = ()
     if self.rgb is None or self.pose is None or self.fusion == "late":
       return
+    if not isinstance(self.rgb, PathwayConfig):
+      raise ValueError(
+        f"model.fusion={self.fusion!r} joins feature maps of two 3D CNNs, and the RGB stream has "
+        "none; set model.fusion='late'"
+      )
     self.places = exchange_places(self.rgb.num_stages, self.pose.num_stages)
     if not self.places:
       raise ValueError(

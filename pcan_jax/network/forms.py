@@ -20,6 +20,8 @@ class Forms:
       input instead of from the wider output.
     fold: whether wide 2D convolutions of a few channels get neighbouring pixels as channels.
     channel_multiple: 2D convolutions get channels of zeros up to a multiple of this.
+    attention: of video transformers in half precision, by XLA ("xla") or by the fused kernel of
+      NVIDIA's library ("cudnn"), which does not write the weights of the attention to memory.
   """
 
   temporal: str = "products"
@@ -27,11 +29,13 @@ class Forms:
   moments: int = 0
   fold: bool = False
   channel_multiple: int = 1
+  attention: str = "xla"
 
   def __post_init__(self) -> None:
     for name, known in (
       ("temporal", ("products", "convolution")),
       ("pool", ("index", "window")),
+      ("attention", ("xla", "cudnn")),
     ):
       if getattr(self, name) not in known:
         raise ValueError(f"{name} must be one of {known}, not {getattr(self, name)!r}")
@@ -39,11 +43,13 @@ class Forms:
 
 CPU = Forms()
 # Tensor cores want many channels, and steps are bound by memory bandwidth.
-GPU = Forms("convolution", moments=512, fold=True, channel_multiple=8)
+GPU = Forms("convolution", moments=512, fold=True, channel_multiple=8, attention="cudnn")
 # Channels are padded to 128 lanes, so the fewer positions the better.
 TPU = Forms("convolution", "window", moments=512, fold=True)
 
 
 def for_platform(platform: str) -> Forms:
   """The forms for a platform as JAX names it: "cpu", "gpu", "cuda", "rocm" or "tpu"."""
+  if platform == "rocm":
+    return dataclasses.replace(GPU, attention="xla")
   return {"cpu": CPU, "tpu": TPU}.get(platform, GPU)

@@ -4,6 +4,8 @@ Reference: Li et al., Prototypical Calibrating Ambiguous Samples for Micro-Actio
 AAAI 2025, arXiv 2412.14719.
 """
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,11 +14,14 @@ from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
 from pcan_jax.labels import LabelTree
-from pcan_jax.network.backbone import Backbone
+from pcan_jax.network.backbone import Backbone, PathConfig
 from pcan_jax.network.forms import CPU, Forms
 from pcan_jax.network.pathway import REMAT, PathwayConfig
+from pcan_jax.network.video_transformer import VideoTransformerConfig
 
 STREAMS = ("rgb", "pose")
+RGB_KINDS = {"slowonly": PathwayConfig, "videomae": VideoTransformerConfig}
+"""What the RGB stream may be, by its name in the config."""
 
 # One stream's outputs for a batch, by level: `logits` [N, C] and, with prototypes, an `embedding`
 # [N, D]. `ModelSpec.predict` adds `probabilities` [N, C].
@@ -63,7 +68,7 @@ class PCAN(nn.Module):
   """The network.
 
   Prototypes are the collection `prototypes`: per stream `action` [A, D] and `body` [B, D']. They
-  are initialised as N(0, 1), replaced by the training step, and never parameters.
+  are initialised as N(0, 1) or as zeros, replaced by the training step, and never parameters.
 
   Attributes:
     tree: the labels.
@@ -71,13 +76,14 @@ class PCAN(nn.Module):
     fusion: how the pathways exchange features, see `Backbone`.
     lateral_stride: pose frames per RGB frame.
     action_embedding, body_embedding, dropout, pool_embedding: see `Head`.
+    prototype_start: "normal" or "zero".
     dtype: precision of the backbone's arithmetic; parameters and heads stay float32.
     remat: what the backward pass recomputes, see `pathway.rematerialized`.
     forms: how the backbone's operations are computed.
   """
 
   tree: LabelTree
-  rgb: PathwayConfig | None
+  rgb: PathConfig | None
   pose: PathwayConfig | None
   fusion: str
   lateral_stride: int
@@ -85,6 +91,7 @@ class PCAN(nn.Module):
   body_embedding: int
   dropout: float
   pool_embedding: str
+  prototype_start: str
   dtype: DTypeLike
   remat: str
   forms: Forms = CPU
@@ -125,10 +132,15 @@ class PCAN(nn.Module):
       }
 
   def _initial_prototypes(self) -> dict[str, Array]:
-    action, body = jax.random.split(self.make_rng("params"))
+    keys = jax.random.split(self.make_rng("params"))
+    shapes = {
+      "action": (self.tree.num_actions, self.action_embedding),
+      "body": (self.tree.num_bodies, self.body_embedding),
+    }
+    if self.prototype_start == "zero":
+      return {level: jnp.zeros(shape) for level, shape in shapes.items()}
     return {
-      "action": jax.random.normal(action, (self.tree.num_actions, self.action_embedding)),
-      "body": jax.random.normal(body, (self.tree.num_bodies, self.body_embedding)),
+      level: jax.random.normal(key, shape) for key, (level, shape) in zip(keys, shapes.items())
     }
 
   def __call__(self, inputs: dict[str, Array], train: bool) -> Outputs:
@@ -145,13 +157,36 @@ class PCAN(nn.Module):
     return {stream: self.heads[stream](features[stream], train) for stream in self.streams}
 
 
-def build_model(config: ConfigDict, tree: LabelTree, forms: Forms = CPU) -> PCAN:
+def rgb_path(config: ConfigDict) -> PathConfig:
+  """The shape that the `model.rgb` part of a config describes.
+
+  Raises:
+    ValueError: its kind is unknown, or it has other fields than that kind.
+  """
+  fields = dict(config)
+  kind = fields.pop("kind")
+  if kind not in RGB_KINDS:
+    raise ValueError(f"model.rgb.kind must be one of {tuple(RGB_KINDS)}, not {kind!r}")
+  known = {field.name for field in dataclasses.fields(RGB_KINDS[kind])}
+  if fields.keys() != known:
+    different = ", ".join(sorted(fields.keys() ^ known))
+    raise ValueError(
+      f"model.rgb.kind={kind!r} has other fields than model.rgb ({different}); choose a variant of "
+      "the config that has them, such as ma52:vit, or replace all of config.model.rgb"
+    )
+  return RGB_KINDS[kind](**fields)
+
+
+def build_model(
+  config: ConfigDict, tree: LabelTree, forms: Forms = CPU, prototype_start: str = "normal"
+) -> PCAN:
   """The network that the `model` part of a config describes.
 
   Args:
     config: that part.
     tree: the labels.
     forms: how operations are computed; of no consequence for parameters and, to rounding, results.
+    prototype_start: as in `method.losses.LossConfig`.
 
   Raises:
     ValueError: a field has an unknown value; the message names the field.
@@ -163,12 +198,14 @@ def build_model(config: ConfigDict, tree: LabelTree, forms: Forms = CPU) -> PCAN
     raise ValueError(f"model.pool_embedding must be mean or max, not {config.pool_embedding!r}")
   if config.dtype not in ("float32", "bfloat16"):
     raise ValueError(f"model.dtype must be float32 or bfloat16, not {config.dtype!r}")
-  remat = config.get("remat", "none")  # missing in older checkpoints
-  if remat not in REMAT:
-    raise ValueError(f"model.remat must be one of {REMAT}, not {remat!r}")
+  if config.remat not in REMAT:
+    raise ValueError(f"model.remat must be one of {REMAT}, not {config.remat!r}")
+  rgb = rgb_path(config.rgb) if "rgb" in config.streams else None
+  if config.pool_embedding == "max" and not isinstance(rgb, PathwayConfig | None):
+    raise ValueError("model.pool_embedding must be mean for an RGB stream without feature maps")
   return PCAN(
     tree=tree,
-    rgb=PathwayConfig(**config.rgb) if "rgb" in config.streams else None,
+    rgb=rgb,
     pose=PathwayConfig(**config.pose) if "pose" in config.streams else None,
     fusion=config.fusion,
     lateral_stride=config.lateral_stride,
@@ -176,7 +213,8 @@ def build_model(config: ConfigDict, tree: LabelTree, forms: Forms = CPU) -> PCAN
     body_embedding=config.body_embedding if config.prototypes else 0,
     dropout=config.dropout,
     pool_embedding=config.pool_embedding,
+    prototype_start=prototype_start,
     dtype=jnp.dtype(config.dtype),
-    remat=remat,
+    remat=config.remat,
     forms=forms,
   )

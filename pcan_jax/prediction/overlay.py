@@ -1,23 +1,21 @@
 """Overlay videos: skeletons on the frames, and bars of the most likely classes beside them."""
 
-import fractions
 import pathlib
 import unicodedata
 from collections.abc import Sequence
 
-import av
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 from pcan_jax.clips.skeleton import draw_skeletons
+from pcan_jax.clips.video_writer import VideoWriter
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.prediction.recognizer import Prediction
 from pcan_jax.prediction.videos import Video, Window
 
 # Small videos are enlarged so that text beside them is legible; large ones are reduced.
 _MIN_HEIGHT, _MAX_HEIGHT = 480, 1080
-_TIME_BASE = fractions.Fraction(1, 90_000)
 _NUM_ACTIONS, _NUM_BODIES = 5, 3
 
 # Sizes in the panel, in units of 1/480 of its height.
@@ -60,27 +58,14 @@ def write_overlay(
   ]
   centres = np.array([(window.start_seconds + window.end_seconds) / 2 for window in windows])
   middles = (video.times[1:] + video.times[:-1]) / 2
-  path.parent.mkdir(parents=True, exist_ok=True)
-  unfinished = path.with_name(path.name + ".part")
-  with av.open(str(unfinished), "w", format="mp4") as container:
-    rate = fractions.Fraction(video.fps).limit_denominator(1001)
-    stream = container.add_stream("libx264", rate=rate, options={"crf": "20"})
-    stream.pix_fmt = "yuv420p"
-    stream.time_base = stream.codec_context.time_base = _TIME_BASE
-    stream.height, stream.width = height, width + panel_width
-    last = -1
+  with VideoWriter(path, (height, width + panel_width), video.fps, crf=20) as writer:
     for index, frame in enumerate(video.frames()):
       interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
       image = cv2.resize(frame, (width, height), interpolation=interpolation)
       if video.keypoints is not None:
         draw_skeletons(image, video.keypoints[:, index] * scale, video.scores[:, index], layout)
       panel = panels[int(np.abs(centres - middles[index]).argmin())]
-      shown = av.VideoFrame.from_ndarray(np.hstack([image, panel]), format="rgb24")
-      last = max(last + 1, round(video.times[index] / _TIME_BASE))
-      shown.pts, shown.time_base = last, _TIME_BASE
-      container.mux(stream.encode(shown))
-    container.mux(stream.encode())
-  unfinished.replace(path)
+      writer.add(np.hstack([image, panel]), float(video.times[index]))
 
 
 def draw_panel(

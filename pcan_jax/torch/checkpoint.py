@@ -26,6 +26,7 @@ import ml_dtypes
 import numpy as np
 
 from pcan_jax.clips.safe_pickle import DAMAGED, Function, checked_pickle
+from pcan_jax.torch.safetensors import read_safetensors
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
@@ -114,11 +115,11 @@ class _Dict(dict):
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   """The tensors of a checkpoint, by name.
 
-  A state dict may be the whole file or its entry `state_dict` or `model`, and its names may start
-  with `module.`, as after data-parallel training.
+  A state dict may be the whole file or its entry `state_dict`, `model` or `module`, and its names
+  may start with `module.`, as after data-parallel training.
 
   Args:
-    path: a file written by `torch.save`.
+    path: a file written by `torch.save`, or one whose name ends in `.safetensors`.
 
   Returns:
     Arrays in the file's types; bfloat16 as `ml_dtypes.bfloat16`.
@@ -130,6 +131,11 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
   path = pathlib.Path(path)
   if not path.is_file():
     raise FileNotFoundError(f"no such file: {path}")
+  if path.suffix == ".safetensors":
+    try:
+      return read_safetensors(path)
+    except (OSError, ValueError) as error:
+      raise ValueError(f"{path}: cannot be read as a safetensors file: {error}") from error
   try:
     with path.open("rb") as file:
       is_zip = file.read(4) == b"PK\x03\x04"
@@ -142,7 +148,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _find_state_dict(content: Any) -> Mapping[str, Any]:
-  for entry in ("state_dict", "model"):
+  for entry in ("state_dict", "model", "module"):
     if isinstance(content, dict) and isinstance(content.get(entry), dict):
       content = content[entry]
       break

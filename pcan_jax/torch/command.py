@@ -15,7 +15,9 @@ def main() -> None:
   """The command line."""
   define_config_flag()
   flags.mark_flag_as_required("config")
-  flags.DEFINE_string("source", None, "PyTorch checkpoint, written by torch.save.", required=True)
+  flags.DEFINE_string(
+    "source", None, "PyTorch checkpoint: .pth, .bin or .safetensors.", required=True
+  )
   flags.DEFINE_string("workdir", None, "Working directory for the checkpoint.", required=True)
   flags.DEFINE_string("tree", "ma52", "Label tree: a name, or a CSV file id,action,body.")
   flags.DEFINE_string("layout", "openpose-28", "Keypoint layout: a name, or a JSON file.")

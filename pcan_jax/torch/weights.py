@@ -229,10 +229,15 @@ def from_state_dict(
     else:
       converted[slot.path] = slot.from_torch(tensor)
   problems["unused"] = [names_in_file[name] for name in given]
+  refuse_misfits(problems)
+  return Conversion(traverse_util.unflatten_dict(converted), tuple(notes))
+
+
+def refuse_misfits(problems: Mapping[str, list[str]]) -> None:
+  """Raises ValueError if there are names of tensors under any kind of problem."""
   if any(problems.values()):
     lines = [_listing(kind, names) for kind, names in problems.items() if names]
     raise ValueError("the weights do not fit the network:\n  " + "\n  ".join(lines))
-  return Conversion(traverse_util.unflatten_dict(converted), tuple(notes))
 
 
 def _listing(kind: str, names: list[str]) -> str:

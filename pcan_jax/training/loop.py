@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from pcan_jax.checkpoints import Checkpoints
 from pcan_jax.evaluation.protocol import Evaluator
 from pcan_jax.feed.dataset import Dataset, open_dataset
-from pcan_jax.feed.epochs import ClassSampling, EpochOrder
+from pcan_jax.feed.epochs import ClassSampling, EpochOrder, uniform_order
 from pcan_jax.feed.pipeline import training_batches
 from pcan_jax.mesh import data_mesh, local_rows, send
 from pcan_jax.saved_steps import SavedStep
@@ -31,7 +31,7 @@ from pcan_jax.training.save_clock import SaveClock
 from pcan_jax.training.step import Batch, TrainState, compile_step
 from pcan_jax.training.stopping import StopRequest
 from pcan_jax.training.workdir import claimed, require_room
-from pcan_jax.writing import replace_file
+from pcan_jax.writing import replace_file, told_shortly
 
 PyTree = Any
 
@@ -87,6 +87,7 @@ class TrainingRun:
       order=self.order,
       start_step=start_step,
       rows=local_rows(self.mesh, self.batch_size),
+      labelled=not self.spec.pretrains,
     )
     return _one_ahead(send(batch, self.mesh) for batch in batches)
 
@@ -103,7 +104,9 @@ class TrainingRun:
     device = self.mesh.devices.flat[0]
     facts = {
       "devices": f"{self.mesh.size} x {device.device_kind} ({device.platform})",
-      "model": f"{' + '.join(model.streams)}, fusion {config.model.fusion}, "
+      "model": "rgb, masked video modelling"
+      if self.spec.pretrains
+      else f"{' + '.join(model.streams)}, fusion {config.model.fusion}, "
       + ("with" if model.has_prototypes else "without")
       + " prototypes",
       "parameters": f"{parameter_overview.count_parameters(state.params):,}",
@@ -139,13 +142,14 @@ def prepare(config: ConfigDict) -> TrainingRun:
       f"optimizer.batch_size={batch_size} is not divisible by {mesh.size} devices; "
       f"use a multiple of {mesh.size}"
     )
-  sampling = ClassSampling(config.data.sampling, config.data.repeat_threshold)
-  return TrainingRun(
-    spec=ModelSpec(config, dataset.tree, dataset.layout, dataset.stored_size),
-    dataset=dataset,
-    mesh=mesh,
-    order=dataset.epoch_order(config.data.train_split, sampling),
-  )
+  split = config.data.train_split
+  spec = ModelSpec(config, dataset.tree, dataset.layout, dataset.stored_size)
+  if spec.pretrains:
+    order = uniform_order(dataset.num_clips(split))
+  else:
+    sampling = ClassSampling(config.data.sampling, config.data.repeat_threshold)
+    order = dataset.epoch_order(split, sampling)
+  return TrainingRun(spec, dataset, mesh, order)
 
 
 def train(
@@ -172,7 +176,7 @@ def train(
     FloatingPointError: the loss is not finite; `workdir/failed_batch` holds the batch.
   """
   run = prepare(config)
-  with claimed(workdir):
+  with claimed(workdir), told_shortly(f"{workdir} cannot be written to"):
     directory = workdir / "checkpoints"
     start, problems = resume.find_start(directory)
     start_step = start.step if start else 0
@@ -192,6 +196,8 @@ def _train_from(
   """Takes the steps that are left; `record` goes into the checkpoints' descriptions."""
   config, start_step = run.config, start.step if start else 0
   evaluator = Evaluator(run.spec, run.dataset)
+  if run.spec.pretrains and config.eval.every_epochs:
+    raise ValueError("pretraining has nothing to evaluate; set eval.every_epochs=0")
   init, step_fn = compile_step(run.spec, run.schedule, run.mesh)
   state = init()
   require_room(workdir, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
@@ -201,12 +207,13 @@ def _train_from(
     StopRequest() as stop,
   ):
     if start is None:
-      state = state.replace(**warm_start.initialize(state.model(), run.spec))
+      state = state.started(warm_start.initialize(state.model(), run.spec))
     else:
       state = restore_state(checkpoints, start_step, state)
     if jax.process_index() == 0:
       _write_overview(workdir, run.spec, state, start_step)
     _log.info("%s\n", run.start_block(state, start_step, workdir))
+    _log.info("compiling: minutes when a model first starts on a machine, seconds from then on")
     batches = run.batches(start_step)
     watch = FiniteWatch(workdir / "failed_batch", run.clips_of_step)
     progress = Progress(
@@ -219,7 +226,8 @@ def _train_from(
 
     stopped = False
     for step in range(start_step + 1, run.total_steps + 1):
-      batch = next(batches)
+      with progress.waiting_for_data():
+        batch = next(batches)
       state, terms = step_fn(state, batch)
       watch.add(step, batch, terms)
       progress.add(terms)
@@ -301,7 +309,7 @@ def restore_state(checkpoints: Checkpoints, step: int, state: TrainState) -> Tra
   restored = checkpoints.restore(
     step, model=target(state.model()), training=target(state.training())
   )
-  return state.replace(**restored["model"], **restored["training"])
+  return state.restored(**restored)
 
 
 def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

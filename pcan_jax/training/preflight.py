@@ -33,6 +33,9 @@ def dry_run(config: ConfigDict) -> None:
   loss = float(terms["loss"])
   if not np.isfinite(loss):
     raise FloatingPointError(f"the loss of the first step is {loss}")
+  if run.spec.pretrains:
+    _log.info("dry run: a step with loss %.3f, nothing written", loss)
+    return
   results = evaluator(state.model(), config.data.eval_split, num_clips=1, max_batches=1)
   _log.info(
     "dry run: a step with loss %.3f, %d videos evaluated, nothing written", loss, len(results.ids)
@@ -42,7 +45,8 @@ def dry_run(config: ConfigDict) -> None:
 def overfit_batch(config: ConfigDict, max_steps: int = OVERFIT_STEPS) -> int:
   """Sanity check: overfits one batch.
 
-  Dropout, augmentation and weight decay are off and the learning rate stays at its peak. Success is
+  Dropout, augmentation, label smoothing and weight decay are off and the learning rate stays at its
+  peak. Success is
   measured by the cross-entropies, the only losses that can reach zero; all are optimised.
 
   Args:
@@ -66,8 +70,14 @@ def overfit_batch(config: ConfigDict, max_steps: int = OVERFIT_STEPS) -> int:
     rotation=0.0,
     scale_jitter=0.0,
     keypoint_noise=0.0,
+    mixup=0.0,
   )
+  config.loss.label_smoothing = 0.0
+  if "drop_path" in config.model.rgb:
+    config.model.rgb.drop_path = 0.0
   run = prepare(config)
+  if run.spec.pretrains:
+    raise ValueError("pretraining has no labels that one batch could be overfitted to")
   rate = peak_learning_rate(config.optimizer)
   init, step_fn = compile_step(run.spec, optax.constant_schedule(rate), run.mesh)
   state = _start(run, init())
@@ -91,6 +101,6 @@ def overfit_batch(config: ConfigDict, max_steps: int = OVERFIT_STEPS) -> int:
 
 
 def _start(run: TrainingRun, state: TrainState) -> TrainState:
-  state = state.replace(**warm_start.initialize(state.model(), run.spec))
+  state = state.started(warm_start.initialize(state.model(), run.spec))
   _log.info("%s\n", run.start_block(state, 0, None))
   return state

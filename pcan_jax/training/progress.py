@@ -15,6 +15,7 @@ from pcan_jax.network.pcan import STREAMS
 from pcan_jax.training.step import Terms
 
 _log = logging.getLogger(__name__)
+_WORTH_SAYING = 0.1  # of the time that training waits for data
 
 
 class Progress:
@@ -38,6 +39,7 @@ class Progress:
     self._total, self._count, self._newest = None, 0, None
     # The step that was complete at a time, since which the rate is measured.
     self._known_step, self._since = start_step, None
+    self._started, self._waited = time.monotonic(), 0.0
     # On terminals only, below the log lines.
     self._bar = tqdm(
       initial=start_step, total=total_steps, unit="step", desc="training", disable=None, leave=False
@@ -48,6 +50,8 @@ class Progress:
     if self._since is None:  # the rate does not include the first step, which is compiled
       jax.block_until_ready(terms)
       self._known_step, self._since = self._known_step + 1, time.monotonic()
+      _log.info("the first step took %.0f s", self._since - self._started)
+      self._waited = 0.0
     if self._newest is not None:
       first = self._total is None
       self._total = self._newest if first else self._add(self._total, self._newest)
@@ -72,6 +76,10 @@ class Progress:
       remaining = round((self._total_steps - step) * seconds_per_step)
       eta = f"{remaining // 3600}:{remaining // 60 % 60:02}:{remaining % 60:02}"
       speed = f"{rate:.1f} clips/s  ETA {eta}"
+      values["waiting_for_data"] = waited = self._waited / max(now - self._since, 1e-9)
+      if waited > _WORTH_SAYING:
+        speed += f"  waiting for data {100 * waited:.0f} % of the time"
+    self._waited = 0.0
     self._known_step, self._since = complete, now
     values["learning_rate"] = float(self._schedule(step))
     self._writer.write_scalars(step, values)
@@ -82,6 +90,8 @@ class Progress:
       for stream in STREAMS
       if f"{stream}/action_top1" in values
     )
+    if "rgb/reconstruction" in values:
+      learned = f"error of hidden pixels {values['rgb/reconstruction']:.3f}"
     _log.info(
       "step %d/%d  epoch %.1f  %s  %s",
       step,
@@ -95,6 +105,13 @@ class Progress:
   def close(self) -> None:
     """Removes the progress bar."""
     self._bar.close()
+
+  @contextlib.contextmanager
+  def waiting_for_data(self) -> Iterator[None]:
+    """Encloses the wait for a batch: what takes long there is the input, not the device."""
+    start = time.monotonic()
+    yield
+    self._waited += time.monotonic() - start
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:

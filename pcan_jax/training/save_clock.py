@@ -16,7 +16,7 @@ class SaveClock:
   """
 
   def __init__(self, config: ConfigDict) -> None:
-    self._seconds = 60 * config.checkpoints.get("every_minutes", 0.0)  # earlier configs lack it
+    self._seconds = 60 * config.checkpoints.every_minutes
     self._log_every = config.log_every
     self.saved()
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from pcan_jax.inputs import preprocess
+from pcan_jax.inputs import mix, preprocess
 from pcan_jax.mesh import jit_once, jit_step
 from pcan_jax.method import losses
 from pcan_jax.network.pcan import Outputs, StreamOutputs
@@ -22,6 +22,8 @@ from pcan_jax.training.optimizer import build_optimizer
 Batch = dict[str, Any]
 PyTree = Any
 Terms = dict[str, jax.Array]
+
+_MIXUP = 1  # folded into a clip's key, beside what the augmentation draws
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -33,6 +35,7 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: running statistics of BatchNorm.
     prototypes: class prototypes per stream; neither trained nor decayed.
     opt_state: of the optimizer.
+    averaged: the moving average of `params`, by which is predicted; empty without `optimizer.ema`.
   """
 
   step: PyTree
@@ -40,25 +43,39 @@ class TrainState(flax.struct.PyTreeNode):
   batch_stats: PyTree
   prototypes: PyTree
   opt_state: optax.OptState
+  averaged: PyTree = flax.struct.field(default_factory=dict)
 
   def model(self) -> dict[str, PyTree]:
     """The variables of the network, as `ModelSpec.predict` takes them."""
     return {
-      "params": self.params,
+      "params": self.averaged or self.params,
       "batch_stats": self.batch_stats,
       "prototypes": self.prototypes,
     }
 
   def training(self) -> dict[str, PyTree]:
     """What only training needs, by name."""
-    return {"step": self.step, "opt_state": self.opt_state}
+    trained = {"params": self.params} if self.averaged else {}
+    return {"step": self.step, "opt_state": self.opt_state} | trained
+
+  def restored(self, model: dict[str, PyTree], training: dict[str, PyTree]) -> "TrainState":
+    """A state of which `model` and `training` return these."""
+    variables = model | ({"averaged": model["params"]} if self.averaged else {})
+    return self.replace(**variables | training)
+
+  def started(self, model: dict[str, PyTree]) -> "TrainState":
+    """A state that starts from other weights, which are also the first average."""
+    return self.restored(model, {"params": model["params"]})
 
 
 def init_state(spec: ModelSpec, optimizer: optax.GradientTransformation) -> TrainState:
   """A new state, drawn with the config's seed."""
   variables = spec.init(spec.config.seed)
   return TrainState(
-    step=jnp.zeros((), jnp.int32), **variables, opt_state=optimizer.init(variables["params"])
+    step=jnp.zeros((), jnp.int32),
+    **variables,
+    opt_state=optimizer.init(variables["params"]),
+    averaged=variables["params"] if spec.config.optimizer.ema else {},
   )
 
 
@@ -80,6 +97,11 @@ def train_step(
   key_inputs, key_dropout = jax.random.split(key)
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key_inputs, batch["position"])
   inputs = preprocess(batch, spec.train_preprocessing, keys)
+  mixup, mixed = spec.train_preprocessing.augmentation.mixup, None
+  if mixup:
+    keys_mixup = jax.vmap(jax.random.fold_in, (0, None))(keys, _MIXUP)
+    inputs, share = mix(inputs, mixup, keys_mixup)
+    mixed = losses.Mixed(jnp.roll(batch["action"], 1), share)
 
   def loss_fn(params: PyTree) -> tuple[jax.Array, tuple]:
     outputs, mutated = spec.model.apply(
@@ -89,15 +111,22 @@ def train_step(
       mutable=["batch_stats"],
       rngs={"dropout": key_dropout},
     )
-    total, terms, prototypes = _all_streams(outputs, state.prototypes, batch["action"], spec)
-    return total, (mutated["batch_stats"], prototypes, terms | {"loss": total})
+    if spec.pretrains:
+      total, terms, prototypes = outputs, {"rgb/reconstruction": outputs}, {}
+    else:
+      total, terms, prototypes = _all_streams(
+        outputs, state.prototypes, batch["action"], mixed, spec
+      )
+    return total, (mutated.get("batch_stats", {}), prototypes, terms | {"loss": total})
 
   with spec.matmul_precision():  # also of the backward pass
     gradients, (batch_stats, prototypes, terms) = jax.grad(loss_fn, has_aux=True)(state.params)
   updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+  params = optax.apply_updates(state.params, updates)
   state = state.replace(
     step=state.step + 1,
-    params=optax.apply_updates(state.params, updates),
+    params=params,
+    averaged=_average(state, params, spec.config.optimizer.ema) if state.averaged else {},
     batch_stats=batch_stats,
     prototypes=jax.lax.stop_gradient(prototypes),
     opt_state=opt_state,
@@ -105,8 +134,18 @@ def train_step(
   return state, terms | {"gradient_norm": optax.tree.norm(gradients)}
 
 
+def _average(state: TrainState, params: PyTree, ema: float) -> PyTree:
+  """The moving average; at first the mean of all steps, so that it forgets random weights."""
+  kept = jnp.minimum(ema, state.step / (state.step + 10.0))
+  return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, state.averaged, params)
+
+
 def _all_streams(
-  outputs: Outputs, prototypes: PyTree, action: jax.Array, spec: ModelSpec
+  outputs: Outputs,
+  prototypes: PyTree,
+  action: jax.Array,
+  mixed: losses.Mixed | None,
+  spec: ModelSpec,
 ) -> tuple[jax.Array, Terms, PyTree]:
   """The sum of the streams' losses, their terms as `STREAM/NAME`, and their new prototypes.
 
@@ -118,7 +157,7 @@ def _all_streams(
 
   def one_stream(out: StreamOutputs, prototypes: PyTree) -> tuple[jax.Array, Terms, PyTree]:
     total, terms, updated = losses.stream_loss(
-      out, prototypes, action=action, parents=parents, config=config
+      out, prototypes, action=action, parents=parents, config=config, mixed=mixed
     )
     for level, label in (("action", action), ("body", parents[action])):
       terms[f"{level}_top1"] = jnp.mean(out[level]["logits"].argmax(-1) == label)

@@ -14,6 +14,7 @@ from flax import traverse_util
 
 from pcan_jax.checkpoints import load_model
 from pcan_jax.network.backbone import exchange_places
+from pcan_jax.network.masked_autoencoder import MaskedAutoencoder
 from pcan_jax.network.pathway import EXPANSION
 from pcan_jax.network.pcan import PCAN
 from pcan_jax.spec import ModelSpec
@@ -55,6 +56,8 @@ def _part(path: Path) -> _Part:
   if module.startswith("head_"):
     kind = "embeddings" if inner[0].endswith("_embedding") else "classifiers"
     return _Part(kind, module.removeprefix("head_"))
+  if module != "backbone":
+    return _Part(module)
   if inner[0].endswith("_path"):
     # The input channels of the pose stem depend on the keypoint layout.
     kind = "stem" if inner[:2] == ["pose_path", "conv1"] else "pathway"
@@ -157,7 +160,7 @@ def initialize(fresh: PyTree, spec: ModelSpec) -> PyTree:
   return {name: {} for name in fresh} | traverse_util.unflatten_dict(placed)
 
 
-def _require_consistent(options: dict[str, str], model: PCAN) -> None:
+def _require_consistent(options: dict[str, str], model: PCAN | MaskedAutoencoder) -> None:
   if "checkpoint" in options and len(options) > 1:
     raise ValueError(
       "init_from.checkpoint provides all streams, init_from.rgb and init_from.pose one each; "
@@ -202,7 +205,11 @@ def _origin(part: _Part, sources: dict[str, _Source], spec: ModelSpec) -> _Sourc
 
 
 def _take(
-  part: _Part, wanted: Arrays, source: _Source, model: PCAN, keep_laterals: bool
+  part: _Part,
+  wanted: Arrays,
+  source: _Source,
+  model: PCAN | MaskedAutoencoder,
+  keep_laterals: bool,
 ) -> tuple[Arrays, bool, list[str]]:
   """A part's arrays from a source.
 
@@ -236,7 +243,7 @@ def _take(
   return taken, cut, problems
 
 
-def _own_channels(model: PCAN) -> dict[Path, int]:
+def _own_channels(model: PCAN | MaskedAutoencoder) -> dict[Path, int]:
   """Kernels that read a concatenation, and the number of channels of their own stream in it.
 
   Those come first, then the lateral projection of the other stream.

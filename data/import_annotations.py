@@ -1,0 +1,315 @@
+"""Cuts coded recordings into clips: `pcan import_annotations SESSIONS --videos DIR --out SOURCE`.
+
+Reads the files of annotation tools (`pcan_jax.coding.formats`), cuts what is coded out of the long
+videos, and their poses along, and hands the clips to `import_clips`, which writes a directory in
+MA-52's layout, for `pcan check` and `pcan build`.
+"""
+
+import argparse
+import collections
+import dataclasses
+import pathlib
+import random
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+
+import tqdm
+
+from pcan_jax.clips.pose_files import PoseFiles, open_poses
+from pcan_jax.clips.problems import Problem
+from pcan_jax.keypoints import get_layout
+from pcan_jax.labels import LabelTree, get_tree
+
+from .coded_labels import BACKGROUND, Labels, read_mapping, understand
+from .coded_sessions import Session, read_sessions
+from .coded_splits import SPLIT_BY, draw_splits, group_by
+from .cut_clips import (
+  Measured,
+  cut_poses,
+  cut_videos,
+  measure_videos,
+  name_clips,
+  write_record,
+  write_table,
+)
+from .findings import Finding, print_findings
+from .import_arguments import add_import_arguments, check_poses, print_next_steps
+from .import_clips import import_clips
+from .stretches import Cutting, Stretch, background_of, stretches_of
+
+
+@dataclasses.dataclass
+class Result:
+  """What came of an import.
+
+  Attributes:
+    notes: on the result, line by line.
+    findings: what is wrong, or was not taken as it was coded.
+  """
+
+  notes: list[str]
+  findings: list[Finding]
+
+  @property
+  def errors(self) -> list[Finding]:
+    return [finding for finding in self.findings if finding.is_error]
+
+
+def import_annotations(
+  sessions: Sequence[pathlib.Path],
+  videos: pathlib.Path,
+  out: pathlib.Path,
+  *,
+  poses: pathlib.Path | None,
+  layout: str = "openpose-28",
+  tree: pathlib.Path | None = None,
+  mapping: pathlib.Path | None = None,
+  split_by: str | None = None,
+  background: bool = False,
+  point_seconds: float | None = None,
+  min_seconds: float = 0.0,
+  max_seconds: float = 10.0,
+  overlaps: str = "keep",
+  val_share: float = 0.2,
+  seed: int = 0,
+  jobs: int = 0,
+) -> Result:
+  """Writes a source directory of coded stretches.
+
+  Args:
+    sessions: files of codings, or folders of them.
+    videos: folder of the recordings.
+    out: the source directory; must not exist.
+    poses: of the whole recordings, see `pcan_jax.clips.pose_files`; None as for `import_clips`.
+    layout: of the keypoints.
+    tree: as for `get_tree`; None creates a tree from what is coded.
+    mapping: table that says what tiers and labels mean, see `data.coded_labels`.
+    split_by: one of `SPLIT_BY`; None is the first of them that there are two of.
+    background: add stretches in which nothing is coded, as many as the most frequent action has.
+    point_seconds: length of point events; None makes them errors.
+    min_seconds, max_seconds, overlaps: see `data.stretches.Cutting`; `overlaps` is keep or drop.
+    val_share: share of the clips for validation.
+    seed: for drawing that share, and the background.
+    jobs: processes; 0 is one per core.
+
+  Returns:
+    Notes and findings. If there are errors among them, nothing was written.
+
+  Raises:
+    FileNotFoundError: a file or folder is missing.
+    FileExistsError: `out` exists.
+    ImportError: an optional package is missing.
+    ValueError: an argument or the poses are wrong, or clips are bad; nothing is left at `out`.
+  """
+  if out.exists():
+    raise FileExistsError(f"{out} exists; delete it or choose another directory")
+  for name, value in (("min_seconds", min_seconds), ("max_seconds", max_seconds)):
+    if not 0 <= value < float("inf") or value == 0 and name == "max_seconds":
+      raise ValueError(f"--{name} must be a length in seconds, not {value}")
+  if min_seconds > max_seconds:
+    raise ValueError(f"--min_seconds={min_seconds} is more than --max_seconds={max_seconds}")
+  result = Result([], [])
+  label_tree = get_tree(tree) if tree else None
+  rows = read_mapping(mapping) if mapping else []
+  found = read_sessions(sessions, videos, point_seconds, label_tree, result.findings)
+  pose_files = _open_poses(poses, layout, found, result.findings)
+  labels = understand(
+    (event for session in found for event in session.events), rows, label_tree, result.findings
+  )
+  result.notes += ["what was coded is taken as", *labels.describe()]
+  if result.errors:
+    return result
+  measured = _measure(found, jobs, result.findings)
+  cutting = Cutting(min_seconds, max_seconds, overlaps == "keep")
+  stretches = [
+    stretch
+    for session in found
+    if session.name in measured
+    for stretch in stretches_of(
+      session, labels, measured[session.name].times, cutting, result.findings
+    )
+  ]
+  if not stretches and not result.errors:
+    result.findings.append(Finding("nothing to cut", str(videos), "no coding is left", True))
+  if result.errors:
+    return result
+  split_by = group_by(stretches, split_by)
+  if background:
+    stretches += _background(found, measured, stretches, labels, split_by, seed, result)
+  splits, notes = draw_splits(stretches, split_by, val_share, seed)
+  result.notes += notes
+  work = out.with_name(f"{out.name}.cutting")
+  shutil.rmtree(work, ignore_errors=True)
+  work.mkdir(parents=True)
+  try:
+    clips = name_clips(stretches)
+    if pose_files:
+      cut_poses(pose_files, found, clips, measured, work / "poses.pkl")
+    cuts = cut_videos(found, clips, measured, work / "videos", jobs)
+    for problem in tqdm.tqdm(cuts, "cutting", len(found), disable=None):
+      if problem is not None:
+        raise ValueError(f"{problem.id}: {problem.reason}")
+    write_table(work / "clips.csv", clips, splits)
+    if label_tree:
+      _with_background(label_tree, background).write_csv(work / "tree.csv")
+    notes = import_clips(
+      work / "clips.csv",
+      work / "videos",
+      out,
+      poses=work / "poses.pkl" if poses else None,
+      layout=layout,
+      tree=work / "tree.csv" if tree else None,
+      copy=True,
+      jobs=jobs,
+    )
+    write_record(out / "annotations" / "codings.csv", found, clips, measured, splits)
+  finally:
+    shutil.rmtree(work, ignore_errors=True)
+  for given, ours in ((poses, "poses.pkl"), (tree, "tree.csv")):
+    notes = [note.replace(str(work / ours), str(given)) for note in notes]
+  result.notes += [note for note in notes if not note.startswith("split from the column")]
+  return result
+
+
+def _open_poses(
+  path: pathlib.Path | None, layout: str, sessions: Sequence[Session], findings: list[Finding]
+) -> PoseFiles | None:
+  if path is None:
+    return None
+  only = sessions[0].name if len(sessions) == 1 else None
+  poses = open_poses(path, get_layout(layout), only_clip=only)
+  for session in sessions:
+    if session.name not in poses.clip_ids:
+      detail = f"no pose in {path}; estimate it, or give --no_poses"
+      findings.append(Finding("no pose", session.name, detail, is_error=True))
+  return poses
+
+
+def _measure(
+  sessions: Sequence[Session], jobs: int, findings: list[Finding]
+) -> dict[str, Measured]:
+  """Measures the videos of all sessions; those that cannot be read are errors."""
+  measured = {}
+  read = measure_videos(sessions, jobs)
+  for session, one in zip(sessions, tqdm.tqdm(read, "measuring", len(sessions), disable=None)):
+    if isinstance(one, Problem):
+      findings.append(Finding("unreadable video", str(session.video), one.reason, is_error=True))
+      continue
+    measured[session.name] = one
+    if one.damage:
+      detail = "; ".join(one.damage)
+      findings.append(Finding("damaged video", str(session.video), detail, is_error=False))
+  return measured
+
+
+def _background(
+  sessions: Sequence[Session],
+  measured: Mapping[str, Measured],
+  coded: Sequence[Stretch],
+  labels: Labels,
+  split_by: str,
+  seed: int,
+  result: Result,
+) -> list[Stretch]:
+  """As many stretches without codings as the most frequent action has clips, if there are."""
+  rng = random.Random(seed)
+  lengths = sorted(
+    float(times[stretch.stop] - times[stretch.first])
+    for stretch in coded
+    for times in (measured[stretch.session].times,)
+  )
+  found: list[Stretch] = []
+  skipped = False
+  for session in sessions:
+    of_one = background_of(session, labels, measured[session.name].times, lengths, rng)
+    if of_one and split_by == "person" and not of_one[0].person:
+      detail = (
+        "no background is taken: several people were coded in it; --split_by=session allows it"
+      )
+      result.findings.append(Finding("whose background", session.name, detail, is_error=False))
+      skipped = True
+      continue
+    found += of_one
+  if not found and not skipped:
+    detail = "no gap between codings is as long as a clip; there is no class for it"
+    result.findings.append(Finding("no background", "all sessions", detail, is_error=False))
+  if not found:
+    return []
+  wanted = collections.Counter(stretch.action for stretch in coded).most_common(1)[0][1]
+  chosen = sorted(rng.sample(range(len(found)), min(wanted, len(found))))
+  seconds = sum(
+    float(measured[found[index].session].times[found[index].stop])
+    - float(measured[found[index].session].times[found[index].first])
+    for index in chosen
+  )
+  result.notes.append(
+    f"background: {len(chosen)} clips of {seconds:.0f} s in all, of {len(found)} found between the "
+    "first and the last coding of each video"
+  )
+  named = {action: body for body, action in filter(None, labels.meanings.values())}
+  body = named.get(BACKGROUND, BACKGROUND)
+  return [dataclasses.replace(found[index], body=body) for index in chosen]
+
+
+def _with_background(tree: LabelTree, background: bool) -> LabelTree:
+  if not background or BACKGROUND in tree.actions:
+    return tree
+  bodies = tuple(dict.fromkeys((*tree.bodies, BACKGROUND)))
+  return LabelTree((*tree.actions, BACKGROUND), bodies, (*tree.parents, bodies.index(BACKGROUND)))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """The command line."""
+  parser = argparse.ArgumentParser(
+    prog="pcan import_annotations",
+    description="Cuts what was coded out of long videos, for `pcan check` and `pcan build`. "
+    "docs/CODING.md describes the formats.",
+  )
+  parser.add_argument(
+    "sessions", type=pathlib.Path, nargs="+", help="files of codings, or folders of them"
+  )
+  add_import_arguments(parser)
+  parser.add_argument(
+    "--mapping", type=pathlib.Path, help="CSV file tier,label,body,action: what codings mean"
+  )
+  parser.add_argument(
+    "--split_by", choices=SPLIT_BY, help="what is not in both splits (default: the first with two)"
+  )
+  parser.add_argument(
+    "--background", action="store_true", help="add stretches without codings as a class"
+  )
+  parser.add_argument(
+    "--point_seconds", type=float, help="length of point events (default: they are errors)"
+  )
+  parser.add_argument(
+    "--min_seconds", type=float, default=0.0, help="lengthen shorter codings (%(default)s)"
+  )
+  parser.add_argument(
+    "--max_seconds", type=float, default=10.0, help="divide longer codings (%(default)s)"
+  )
+  parser.add_argument(
+    "--overlaps", choices=("keep", "drop"), default="keep",
+    help="codings that another one of the same person covers for the most part (%(default)s)",
+  )  # fmt: skip
+  parser.add_argument(
+    "--show", type=int, default=5, help="findings listed of each kind (%(default)s)"
+  )
+  arguments = vars(parser.parse_args(argv))
+  check_poses(parser, arguments)
+  shown = arguments.pop("show")
+  try:
+    result = import_annotations(**arguments)
+  except (FileNotFoundError, FileExistsError, ImportError, ValueError) as error:
+    sys.exit(f"error: {error}")
+  print("\n".join(result.notes))
+  print_findings(result.findings, shown)
+  if result.errors:
+    first = result.errors[0]
+    sys.exit(f"\nnothing was written; first error: {first.clip}: {first.detail}")
+  print()
+  print_next_steps(arguments["out"], arguments["layout"])
+
+
+if __name__ == "__main__":
+  main()

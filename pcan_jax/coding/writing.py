@@ -1,0 +1,59 @@
+"""What the writers of annotation files share: names of files, milliseconds, body parts."""
+
+import importlib
+import pathlib
+import types
+from collections.abc import Sequence
+
+from pcan_jax.coding.events import Coding, Event
+from pcan_jax.coding.reading import media_name
+from pcan_jax.labels import LabelTree
+
+TIER = "events"
+"""Tier of events whose label the tree does not have and that say none."""
+
+
+def optional(package: str) -> types.ModuleType:
+  """Imports a package of the extra `coding`.
+
+  Raises:
+    ImportError: it is not installed; the message says how to install it.
+  """
+  try:
+    return importlib.import_module(package)
+  except ImportError as error:
+    raise ImportError(
+      f"{package} is not installed; `pip install 'pcan_jax[coding]'` installs it"
+    ) from error
+
+
+def tier_of(event: Event, tree: LabelTree) -> str:
+  """The tier to write an event to: its own, else the body part of its label."""
+  if event.tier or event.label not in tree.actions:
+    return event.tier or TIER
+  return tree.bodies[tree.parents[tree.actions.index(event.label)]]
+
+
+def milliseconds(event: Event) -> tuple[int, int]:
+  """Onset and offset in whole milliseconds, at least one apart."""
+  onset = round(event.onset * 1000)
+  return onset, max(round(event.offset * 1000), onset + 1)
+
+
+def files_for(
+  codings: Sequence[Coding], output_dir: pathlib.Path, suffix: str
+) -> list[pathlib.Path]:
+  """A file per coding, named after its video.
+
+  Raises:
+    ValueError: two videos have the same name but for their suffixes.
+  """
+  files: dict[pathlib.Path, str] = {}
+  for coding in codings:
+    path = output_dir / f"{pathlib.PurePath(media_name(coding.video)).stem}{suffix}"
+    other = files.setdefault(path, coding.video)
+    if len(files) and other is not coding.video:
+      raise ValueError(
+        f"{other} and {coding.video} would both be written to {path}; rename one of the videos"
+      )
+  return list(files)
