@@ -42,10 +42,11 @@ def add_import_arguments(parser: argparse.ArgumentParser, *, needs_videos: bool 
 
 def check_poses(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> None:
   """Takes `no_poses` out of the arguments; exactly one of --poses and --no_poses must be given."""
+  videos = arguments["videos"] or "VIDEOS"
   if arguments.pop("no_poses") == bool(arguments["poses"]):
     parser.error(
       "give --poses, or --no_poses for an RGB model. If you have no poses, "
-      f"`uv run data/extract_pose.py {arguments['videos'] or 'VIDEOS'} --out poses.pkl` estimates them"
+      f"`uv run data/extract_pose.py {videos} --out poses.pkl` estimates them"
     )
 
 

@@ -164,10 +164,12 @@ def _classes(run: SharedRun) -> str:
 
 
 def _data(run: SharedRun) -> str:
-  trained_on = run.saved.description.get("run", {}).get("dataset", {})
-  lines = [f"Data set `{_dataset_name(run)}`, fingerprint `{trained_on.get('fingerprint', '?')}`."]
+  fingerprint = run.saved.description.get("run", {}).get("dataset", {}).get("fingerprint")
+  if fingerprint is None and run.results and run.results.origin:  # a converted checkpoint
+    fingerprint = run.results.origin.dataset
+  lines = [f"Data set `{_dataset_name(run)}`, fingerprint `{fingerprint or 'not recorded'}`."]
   config, dataset = run.spec.config.data, run.dataset
-  if dataset is None or dataset.fingerprint != trained_on.get("fingerprint"):
+  if dataset is None or dataset.fingerprint != fingerprint:
     return lines[0] + " It was not at hand when this card was written."
   for title, split in (("Training", config.train_split), ("Evaluation", config.eval_split)):
     if split in dataset.splits:
