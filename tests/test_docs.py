@@ -63,7 +63,7 @@ def flags_of(module):
   found |= set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
   if "add_source_arguments(parser)" in source and module != "data.build":
     found |= flags_of("data.build")
-  if "add_import_arguments(parser)" in source:
+  if "add_import_arguments(parser" in source:
     found |= flags_of("data.import_arguments")
   if "define_config_flag()" in source:
     found.add("config")
