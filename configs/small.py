@@ -25,9 +25,9 @@ def get_config(variant: str = "pcan_pose") -> ConfigDict:
 
   config.model.dropout = 0.5
 
-  config.optimizer.epochs = 120.0
+  config.optimizer.epochs = 200.0
   config.optimizer.weight_decay = 5e-4
 
-  config.eval.every_epochs = 20.0
-  config.checkpoints.every_epochs = 20.0
+  config.eval.every_epochs = 25.0
+  config.checkpoints.every_epochs = 25.0
   return config

@@ -162,7 +162,9 @@ class Dataset:
     Raises:
       ValueError: there is no such split, or the data set does not say.
     """
-    if not self.knows_persons:
+    facts = self.builder.info.metadata["splits"]
+    stated = self.selection is not None or "persons" in facts.get(split, {})
+    if not self.knows_persons or not stated:
       raise ValueError(
         f"{self.path} does not say who is in its clips. Write a table 'id,person' to "
         "annotations/persons.csv in the source directory (`pcan import_clips` does, of a column "
@@ -174,7 +176,8 @@ class Dataset:
   def knows_persons(self) -> bool:
     """Whether it says who is in its labelled clips."""
     splits = self.builder.info.metadata["splits"].values()
-    return all("persons" in s for s in splits if UNLABELLED not in s.get("actions", ()))
+    labelled = [split for split in splits if UNLABELLED not in split.get("actions", ())]
+    return bool(labelled) and all("persons" in split for split in labelled)
 
   def shows(self, persons: Collection[str]) -> bool:
     """Whether all of these persons are known to be in its clips."""

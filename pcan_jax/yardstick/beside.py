@@ -36,7 +36,8 @@ def print_beside(
 ) -> None:
   """Prints, below the table of an evaluation, what a simple classifier gets on the same clips.
 
-  Nothing is printed for splits without labels and for more than `MAX_CLIPS` training clips.
+  Nothing is printed for splits without labels, for the training clips themselves, and where these
+  are more than `MAX_CLIPS`.
 
   Args:
     results: of the evaluation.
@@ -49,7 +50,7 @@ def print_beside(
   config = SavedStep(*locate(checkpoint)).spec.config.data
   dataset = open_evaluated(config, data_path)
   split, train = split or config.eval_split, config.train_split
-  if train not in dataset.splits or dataset.num_clips(train) > MAX_CLIPS:
+  if split == train or train not in dataset.splits or dataset.num_clips(train) > MAX_CLIPS:
     return
   try:
     found = _kept_or_measured(dataset, train, split, workdir)
