@@ -184,7 +184,8 @@ def _results(run: SharedRun) -> str:
   if results is None or not results.metrics:
     return "This checkpoint was not evaluated on labelled clips before it was shared."
   rows = ["| in % | " + " | ".join(TABLE_COLUMNS.values()) + " |", "|---" * 9 + "|"]
-  for branch, values in results.metrics.items():
+  branches = {b: v for b, v in results.metrics.items() if b != "fused" or len(_streams(run)) > 1}
+  for branch, values in branches.items():
     scores = (results.outputs[branch][level]["probabilities"] for level in ("action", "body"))
     predictions = Predictions.of_scores(*scores, results.actions, tree)
     (drawn,) = statistics.bootstrap([predictions], results.actions, tree)
@@ -195,7 +196,7 @@ def _results(run: SharedRun) -> str:
     rows.append(f"| {branch} | " + " | ".join(cells) + " |")
   text = (
     f"{len(results.ids):,} clips of the split `{run.spec.config.data.eval_split}`, "
-    f"{results.num_clips} samples per clip. In brackets: 95 % bootstrap intervals over clips; the "
+    f"{_times(results.num_clips)}. In brackets: 95 % bootstrap intervals over clips; the "
     "real uncertainty is larger, because clips of one person are alike.\n\n" + "\n".join(rows)
   )
   if run.yardstick is not None:
@@ -234,3 +235,7 @@ def _plain(text: str) -> str:
   for char in "\\`*_[]<>|#":
     text = text.replace(char, f"\\{char}")
   return text
+
+
+def _times(samples: int) -> str:
+  return "sampled once each" if samples == 1 else f"scores averaged over {samples} samples each"
