@@ -1,16 +1,18 @@
 """Maps what was coded to a label tree: tiers to body parts, labels to actions.
 
 Without a mapping, a tier is a body part and a label an action; with a label tree, the body part
-follows from the action. A mapping is a table with the columns `tier,label,body,action` and, if
-tiers are those of people, `person`. Of its rows, the first one whose tier and label fit counts; an
-empty cell fits everything. An empty `body`, `action` or `person` changes nothing; the action `-`
-leaves the coding out.
+follows from the action. The name of a person at an end of the name of their tier does not count.
+
+A mapping is a table with the columns `tier,label,body,action` and, if tiers are those of people,
+`person`. Of its rows, the first one whose tier and label fit counts; an empty cell fits everything.
+An empty `body`, `action` or `person` changes nothing; the action `-` leaves the coding out.
 """
 
 import collections
 import dataclasses
 import difflib
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from pcan_jax.clips.video_files import composed
@@ -106,8 +108,10 @@ def understand(
     tree: the label tree; None makes body parts of tiers and actions of labels.
     findings: labels that have no place in the tree, and tiers of free text, are added to these.
   """
+  events = list(events)
   counts = collections.Counter((event.tier, event.label) for event in events)
-  mapped = {key: _mapped(key, mapping) for key in counts}
+  bodies = _without_people(events)
+  mapped = {key: _mapped(key, bodies[key[0]], mapping) for key in counts}
   unused = [row for row in mapping if not any(_fits(row, key) for key in counts)]
   for row in unused:
     detail = f"no coding has the tier {row['tier']!r} and the label {row['label']!r}"
@@ -116,6 +120,21 @@ def understand(
   meanings = _in_tree(mapped, tree, counts, findings) if tree else _own_tree(mapped)
   rows = {key: _row(key, mapping) for key in counts}
   return Labels(meanings, counts, {key: r["person"] for key, r in rows.items() if r["person"]})
+
+
+def _without_people(events: Iterable[Event]) -> dict[str, str]:
+  """The tiers without the names of the people whose tiers they are: `Ann_head` becomes `head`."""
+  subjects: dict[str, set[str]] = collections.defaultdict(set)
+  for event in events:
+    subjects[event.tier].add(event.subject)
+  found = {}
+  for tier, names in subjects.items():
+    name = _line(tier)
+    if len(names) == 1 and (subject := re.escape(_line(next(iter(names))))):
+      rest = re.sub(rf"^{subject}[\W_]+|[\W_]+{subject}$", "", name)
+      name = rest or name
+    found[tier] = name
+  return found
 
 
 def _fits(row: Mapping[str, str], key: Key) -> bool:
@@ -141,13 +160,12 @@ def _row(key: Key, mapping: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
   return next((row for row in mapping if _fits(row, key)), dict.fromkeys(_COLUMNS, ""))
 
 
-def _mapped(key: Key, mapping: Sequence[Mapping[str, str]]) -> tuple[str, str] | None:
+def _mapped(key: Key, body: str, mapping: Sequence[Mapping[str, str]]) -> tuple[str, str] | None:
   """Body part, if known, and action of a tier and label; None if it is left out."""
-  tier, label = map(_line, key)
   row = _row(key, mapping)
   if row["action"] == _LEFT_OUT:
     return None
-  return row["body"] or tier, row["action"] or label
+  return row["body"] or body, row["action"] or _line(key[1])
 
 
 def _own_tree(mapped: Mapping[Key, tuple[str, str] | None]) -> dict[Key, tuple[str, str] | None]:

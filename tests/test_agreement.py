@@ -5,6 +5,7 @@ import json
 import math
 import sys
 
+import av
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
@@ -421,6 +422,19 @@ def test_the_command_writes_tables_numbers_and_a_page(tmp_path, monkeypatch, cap
   page = (out / "agreement.html").read_text("utf-8")
   assert "<script>" not in page and page.count("<figure>") == 5
   assert len(list((out / "figures").glob("*.pdf"))) == 5
+
+
+def test_the_command_reads_the_lengths_of_videos(tmp_path, monkeypatch, capsys):
+  with av.open(str(tmp_path / "a.mkv"), "w") as container:
+    stream = container.add_stream("mpeg4", rate=10)
+    stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+    for _ in range(30):
+      container.mux(stream.encode(av.VideoFrame(64, 48, "yuv420p")))
+    container.mux(stream.encode())
+  [one] = write_codings("csv", [coding(event(0, 1))], TREE, tmp_path)
+  run(monkeypatch, one, one, "--videos", tmp_path)
+  shown = capsys.readouterr().out
+  assert "nothing says how long" not in shown and "0.1 minutes" in shown  # 3 s
 
 
 def test_the_command_names_what_is_wrong(tmp_path, monkeypatch):

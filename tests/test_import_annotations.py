@@ -11,12 +11,14 @@ import tensorflow_datasets as tfds
 
 from data.build import build
 from data.check import check_source
+from data.coded_labels import understand
 from data.coded_splits import draw_splits, group_by
 from data.import_annotations import import_annotations, main
 from data.stretches import Stretch
 from pcan_jax.clips import source_layout
 from pcan_jax.clips.video import decode_video
 from pcan_jax.clips.video_writer import VideoWriter
+from pcan_jax.coding.events import Event
 from pcan_jax.keypoints import LAYOUTS
 from pcan_jax.labels import LabelTree
 from tests.tiny_source import write_video
@@ -150,6 +152,24 @@ def test_from_hand_made_codings_to_a_data_set(imported, tmp_path):
   assert any("head / nod" in line for line in result.notes)
 
 
+def test_people_in_the_names_of_tiers_do_not_count():
+  events = [
+    Event(0.0, 1.0, "nod", tier, "Ann")
+    for tier in ("Ann_head", "head - Ann", "Ann", "Annex", "Ann 2")
+  ]
+  events += [Event(0.0, 1.0, "nod", "Ann x", who) for who in ("Ann", "Bob")]
+  meanings = understand(events, [], None, []).meanings
+  bodies = {tier: body for (tier, _), (body, _) in meanings.items()}
+  assert bodies == {
+    "Ann_head": "head",
+    "head - Ann": "head",
+    "Ann": "Ann",
+    "Annex": "Annex",
+    "Ann 2": "2",
+    "Ann x": "Ann x",
+  }
+
+
 def test_frames_and_poses_are_those_that_were_coded(imported, study):
   source, _ = imported
   _, clips = clips_of(source)
@@ -275,6 +295,13 @@ def test_a_video_that_could_be_two_is_an_error(study, tmp_path):
   )
   (error,) = result.errors
   assert error.kind == "several videos" and "copy/talk 0" in error.detail
+  (tmp_path / "codings.csv").write_text(
+    "video,start,end,label\nD:\\x\\copy\\talk 0 é.mp4,1,2,nod\nD:\\x\\copy\\talk 0 é.mp4,3,4,nod\n"
+  )
+  result = import_annotations(
+    [tmp_path / "codings.csv"], tmp_path / "videos", tmp_path / "source", poses=None, jobs=1
+  )
+  assert not result.findings
 
 
 TREE = LabelTree(("Nodding", "Waving", "Pointing"), ("head", "arm"), (0, 1, 1))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import av
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from pcan_jax.coding.events import Coding, Event
 from pcan_jax.coding.formats import read_codings, write_codings
 from pcan_jax.labels import LabelTree
+from pcan_jax.review import __main__ as command
 from pcan_jax.review.write import write_review
+from tests import elan_documents
 from tests.browser import chromium, downloaded, wait
 
 HOSTILE = '</script><script>document.title="owned"</script> "a", <b>ü\u2028 & 握手\nnew line'
@@ -25,6 +28,27 @@ EVENTS = (
   Event(3.0, 3.8, "waving", "<i>arms", confidence=0.2),
   Event(3.1, 3.9, "waving", "<i>arms", confidence=0.3),
 )
+
+
+FOREIGN = """<?xml version="1.0" encoding="UTF-8"?>
+<ANNOTATION_DOCUMENT AUTHOR="somebody" DATE="2006-06-13T15:09:43+01:00" FORMAT="2.7" VERSION="2.7">
+  <HEADER MEDIA_FILE="" TIME_UNITS="milliseconds">
+    <MEDIA_DESCRIPTOR MEDIA_URL="file:///x.mpg" MIME_TYPE="video/mpeg" TIME_ORIGIN="500"/>
+  </HEADER>
+  <TIME_ORDER>
+    <TIME_SLOT TIME_SLOT_ID="ts1" TIME_VALUE="1000"/><TIME_SLOT TIME_SLOT_ID="ts2"/>
+    <TIME_SLOT TIME_SLOT_ID="ts3"/><TIME_SLOT TIME_SLOT_ID="ts4"/><TIME_SLOT TIME_SLOT_ID="ts5"/>
+    <TIME_SLOT TIME_SLOT_ID="ts6" TIME_VALUE="4000"/>
+  </TIME_ORDER>
+  <TIER TIER_ID="phases" LINGUISTIC_TYPE_REF="t">
+    <ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a1" TIME_SLOT_REF1="ts1" TIME_SLOT_REF2="ts2">
+      <ANNOTATION_VALUE>a</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION>
+    <ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a2" TIME_SLOT_REF1="ts3" TIME_SLOT_REF2="ts4">
+      <ANNOTATION_VALUE>b</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION>
+    <ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a3" TIME_SLOT_REF1="ts5" TIME_SLOT_REF2="ts6">
+      <ANNOTATION_VALUE>c</ANNOTATION_VALUE></ALIGNABLE_ANNOTATION></ANNOTATION>
+  </TIER>
+</ANNOTATION_DOCUMENT>"""
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +179,12 @@ def test_a_review_by_keyboard_is_saved_and_read(opened, downloads, browser):
   assert coding.video == f"{name}.webm"
   assert "not saved" not in opened.find("count").text
   opened.find("save-eaf").send_keys(ENTER)
-  [elan] = read_codings(downloaded(downloads / f"{name}.eaf"))
+  document = downloaded(downloads / f"{name}.eaf")
+  [elan] = read_codings(document)
+  tiers = elan_documents.check_order(document, f"{name}.webm")
+  assert tiers == ["head", "<i>arms", "<i>arms confidence"]
+  if elan_documents.SCHEMA.is_file():
+    elan_documents.check_by_schema(document)
   assert rounded(elan.events) == rounded(coding.events)
   assert elan.video.endswith(f"{name}.webm")
   assert browser.get_log("browser") == []
@@ -190,6 +219,21 @@ def test_what_was_saved_is_loaded_again(opened, tmp_path, browser):
   wait(lambda: "row 2: it ends before it starts" in opened.said)
   assert "of 3 reviewed" in opened.find("count").text
   assert browser.get_log("browser") == []
+
+
+def test_annotations_of_elan_between_aligned_ones_are_placed(opened, tmp_path):
+  path = tmp_path / "subdivided.eaf"
+  path.write_text(FOREIGN, encoding="utf-8")
+  opened.load(path)
+  wait(lambda: opened.said.startswith("Loaded 3 events"))
+  rows = [row.text.split() for row in opened.find("rows").find_elements("css selector", ".event")]
+  assert [(row[1], row[2]) for row in rows] == [
+    ("0:01.500", "a"),
+    ("0:02.500", "b"),
+    ("0:03.500", "c"),
+  ]
+  [coding] = read_codings(path)
+  assert [event.onset for event in coding.events] == [1.5, 2.5, 3.5]
 
 
 def test_unsure_events_come_first_on_demand(opened):
@@ -279,3 +323,35 @@ def test_a_video_that_cannot_be_played_is_said(browser, tmp_path):
   wait(lambda: "cannot play talk.avi" in opened.find("no-video").text)
   opened.keys("j", ENTER)
   assert "1 of 5 reviewed" in opened.find("count").text
+
+
+def run(monkeypatch, *words):
+  monkeypatch.setattr(sys, "argv", ["pcan review", *map(str, words)])
+  command.main()
+
+
+def test_any_coding_is_opened_by_the_command(tmp_path, monkeypatch, video, capsys):
+  codings = [Coding(f"C:\\films\\{video.stem}.mpg", EVENTS), Coding("other.mp4", EVENTS[:1])]
+  [path] = write_codings("csv", codings, TREE, tmp_path)
+  run(monkeypatch, path, "--video", video, "--out", tmp_path, "--tree", "ma52")
+  page = tmp_path / f"{video.stem}.review.html"
+  assert capsys.readouterr().out == f"{page}\n"
+  data = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text("utf-8"), re.DOTALL)[1])
+  assert data["video"]["name"] == video.name and len(data["events"]) == len(EVENTS)
+  assert {"tier": "leg-hand", "label": "patting legs"} in data["labels"]
+  [single] = write_codings("eaf", codings[1:], TREE, tmp_path)
+  run(monkeypatch, single, "--video", video, "--out", tmp_path)
+  assert "is of other.mp4; its events are shown on" in capsys.readouterr().out
+
+
+def test_the_command_names_what_is_wrong(tmp_path, monkeypatch, video):
+  codings = [Coding("one.mp4", EVENTS), Coding("other.mp4", EVENTS)]
+  [path] = write_codings("csv", codings, TREE, tmp_path)
+  for words, message in (
+    ((path, "--video", tmp_path / "no.mp4"), "no video at"),
+    ((path, "--video", video), "0 codings of a talk #1 ü.webm, not one; it has one.mp4, other.mp4"),
+    ((tmp_path / "no.eaf", "--video", video), "no.eaf"),
+  ):
+    with pytest.raises(SystemExit, match="error: ") as stopped:
+      run(monkeypatch, *words, "--out", tmp_path)
+    assert message in str(stopped.value)

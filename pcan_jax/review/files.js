@@ -106,8 +106,11 @@ function elanTiers(review) {
   }
   const used = new Set([...tiers.values()].map((one) => one.tier));
   for (const { tier } of review.labels) if (tier && !used.has(tier)) lanesOf(tier, "");
+  const order = [...new Set(review.labels.map((one) => one.tier))];
+  const rank = ({ tier }) => (order.includes(tier) ? order.indexOf(tier) : order.length);
+  const sorted = [...tiers.values()].sort((a, b) => rank(a) - rank(b));
   const names = new Set();
-  return [...tiers.values()].flatMap(({ tier, subject, lanes }) =>
+  return sorted.flatMap(({ tier, subject, lanes }) =>
     (lanes.length ? lanes : [[]]).map((events) => {
       const suffix = subject ? `@${subject}` : "";
       let name = tier + suffix;
@@ -116,6 +119,11 @@ function elanTiers(review) {
       return { name, tier, subject, events };
     }),
   );
+}
+
+// ELAN does not escape the names of files; only what would be read as an escape has to be.
+function asElanWritesIt(name) {
+  return name.replace(/%(?=[0-9a-f]{2})/gi, "%25");
 }
 
 function writeEaf(review, mediaUrl) {
@@ -241,9 +249,9 @@ function writeEaf(review, mediaUrl) {
       "HEADER",
       { MEDIA_FILE: "", TIME_UNITS: "milliseconds" },
       element("MEDIA_DESCRIPTOR", {
-        MEDIA_URL: mediaUrl,
+        MEDIA_URL: asElanWritesIt(decodeURIComponent(mediaUrl)),
         MIME_TYPE: review.video.type,
-        RELATIVE_MEDIA_URL: `./${encodeURI(review.video.name)}`,
+        RELATIVE_MEDIA_URL: `./${asElanWritesIt(review.video.name)}`,
       }),
     ),
     element("TIME_ORDER", {}, ...slots),
@@ -261,6 +269,32 @@ function writeEaf(review, mediaUrl) {
     ...dictionaries,
   );
   return `<?xml version="1.0" encoding="UTF-8"?>\n${document}`;
+}
+
+// Annotations between aligned ones are spaced evenly, as ELAN shows them: only borders have slots
+// without a time, and the end of one is the start of the next.
+function placeBetween(annotations, slots) {
+  let known = null;
+  let waiting = [];
+  for (const one of annotations) {
+    for (const name of ["TIME_SLOT_REF1", "TIME_SLOT_REF2"]) {
+      const slot = one.getAttribute(name);
+      const time = slots.get(slot) ?? null;
+      if (time === null) {
+        if (name === "TIME_SLOT_REF1" && waiting.length) waiting.at(-1).push(slot);
+        else waiting.push([slot]);
+        continue;
+      }
+      waiting.forEach((group, place) => {
+        const share = (place + 1) / (waiting.length + 1);
+        if (known !== null) {
+          for (const each of group) slots.set(each, Math.round(known + share * (time - known)));
+        }
+      });
+      known = time;
+      waiting = [];
+    }
+  }
 }
 
 function readEaf(text) {
@@ -284,7 +318,9 @@ function readEaf(text) {
     if (subject && name.endsWith(`@${subject}`)) name = name.slice(0, -subject.length - 1);
     const kind = tier.getAttribute("LINGUISTIC_TYPE_REF");
     if (name.replace(/ \(\d+\)$/, "") === kind) name = kind;
-    for (const one of tier.querySelectorAll("ALIGNABLE_ANNOTATION")) {
+    const annotations = [...tier.querySelectorAll("ALIGNABLE_ANNOTATION")];
+    placeBetween(annotations, slots);
+    for (const one of annotations) {
       const label = (one.querySelector("ANNOTATION_VALUE")?.textContent ?? "").trim();
       if (!label) continue;
       const event = {
