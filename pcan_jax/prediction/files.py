@@ -17,6 +17,7 @@ import tqdm
 
 from pcan_jax.checkpoints import locate
 from pcan_jax.clips.pose_files import open_poses
+from pcan_jax.clips.source_layout import SKELETON_FPS
 from pcan_jax.clips.video_files import clip_id, find_videos
 from pcan_jax.prediction.event_files import EventFiles, check_formats
 from pcan_jax.prediction.event_settings import settings_of
@@ -42,7 +43,7 @@ Record = dict[str, Any]
 
 def predict_files(
   checkpoint: str | os.PathLike[str],
-  videos: str | os.PathLike[str],
+  videos: str | os.PathLike[str] | None,
   *,
   output: str | os.PathLike[str],
   pose: str | os.PathLike[str] | None = None,
@@ -54,15 +55,16 @@ def predict_files(
   events: bool = False,
   formats: Sequence[str] = (),
   review: bool = False,
+  fps: float | None = None,
 ) -> int:
-  """Predicts a video, or all videos in a folder and its subfolders.
+  """Predicts a video, all videos in a folder and its subfolders, or all clips in files of poses.
 
   Writes `predictions.csv` window by window, and `predictions.json` at the end. Apart from
   keypoints, memory does not grow with the length of a video.
 
   Args:
     checkpoint: as for `Recognizer.load`.
-    videos: a file or a folder.
+    videos: a file or a folder; None predicts from poses alone.
     output: folder for the files; it is created.
     pose: poses of the videos, for `pcan_jax.clips.pose_files.open_poses`. If there are none and the
       model needs them, they are estimated and kept in the output folder.
@@ -76,6 +78,7 @@ def predict_files(
     events: whether to find events and write events.csv and events.json.
     formats: in which to write the events as well, see `pcan_jax.coding.formats`; implies `events`.
     review: whether to write a page per video on which the events are reviewed; implies `events`.
+    fps: frames per second of poses without videos that do not state it; None is `SKELETON_FPS`.
 
   Returns:
     The number of files with a problem: not readable, without a person, or with a single frame.
@@ -88,7 +91,10 @@ def predict_files(
   check_formats(formats)
   if not events:
     check_window(window, stride)
-  files = _named(pathlib.Path(videos), pathlib.Path(output), with_poses=pose is not None)
+  _check_what_there_is(videos, pose, overlay=overlay, review=review, fps=fps)
+  files: dict[str, pathlib.Path] = {}
+  if videos is not None:
+    files = _named(pathlib.Path(videos), pathlib.Path(output), with_poses=pose is not None)
   saved, settings = SavedStep(*locate(checkpoint)), None
   if events:
     settings = settings_of(saved).changed(window=window, stride=stride, num_clips=num_clips)
@@ -97,11 +103,16 @@ def predict_files(
     _log.info("events: %s", settings.origin)
   recognizer = Recognizer.load(saved.path, num_clips=num_clips)
   output = pathlib.Path(output)
-  if pose is None and "pose" in recognizer.streams:
+  if videos is not None and pose is None and "pose" in recognizer.streams:
     pose = output / ESTIMATED_POSES
     estimate_poses(pathlib.Path(videos), files.values(), recognizer.layout, pose)
   only = clip_id(next(iter(files.values()))) if len(files) == 1 else None
   poses = None if pose is None else open_poses(pose, recognizer.layout, only_clip=only)
+  if videos is None and poses is not None:
+    recognizer.require_no_frames()
+    files = {name: pathlib.Path(name) for name in poses.clip_ids}
+    stated = "" if fps else "; --fps says otherwise"
+    _log.info("poses without videos, %g frames per second%s", fps or SKELETON_FPS, stated)
   if poses is None:
     _log.info("no poses: the model sees whole frames instead of the square around the persons")
   output.mkdir(parents=True, exist_ok=True)
@@ -118,7 +129,10 @@ def predict_files(
     for done, (name, path) in enumerate(files.items()):
       record: Record = {"file": name, "error": None, "warnings": [], "windows": []}
       try:
-        video = Video.open(path, poses)
+        if videos is None and poses is not None:
+          video = Video.of_poses(name, poses, fps or SKELETON_FPS)
+        else:
+          video = Video.open(path, poses)
         record |= _facts(video)
         windows, predictions = video.windows(window, stride), []
         clock = _announced(
@@ -167,6 +181,21 @@ def predict_files(
   failed = sum(bool(_problems(record)) for record in records)
   _log.info("%s: %d videos, %d with a problem", output / "predictions.json", len(records), failed)
   return failed
+
+
+def _check_what_there_is(
+  videos: object | None, pose: object | None, *, overlay: bool, review: bool, fps: float | None
+) -> None:
+  if fps is not None and not 0 < fps < np.inf:
+    raise ValueError(f"--fps is {fps}; give the frames per second of the poses")
+  if videos is not None and fps is not None:
+    raise ValueError("--fps means nothing with --video, which says when its frames appear")
+  if videos is None and pose is None:
+    raise ValueError("nothing to predict: give --video=PATH, or --pose=PATH of poses alone")
+  if videos is None and overlay:
+    raise ValueError("--overlay draws on videos; give them with --video=PATH")
+  if videos is None and review:
+    raise ValueError("--review shows videos; give them with --video=PATH")
 
 
 def _named(

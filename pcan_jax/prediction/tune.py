@@ -42,9 +42,9 @@ IOU = 0.5
 """Least intersection over union of a found event with a coded one of the same class."""
 
 SMOOTHING = (0.0, 0.5, 1.0)
-ONSETS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+ONSETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 OFFSETS = (0.5, 0.75, 1.0)  # as a share of the onset
-SHORTEST = (0.25, 0.5, 1.0)
+SHORTEST = (0.25, 0.5, 1.0, 1.5)
 BRIDGES = (0.0, 0.5)
 FAR = (0.5, 0.75, 0.9)  # quantiles of the distances to prototypes
 """The grid. Without a class for nothing, distances beyond some quantile count as such."""
