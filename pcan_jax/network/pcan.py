@@ -6,6 +6,7 @@ AAAI 2025, arXiv 2412.14719.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -169,7 +170,7 @@ class PCAN(nn.Module):
     return {stream: self.heads[stream](features[stream], train) for stream in self.streams}
 
 
-def rgb_share(params: Mapping[str, Array], level: str) -> Float[Array, ""]:
+def rgb_share(params: Mapping[str, Any], level: str) -> Float[Array, ""]:
   """The share of the RGB stream's probabilities in those of both, with a learned fusion.
 
   Args:
