@@ -34,6 +34,8 @@ def workdir(tiny_dataset_path, tmp_path_factory):
   return workdir
 
 
+# Three steps give figures hardly anything to show.
+@pytest.mark.filterwarnings("ignore:constrained_layout not applied")
 def test_its_report_is_written(workdir):
   page = write_report(workdir)
   assert "rgb" in page.read_text()
