@@ -8,11 +8,12 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # The version that benchmarks/compiled_budget.json is for.
 COMPILED_JAX := 0.11.2
 
-.PHONY: help demo test test-torch check-compiled lint constraints clean
+.PHONY: help demo test test-all test-torch check-compiled lint constraints clean
 
 help:
 	@echo "make demo         draw clips, train a narrow PCAN on them, evaluate (about 8 minutes)"
-	@echo "make test         lint, check types, run all tests (9 minutes at first, then 6)"
+	@echo "make test         lint, check types, run the tests but for those that take very long"
+	@echo "make test-all     lint, check types, run all tests, as CI does"
 	@echo "make test-torch   install PyTorch and run the tests that compare with it"
 	@echo "make check-compiled PYTHON=python3.12   compile for GPUs and TPUs that are not there, compare"
 	@echo "make constraints  renew constraints.txt"
@@ -36,6 +37,9 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ty check --quiet --python $(VENV)
 
 test: lint
+	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: lint
 	$(RUN) -m pytest -n 2 --dist loadfile
 
 test-torch: $(VENV)/installed

@@ -1,20 +1,24 @@
 """Maps what was coded to a label tree: tiers to body parts, labels to actions.
 
 Without a mapping, a tier is a body part and a label an action; with a label tree, the body part
-follows from the action. A mapping is a CSV file with the columns `tier,label,body,action`. Of its
-rows, the first one whose tier and label fit counts; an empty cell fits everything. An empty `body`
-or `action` is not changed; the action `-` leaves the coding out.
+follows from the action. The name of a person at an end of the name of their tier does not count.
+
+A mapping is a table with the columns `tier,label,body,action` and, if tiers are those of people,
+`person`. Of its rows, the first one whose tier and label fit counts; an empty cell fits everything.
+An empty `body`, `action` or `person` changes nothing; the action `-` leaves the coding out.
 """
 
 import collections
-import csv
 import dataclasses
 import difflib
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from pcan_jax.clips.video_files import composed
+from pcan_jax.coding.csv_codings import read_table
 from pcan_jax.coding.events import Event
+from pcan_jax.coding.reading import read_bytes
 from pcan_jax.labels import LabelTree
 
 from .findings import Finding
@@ -24,7 +28,7 @@ BACKGROUND = "background"
 
 _LEFT_OUT = "-"
 _NO_TIER = "all"
-_COLUMNS = ("tier", "label", "body", "action")
+_COLUMNS = ("tier", "label", "body", "action", "person")
 _FREE_TEXT = 20  # so many labels that hardly repeat are no vocabulary
 
 Key = tuple[str, str]
@@ -38,14 +42,20 @@ class Labels:
   Attributes:
     meanings: body part and action of every tier and label; None for those left out.
     counts: number of codings of every tier and label.
+    persons: whom every tier and label is about, where the mapping says so.
   """
 
   meanings: Mapping[Key, tuple[str, str] | None]
   counts: Mapping[Key, int]
+  persons: Mapping[Key, str]
 
   def of(self, event: Event) -> tuple[str, str] | None:
     """Body part and action of an event, or None if it is left out."""
     return self.meanings[event.tier, event.label]
+
+  def person(self, event: Event) -> str:
+    """Whom an event is about; empty if that is not said."""
+    return self.persons.get((event.tier, event.label), event.subject)
 
   def describe(self) -> list[str]:
     """A table of what was understood, line by line."""
@@ -53,6 +63,7 @@ class Labels:
     for (tier, label), meaning in sorted(self.meanings.items()):
       coded = f"{tier} / {label}" if tier else label
       taken = "left out" if meaning is None else " / ".join(meaning)
+      taken += f", {self.persons[tier, label]}" if (tier, label) in self.persons else ""
       rows.append((_line(coded), taken, str(self.counts[tier, label])))
     wide = [max(len(row[column]) for row in rows) for column in range(2)]
     return [f"  {a:{wide[0]}}  {b:{wide[1]}}  {c:>7}" for a, b, c in rows]
@@ -66,15 +77,21 @@ def read_mapping(path: pathlib.Path) -> list[dict[str, str]]:
     ValueError: it is not such a table.
   """
   if not path.is_file():
-    raise FileNotFoundError(f"no mapping at {path}: expected a CSV file {','.join(_COLUMNS)!r}")
-  try:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-      rows = list(csv.DictReader(file, skipinitialspace=True, strict=True))
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise ValueError(f"{path}: not CSV in UTF-8 ({error})") from error
-  if not rows or set(rows[0]) != set(_COLUMNS):
-    raise ValueError(f"{path}: the first line must be {','.join(_COLUMNS)!r}, with rows below it")
-  return [{name: composed((row[name] or "").strip()) for name in _COLUMNS} for row in rows]
+    raise FileNotFoundError(f"no mapping at {path}: expected a CSV file 'tier,label,body,action'")
+  header, *rows = read_table(read_bytes(path), path) or [[]]
+  header = [name.lower() for name in header]
+  if set(header) | {"person"} != set(_COLUMNS) or not rows:
+    raise ValueError(
+      f"{path}: the first line must be 'tier,label,body,action', with ',person' if you like, and "
+      "rows below it"
+    )
+  found = []
+  for number, row in enumerate(rows, 2):
+    if len(row) > len(header):
+      raise ValueError(f"{path}, row {number}: {len(row)} cells in {len(header)} columns")
+    cells = dict(zip(header, map(composed, row)))
+    found.append({name: cells.get(name, "") for name in _COLUMNS})
+  return found
 
 
 def understand(
@@ -91,17 +108,33 @@ def understand(
     tree: the label tree; None makes body parts of tiers and actions of labels.
     findings: labels that have no place in the tree, and tiers of free text, are added to these.
   """
+  events = list(events)
   counts = collections.Counter((event.tier, event.label) for event in events)
-  mapped = {key: _mapped(key, mapping) for key in counts}
+  bodies = _without_people(events)
+  mapped = {key: _mapped(key, bodies[key[0]], mapping) for key in counts}
   unused = [row for row in mapping if not any(_fits(row, key) for key in counts)]
   for row in unused:
     detail = f"no coding has the tier {row['tier']!r} and the label {row['label']!r}"
     findings.append(Finding("unused row of the mapping", ",".join(row.values()), detail, False))
   _find_free_text({key: counts[key] for key in counts if mapped[key]}, findings)
-  meanings = (
-    _in_tree(mapped, tree, counts, findings) if tree else _own_tree(mapped)
-  )  # fmt: skip
-  return Labels(meanings, counts)
+  meanings = _in_tree(mapped, tree, counts, findings) if tree else _own_tree(mapped)
+  rows = {key: _row(key, mapping) for key in counts}
+  return Labels(meanings, counts, {key: r["person"] for key, r in rows.items() if r["person"]})
+
+
+def _without_people(events: Iterable[Event]) -> dict[str, str]:
+  """The tiers without the names of the people whose tiers they are: `Ann_head` becomes `head`."""
+  subjects: dict[str, set[str]] = collections.defaultdict(set)
+  for event in events:
+    subjects[event.tier].add(event.subject)
+  found = {}
+  for tier, names in subjects.items():
+    name = _line(tier)
+    if len(names) == 1 and (subject := re.escape(_line(next(iter(names))))):
+      rest = re.sub(rf"^{subject}[\W_]+|[\W_]+{subject}$", "", name)
+      name = rest or name
+    found[tier] = name
+  return found
 
 
 def _fits(row: Mapping[str, str], key: Key) -> bool:
@@ -122,15 +155,17 @@ def _line(name: str) -> str:
   return " ".join(composed(name).split())
 
 
-def _mapped(key: Key, mapping: Sequence[Mapping[str, str]]) -> tuple[str, str] | None:
+def _row(key: Key, mapping: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
+  """The row of the mapping that counts; an empty one if there is none."""
+  return next((row for row in mapping if _fits(row, key)), dict.fromkeys(_COLUMNS, ""))
+
+
+def _mapped(key: Key, body: str, mapping: Sequence[Mapping[str, str]]) -> tuple[str, str] | None:
   """Body part, if known, and action of a tier and label; None if it is left out."""
-  tier, label = map(_line, key)
-  row = next((row for row in mapping if _fits(row, key)), None)
-  if row is None:
-    return tier, label
+  row = _row(key, mapping)
   if row["action"] == _LEFT_OUT:
     return None
-  return row["body"] or tier, row["action"] or label
+  return row["body"] or body, row["action"] or _line(key[1])
 
 
 def _own_tree(mapped: Mapping[Key, tuple[str, str] | None]) -> dict[Key, tuple[str, str] | None]:

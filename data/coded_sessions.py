@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pcan_jax.clips.video_files import VIDEO_SUFFIXES, clip_id, composed, find_videos
 from pcan_jax.coding.events import Coding, Event
 from pcan_jax.coding.formats import read_codings
-from pcan_jax.coding.reading import media_name
+from pcan_jax.coding.reading import media_name, plain_path
 from pcan_jax.labels import LabelTree
 
 from .findings import Finding
@@ -64,6 +64,7 @@ def read_sessions(
       read = read_codings(
         path,
         point_seconds=point_seconds,
+        tree=tree,
         tell=lambda line: findings.append(Finding("not taken as written", line, "", False)),
       )
     except ValueError as error:
@@ -113,13 +114,17 @@ def _match(
 ) -> pathlib.Path | None:
   """The file of a video: of the same name, else of the same name but for case or suffix."""
   wanted = composed(media_name(video))
-  stem = clip_id(pathlib.PurePath(wanted))
+  stems = {clip_id(pathlib.PurePath(wanted)), pathlib.PurePath(wanted).stem}
+  stems = {stem.casefold() for stem in stems}
   ways: Mapping[str, list[pathlib.Path]] = {
     "": [path for path in available if composed(path.name) == wanted],
     "case": [path for path in available if composed(path.name).casefold() == wanted.casefold()],
-    "suffix": [path for path in available if clip_id(path).casefold() == stem.casefold()],
+    "suffix": [path for path in available if clip_id(path).casefold() in stems],
   }
   way, found = next(((way, paths) for way, paths in ways.items() if paths), ("", []))
+  if len(found) > 1:  # the folder may tell
+    folder = pathlib.PurePath(plain_path(video)).parent.name
+    found = [path for path in found if path.parent.name == folder] or found
   if len(found) > 1:
     detail = f"{wanted!r} may be any of {', '.join(map(str, found))}; keep one of them in VIDEOS"
     findings.append(Finding("several videos", coder, detail, is_error=True))

@@ -19,7 +19,7 @@ def group_by(stretches: Sequence[Stretch], split_by: str | None) -> str:
   persons = {stretch.person for stretch in stretches}
   sessions = {stretch.session for stretch in stretches}
   if split_by is None:
-    if "" not in persons and len(persons) > 1:
+    if "" not in persons and len(persons) > 1 and not shared_pictures(stretches):
       return "person"
     return "session" if len(sessions) > 1 else "clip"
   if split_by == "person" and "" in persons:
@@ -31,6 +31,14 @@ def group_by(stretches: Sequence[Stretch], split_by: str | None) -> str:
   if count < 2:
     raise ValueError(f"--split_by={split_by}: there is only one {split_by}")
   return split_by
+
+
+def shared_pictures(stretches: Sequence[Stretch]) -> list[str]:
+  """Names of the sessions in which several people were coded."""
+  people: dict[str, set[str]] = collections.defaultdict(set)
+  for stretch in stretches:
+    people[stretch.session] |= {stretch.person} - {""}
+  return sorted(session for session, names in people.items() if len(names) > 1)
 
 
 def draw_splits(
@@ -45,6 +53,8 @@ def draw_splits(
     "clip": None,
   }[split_by]
   chosen = draw_split(actions, groups, val_share, seed)
+  if groups is None:
+    chosen = _frames_together(stretches, chosen)
   note = (
     f"split drawn with seed {seed} by {split_by}, about {val_share:.0%} of every action for val"
   )
@@ -60,6 +70,11 @@ def draw_splits(
     of_person[stretch.person].add(is_val)
     sessions[stretch.person].add(stretch.session)
   shared = sorted(person for person, parts in of_person.items() if person and len(parts) > 1)
+  if split_by == "person" and shared_pictures(stretches):
+    notes.append(
+      "several people were coded in one picture, which is then in train and val: "
+      f"{', '.join(shared_pictures(stretches))}; give --split_by=session"
+    )
   if shared:
     notes.append(f"people in train and val: {', '.join(shared)}")
   if split_by == "person":
@@ -70,3 +85,19 @@ def draw_splits(
         "give --split_by=session"
       )
   return ["val" if is_val else "train" for is_val in chosen], notes
+
+
+def _frames_together(stretches: Sequence[Stretch], chosen: Sequence[bool]) -> list[bool]:
+  """Stretches that share frames follow the first of them, so that no frame is in both splits."""
+  together = list(chosen)
+  first, stop = -1, 0
+  for index in sorted(
+    range(len(stretches)), key=lambda i: (stretches[i].session, stretches[i].first)
+  ):
+    stretch = stretches[index]
+    if first >= 0 and stretch.session == stretches[first].session and stretch.first < stop:
+      together[index] = together[first]
+      stop = max(stop, stretch.stop)
+    else:
+      first, stop = index, stretch.stop
+  return together

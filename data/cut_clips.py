@@ -174,9 +174,12 @@ def write_table(path: pathlib.Path, clips: Sequence[Clip], splits: Sequence[str]
   """Writes the table for `import_clips`."""
   with path.open("w", newline="", encoding="utf-8") as file:
     rows = csv.writer(file)
-    rows.writerow(("video", "label", "body", "split"))
+    known = all(clip.stretch.person for clip in clips)
+    rows.writerow(("video", "label", "body", "split", *["person"] * known))
     for clip, split in zip(clips, splits):
-      rows.writerow((f"{clip.id}.mp4", clip.stretch.action, clip.stretch.body, split))
+      stretch = clip.stretch
+      cells = (f"{clip.id}.mp4", stretch.action, stretch.body, split, *[stretch.person] * known)
+      rows.writerow(cells)
 
 
 def write_record(

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import tqdm
 
-from pcan_jax.clips.pose_files import open_poses
+from pcan_jax.clips.pose_files import PoseFiles, open_poses
 from pcan_jax.clips.problems import Problem
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree, get_tree
@@ -107,11 +107,13 @@ def import_annotations(
   for name, value in (("min_seconds", min_seconds), ("max_seconds", max_seconds)):
     if not 0 <= value < float("inf") or value == 0 and name == "max_seconds":
       raise ValueError(f"--{name} must be a length in seconds, not {value}")
+  if min_seconds > max_seconds:
+    raise ValueError(f"--min_seconds={min_seconds} is more than --max_seconds={max_seconds}")
   result = Result([], [])
   label_tree = get_tree(tree) if tree else None
   rows = read_mapping(mapping) if mapping else []
-  pose_files = open_poses(poses, get_layout(layout)) if poses else None
   found = read_sessions(sessions, videos, point_seconds, label_tree, result.findings)
+  pose_files = _open_poses(poses, layout, found, result.findings)
   labels = understand(
     (event for session in found for event in session.events), rows, label_tree, result.findings
   )
@@ -142,12 +144,12 @@ def import_annotations(
   work.mkdir(parents=True)
   try:
     clips = name_clips(stretches)
+    if pose_files:
+      cut_poses(pose_files, found, clips, measured, work / "poses.pkl")
     cuts = cut_videos(found, clips, measured, work / "videos", jobs)
     for problem in tqdm.tqdm(cuts, "cutting", len(found), disable=None):
       if problem is not None:
         raise ValueError(f"{problem.id}: {problem.reason}")
-    if pose_files:
-      cut_poses(pose_files, found, clips, measured, work / "poses.pkl")
     write_table(work / "clips.csv", clips, splits)
     if label_tree:
       _with_background(label_tree, background).write_csv(work / "tree.csv")
@@ -168,6 +170,20 @@ def import_annotations(
     notes = [note.replace(str(work / ours), str(given)) for note in notes]
   result.notes += [note for note in notes if not note.startswith("split from the column")]
   return result
+
+
+def _open_poses(
+  path: pathlib.Path | None, layout: str, sessions: Sequence[Session], findings: list[Finding]
+) -> PoseFiles | None:
+  if path is None:
+    return None
+  only = sessions[0].name if len(sessions) == 1 else None
+  poses = open_poses(path, get_layout(layout), only_clip=only)
+  for session in sessions:
+    if session.name not in poses.clip_ids:
+      detail = f"no pose in {path}; estimate it, or give --no_poses"
+      findings.append(Finding("no pose", session.name, detail, is_error=True))
+  return poses
 
 
 def _measure(

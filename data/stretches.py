@@ -88,7 +88,7 @@ def stretches_of(
     findings: what was changed or left out is added to these.
   """
   coded = [
-    _Coded(e.onset, e.offset, *meaning, e.subject, _place(session, e))
+    _Coded(e.onset, e.offset, *meaning, labels.person(e), _place(session, e))
     for e in session.events
     if (meaning := labels.of(e)) is not None
   ]
@@ -220,7 +220,7 @@ def background_of(
   """
   used = {tier for (tier, _), meaning in labels.meanings.items() if meaning}
   coded = [event for event in session.events if event.tier in used]
-  persons = {event.subject for event in coded}
+  persons = {labels.person(event) for event in coded}
   person = persons.pop() if len(persons) == 1 else ""
   found = []
   for start, end in _gaps(coded, float(times[-1])):

@@ -33,6 +33,8 @@ COMMANDS = {
   "build": ("data.build", "build a data set of clips"),
   "convert": ("pcan_jax.torch.command", "convert a PyTorch checkpoint"),
   "describe": ("pcan_jax.describe", "say what checkpoints hold and where they come from"),
+  "agreement": ("pcan_jax.agreement.__main__", "say how well two codings agree"),
+  "review": ("pcan_jax.review.__main__", "write a page to review a coding on"),
   "submission": ("pcan_jax.evaluation.submission", "check a file for the challenge"),
 }
 """What a first word may be: the module with its `main`, and what that does."""

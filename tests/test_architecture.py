@@ -30,6 +30,7 @@ WINGS = {
     "writing",
   ),
   "coding": ("coding",),
+  "review": ("review",),
   "clips": ("clips",),
   "feed": ("feed",),
   "network": ("network",),
@@ -42,18 +43,19 @@ WINGS = {
   "prediction": ("prediction",),
   "torch": ("torch",),
   "report": ("report",),
+  "agreement": ("agreement",),
   "commands": ("cli", "describe", "__main__", "__init__"),
 }
 WING_OF = {module: wing for wing, modules in WINGS.items() for module in modules}
 # What only some wings may import, wherever in a file.
 HEAVY = {
-  "jax": set(WINGS) - {"clips", "coding"},
-  "flax": set(WINGS) - {"clips", "coding", "feed"},
+  "jax": set(WINGS) - {"clips", "coding", "review", "agreement"},
+  "flax": set(WINGS) - {"clips", "coding", "review", "agreement", "feed"},
   "tensorflow": {"feed"},
   "tensorflow_datasets": {"feed"},
   "clu": {"training"},
   "av": {"clips", "feed", "prediction"},
-  "matplotlib": {"report"},
+  "matplotlib": {"report", "agreement"},
   "sklearn": {"report"},
 }
 

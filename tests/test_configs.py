@@ -33,7 +33,13 @@ def test_full_size_networks_can_be_built(name, variant):
   assert learning_rate(config.optimizer, steps_per_epoch=100.0)(0) >= 0
 
 
-@pytest.mark.parametrize("variant", ma52.VARIANTS)
+@pytest.mark.parametrize(
+  "variant",
+  [
+    pytest.param(variant, marks=() if variant in ("pcan", "release") else pytest.mark.slow)
+    for variant in ma52.VARIANTS
+  ],
+)
 def test_losses_of_a_toy_run_are_those_of_before(variant):
   """And every part of the state moves."""
   run = toy_run(variant)

@@ -13,7 +13,10 @@ COUNTS = {"kills": 2, "damage": 3, "inputs": 60}
 """Sections that tests of their own do not cover, and how often."""
 
 
-@pytest.mark.parametrize("section", COUNTS)
+@pytest.mark.parametrize(
+  "section",
+  [pytest.param(name, marks=pytest.mark.slow if name == "kills" else ()) for name in COUNTS],
+)
 def test_faults_are_survived(section, tiny_dataset_path, tmp_path):
   ground = Ground(tmp_path, tiny_dataset_path, random.Random(section))
   trials = list(faults.SECTIONS[section][0](ground, COUNTS[section]))

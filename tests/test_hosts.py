@@ -40,7 +40,10 @@ def alone(tiny_dataset_path, tmp_path_factory):
   return together(tmp_path_factory.mktemp("alone") / "out.npz", tiny_dataset_path, 1)
 
 
-@pytest.mark.parametrize(("count", "devices", "order"), [(2, 2, "mixed"), (4, 1, "plain")])
+@pytest.mark.parametrize(
+  ("count", "devices", "order"),
+  [(2, 2, "mixed"), pytest.param(4, 1, "plain", marks=pytest.mark.slow)],
+)
 def test_hosts_compute_what_one_does(
   alone, tiny_dataset, tiny_dataset_path, tmp_path, count, devices, order
 ):

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import pickle
 import shutil
@@ -10,9 +11,14 @@ import tensorflow_datasets as tfds
 
 from data.build import build
 from data.check import check_source
+from data.coded_labels import understand
+from data.coded_splits import draw_splits, group_by
 from data.import_annotations import import_annotations, main
+from data.stretches import Stretch
 from pcan_jax.clips import source_layout
 from pcan_jax.clips.video import decode_video
+from pcan_jax.clips.video_writer import VideoWriter
+from pcan_jax.coding.events import Event
 from pcan_jax.keypoints import LAYOUTS
 from pcan_jax.labels import LabelTree
 from tests.tiny_source import write_video
@@ -146,6 +152,24 @@ def test_from_hand_made_codings_to_a_data_set(imported, tmp_path):
   assert any("head / nod" in line for line in result.notes)
 
 
+def test_people_in_the_names_of_tiers_do_not_count():
+  events = [
+    Event(0.0, 1.0, "nod", tier, "Ann")
+    for tier in ("Ann_head", "head - Ann", "Ann", "Annex", "Ann 2")
+  ]
+  events += [Event(0.0, 1.0, "nod", "Ann x", who) for who in ("Ann", "Bob")]
+  meanings = understand(events, [], None, []).meanings
+  bodies = {tier: body for (tier, _), (body, _) in meanings.items()}
+  assert bodies == {
+    "Ann_head": "head",
+    "head - Ann": "head",
+    "Ann": "Ann",
+    "Annex": "Annex",
+    "Ann 2": "2",
+    "Ann x": "Ann x",
+  }
+
+
 def test_frames_and_poses_are_those_that_were_coded(imported, study):
   source, _ = imported
   _, clips = clips_of(source)
@@ -208,7 +232,7 @@ def test_what_is_odd_has_an_outcome(study, tmp_path):
     ("TALK 1 é.mp4", 1, 9, "sit", "body", "Ann"),  # long, in another case
     ("talk 2 é.avi", 3, 3, "blink", "head", "Ann"),  # a point, in another container
   ]
-  result, record = coded(study, tmp_path, rows, point_seconds=0.4, max_seconds=4, min_seconds=0.2)
+  result, record = coded(study, tmp_path, rows, point_seconds=0.4, max_seconds=4.0, min_seconds=0.2)
   found = {kind: kinds(result).count(kind) for kind in kinds(result)}
   assert found == {
     "renamed video": 2,
@@ -271,6 +295,13 @@ def test_a_video_that_could_be_two_is_an_error(study, tmp_path):
   )
   (error,) = result.errors
   assert error.kind == "several videos" and "copy/talk 0" in error.detail
+  (tmp_path / "codings.csv").write_text(
+    "video,start,end,label\nD:\\x\\copy\\talk 0 é.mp4,1,2,nod\nD:\\x\\copy\\talk 0 é.mp4,3,4,nod\n"
+  )
+  result = import_annotations(
+    [tmp_path / "codings.csv"], tmp_path / "videos", tmp_path / "source", poses=None, jobs=1
+  )
+  assert not result.findings
 
 
 TREE = LabelTree(("Nodding", "Waving", "Pointing"), ("head", "arm"), (0, 1, 1))
@@ -279,7 +310,7 @@ TREE = LabelTree(("Nodding", "Waving", "Pointing"), ("head", "arm"), (0, 1, 1))
 def test_labels_are_mapped_to_a_tree(study, tmp_path):
   TREE.write_csv(tmp_path / "tree.csv")
   (tmp_path / "mapping.csv").write_text(
-    "tier,label,body,action\nhead,nod,,Nodding\nnotes,,,-\n,wink,,Waving\n", encoding="utf-8"
+    "\ufeffTier;label;body;action\nHEAD;nod;;Nodding\nnotes;;;-\n;wink;;Waving\n", encoding="utf-8"
   )
   rows = [
     *NODS,
@@ -291,7 +322,7 @@ def test_labels_are_mapped_to_a_tree(study, tmp_path):
   result, _ = coded(study, tmp_path, rows, **options)
   assert kinds(result) == ["unused row of the mapping", "label not in the tree"]
   assert "close to 'Pointing'" in result.errors[0].detail
-  text = (tmp_path / "mapping.csv").read_text() + "hand,point,,Pointing\n"
+  text = (tmp_path / "mapping.csv").read_text() + "hand;point;;Pointing\n"
   (tmp_path / "mapping.csv").write_text(text)
   result, record = coded(study, tmp_path, rows, background=True, **options)
   assert not result.errors
@@ -324,25 +355,56 @@ def test_without_a_tree_names_are_made_unique(study, tmp_path):
   }
 
 
-def test_splits_are_drawn_by_session_and_roles_are_told(study, tmp_path):
-  rows = [
-    (f"talk {index} é.mp4", onset, onset + 1, "nod", "head", person)
+def drawn(stretches, split_by=None):
+  """What is kept together, the splits, and the notes of a draw."""
+  split_by = group_by(stretches, split_by)
+  return split_by, *draw_splits(stretches, split_by, 0.2, seed=0)
+
+
+def test_splits_are_drawn_by_session_where_people_share_a_picture():
+  stretches = [
+    Stretch(f"talk {index}", first, first + 9, "head", action, person)
     for index in range(3)
-    for onset in (1, 3, 5)
+    for first, action in ((0, "nod"), (10, "shake"), (20, "nod"))
     for person in ("mother", "child")
   ]
-  result, record = coded(study, tmp_path, rows, split_by="session")
-  sessions = {s: {r["video"] for r in record if r["split"] == s} for s in ("train", "val")}
-  assert len(sessions["val"]) == 1 and not sessions["val"] & sessions["train"]
-  assert any("people in train and val: child, mother" in note for note in result.notes)
-  shutil.rmtree(tmp_path / "source")
-  result, record = coded(study, tmp_path, rows, split_by=None)
-  assert any("if these are roles, give --split_by=session" in note for note in result.notes)
-  shutil.rmtree(tmp_path / "source")
+  split_by, splits, notes = drawn(stretches)
+  sessions = {s: {x.session for x, y in zip(stretches, splits) if y == s} for s in ("train", "val")}
+  assert split_by == "session" and len(sessions["val"]) == 1
+  assert not sessions["val"] & sessions["train"]
+  assert notes[1] == "people in train and val: child, mother"
+  _, _, notes = drawn(stretches, "person")
+  assert "several people were coded in one picture, which is then in train and val" in notes[1]
+  assert notes[-1].endswith("child (3), mother (3); if these are roles, give --split_by=session")
+  one_each = [dataclasses.replace(s, person=s.session) for s in stretches]
+  assert drawn(one_each)[0] == "person"
+  nobody = [dataclasses.replace(s, person="") for s in stretches]
+  assert drawn(nobody)[0] == "session"
   with pytest.raises(ValueError, match="--split_by=person: some codings name no subject"):
-    coded(study, tmp_path, [row[:5] + ("",) for row in rows], split_by="person")
+    drawn(nobody, "person")
   with pytest.raises(ValueError, match="there is only one session"):
-    coded(study, tmp_path, NODS, split_by="session")
+    drawn(stretches[:6], "session")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_frame_is_in_two_splits_of_single_clips(seed):
+  rng = np.random.default_rng(seed)
+  stretches = []
+  for _ in range(60):
+    first = int(rng.integers(0, 500))
+    length, action = int(rng.integers(1, 12)), "abc"[rng.integers(0, 3)]
+    stretches.append(Stretch(f"talk {rng.integers(2)}", first, first + length, "head", action, ""))
+  splits = draw_splits(stretches, "clip", 0.3, seed)[0]
+  frames = {
+    split: {
+      (x.session, f)
+      for x, y in zip(stretches, splits)
+      if y == split
+      for f in range(x.first, x.stop)
+    }
+    for split in ("train", "val")
+  }
+  assert frames["train"] and frames["val"] and not frames["train"] & frames["val"]
 
 
 def test_a_boris_project_of_several_videos(study, tmp_path):
@@ -384,3 +446,67 @@ def test_the_command_prints_what_it_understood(study, tmp_path, capsys):
   assert f"next: pcan check {tmp_path / 'source'} --html" in printed
   with pytest.raises(SystemExit, match="error: .*source exists"):
     main([*arguments, "--no_poses"])
+
+
+def test_tiers_of_people_and_tables_that_are_no_mapping(study, tmp_path):
+  path = tmp_path / "mapping.csv"
+  path.write_text("tier,label,body,action,person\nAnn_head,,head,,Ann\nBob_head,,head,,Bob\n")
+  rows = [
+    (f"talk {i} é.mp4", t, t + 1, "nod", f"{name}_head")
+    for i, name in enumerate(["Ann", "Bob"])
+    for t in (1, 3)
+  ]
+  result, record = coded(study, tmp_path, rows, mapping=path, split_by=None)
+  assert {(row["person"], row["body"]) for row in record} == {("Ann", "head"), ("Bob", "head")}
+  assert any(note.startswith("split drawn with seed 0 by person") for note in result.notes)
+  shutil.rmtree(tmp_path / "source")
+  for text, message in (
+    ("tier,label\na,b\n", "the first line must be"),
+    ("tier,label,body,action\n", "rows below it"),
+    ("tier,label,body,action\na,b,c,d,e\n", "row 2: 5 cells"),
+  ):
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+      coded(study, tmp_path, rows, mapping=path)
+
+
+def test_videos_of_odd_size_and_varying_rate_keep_their_times(tmp_path):
+  times = np.cumsum(np.tile([0.02, 0.06, 0.04], 20)) - 0.02
+  with VideoWriter(tmp_path / "videos" / "a.mp4", (49, 65), 25.0, crf=0) as writer:
+    for index, frame in enumerate(numbered_frames(0)[: len(times)]):
+      writer.add(np.pad(frame, [(0, 1), (0, 1), (0, 0)]), float(times[index]))
+  rows = "".join(f"a.mp4,{times[first]:.3f},{times[first + 10]:.3f},nod\n" for first in (4, 30))
+  (tmp_path / "codings.csv").write_text(f"video,start,end,label\n{rows}")
+  result = import_annotations(
+    [tmp_path / "codings.csv"], tmp_path / "videos", tmp_path / "source", poses=None, jobs=1
+  )
+  assert not result.errors
+  _, clips = clips_of(tmp_path / "source")
+  assert set(clips) == {"a_000004-000013", "a_000030-000039"}
+  for name, first in (("a_000004-000013", 4), ("a_000030-000039", 30)):
+    frames = decode_video(clips[name].video)
+    images = list(frames)
+    assert images[0].shape == (49, 65, 3)
+    assert [number_of(image[:48, :64]) for image in images] == list(range(first, first + 10))
+    np.testing.assert_allclose(
+      frames.times[:-1], times[first : first + 10] - times[first], atol=1e-4
+    )
+
+
+def test_a_clip_that_is_given_up_leaves_no_file(tmp_path):
+  with pytest.raises(RuntimeError), VideoWriter(tmp_path / "a.mp4", SIZE, 25.0, crf=12) as writer:
+    writer.add(numbered_frames(0)[0], 0.0)
+    raise RuntimeError
+  assert not list(tmp_path.iterdir())
+
+
+def test_missing_poses_are_found_before_anything_is_cut(study, tmp_path):
+  entries = pickle.loads((study / "poses.pkl").read_bytes())[1:]
+  (tmp_path / "poses.pkl").write_bytes(pickle.dumps(entries))
+  result = run(study, tmp_path / "source", poses=tmp_path / "poses.pkl")
+  (error,) = result.errors
+  assert (error.kind, error.clip) == ("no pose", "talk 0 é")
+  with pytest.raises(ValueError, match="--max_seconds must be a length"):
+    run(study, tmp_path / "source", max_seconds=0.0)
+  with pytest.raises(ValueError, match="--min_seconds=3.0 is more than --max_seconds=2.0"):
+    run(study, tmp_path / "source", min_seconds=3.0, max_seconds=2.0)

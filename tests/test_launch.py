@@ -128,6 +128,7 @@ def slurm_job(num_hosts):
   ]
 
 
+@pytest.mark.slow
 def test_two_hosts_train_and_evaluate_together(tiny_dataset_path, tmp_path):
   """Each has a device and reads its share; one writes and speaks."""
   hosts = [
@@ -169,6 +170,7 @@ def wait_for(condition, process, seconds=300):
     time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_host_may_come_late_and_if_it_dies_the_others_end(tiny_dataset_path, tmp_path):
   """Each of them with one line; one host alone goes on from the last checkpoint."""
   run = ["--config=ma52:pcan_pose", f"--workdir={tmp_path}", *TOY]

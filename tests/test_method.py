@@ -112,6 +112,7 @@ def test_default_values_are_the_papers():
     prototype_samples="true_positives",
     prototype_start="normal",
     prototype_on_sphere=False,
+    label_smoothing=0.0,
   )
   assert config.eval.gamma.to_dict() == {"rgb": 1.0, "pose": 5.0}
   optimizer = config.optimizer

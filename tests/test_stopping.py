@@ -142,6 +142,7 @@ def test_a_crash_releases_the_folder(tmp_path):
     pass
 
 
+@pytest.mark.slow
 def test_several_hosts_stop_after_the_same_step(tiny_dataset_path, tmp_path):
   """One of them gets the signal; as JAX finds them under Slurm."""
   flags = [*TOY, f"--config.data.path={tiny_dataset_path}", f"--workdir={tmp_path}", "--multi_host"]

@@ -126,6 +126,28 @@ def decode_video(path: str | os.PathLike[str]) -> VideoFrames:
   return VideoFrames(path)
 
 
+def video_seconds(path: str | os.PathLike[str]) -> float:
+  """The length of a video in seconds, without decoding it: its header's, or where its packets end.
+
+  Raises:
+    VideoError: the file is not a video, or has no video stream.
+  """
+  path = pathlib.Path(path)
+  with _open(path) as container:
+    if container.duration is not None and container.format.name not in _WITHOUT_LENGTH:
+      return container.duration / av.time_base
+    packets = container.demux(container.streams.video[0])
+    try:
+      ends = [
+        float((packet.pts + (packet.duration or 0)) * packet.time_base)
+        for packet in packets
+        if packet.pts is not None
+      ]
+    except av.FFmpegError as error:
+      raise VideoError(f"{path}: the video is damaged ({_reason(error)})") from error
+  return max(ends, default=0.0)
+
+
 def _open(path: pathlib.Path) -> av.container.InputContainer:
   try:
     container = av.open(str(path), options=_CONTAINERS)

@@ -322,7 +322,8 @@ def _behaviour(label: str, category: str, lanes: Sequence[str]) -> dict[str, Any
 
 
 def _observation(coding: Coding) -> dict[str, Any]:
-  video, fps = coding.video, coding.fps or _FPS
+  path = pathlib.Path(coding.video)  # BORIS looks for relative paths beside the project
+  video, fps = str(path.absolute()) if path.is_file() else coding.video, coding.fps or _FPS
   length = coding.duration or max((event.offset for event in coding.events), default=0.0)
   rows = []
   for event, modifier in with_lanes(coding.events):

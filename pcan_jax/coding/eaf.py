@@ -80,7 +80,32 @@ def read_eaf(
     event for tier in tiers for event in _events(tier, slots, origin, confidences, points, told)
   ]
   points.check()
+  _check_vocabularies(root, tiers, told)
   return [Coding(video, tuple(events))]
+
+
+def _check_vocabularies(root: ET.Element, tiers: Iterable[ET.Element], tell: Tell) -> None:
+  """Tells of values that are not in the controlled vocabulary of their tier."""
+  vocabularies = {
+    vocabulary.get("CV_ID"): {
+      (entry.text or "").strip()
+      for entry in vocabulary.iter()
+      if entry.tag in ("CV_ENTRY", "CVE_VALUE")
+    }
+    for vocabulary in root.iterfind("CONTROLLED_VOCABULARY")
+  }
+  allowed = {
+    kind.get("LINGUISTIC_TYPE_ID"): vocabularies.get(kind.get("CONTROLLED_VOCABULARY_REF"))
+    for kind in root.iterfind("LINGUISTIC_TYPE")
+  }
+  for tier in tiers:
+    words = allowed.get(tier.get("LINGUISTIC_TYPE_REF"))
+    values = {
+      (annotation.text or "").strip()
+      for annotation in tier.iterfind("ANNOTATION/ALIGNABLE_ANNOTATION/ANNOTATION_VALUE")
+    }
+    for value in sorted(values - words - {""}) if words else ():  # external ones have no entries
+      tell(f"tier {tier.get('TIER_ID')!r}: {value!r} is not in the vocabulary of the tier")
 
 
 def _parse(content: bytes, path: pathlib.Path) -> ET.Element:
