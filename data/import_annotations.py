@@ -232,7 +232,7 @@ def _background(
       continue
     found += of_one
   if not found and not skipped:
-    detail = "no gap between codings is as long as a clip; there is no class for it"
+    detail = "the gaps between codings are shorter than half a clip; there is no class for it"
     result.findings.append(Finding("no background", "all sessions", detail, is_error=False))
   if not found:
     return []

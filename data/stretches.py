@@ -215,7 +215,8 @@ def background_of(
     session: the codings.
     labels: what they mean.
     times: of the frames of the video.
-    lengths: seconds of clips; every stretch has one of these.
+    lengths: seconds of clips, ascending; every stretch has one of these, or that of a shorter gap,
+      but at least half of the shortest.
     rng: chooses among them, and where in a gap the stretches lie.
   """
   used = {tier for (tier, _), meaning in labels.meanings.items() if meaning}
@@ -224,10 +225,8 @@ def background_of(
   person = persons.pop() if len(persons) == 1 else ""
   found = []
   for start, end in _gaps(coded, float(times[-1])):
-    while True:
-      length = rng.choice(lengths)
-      if length > end - start:
-        break
+    while end - start >= lengths[0] / 2:
+      length = min(rng.choice(lengths), end - start)
       start += rng.uniform(0, min(length, end - start - length))
       first, stop = frames_between(times, start, start + length)
       found.append(Stretch(session.name, first, stop, BACKGROUND, BACKGROUND, person))

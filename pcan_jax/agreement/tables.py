@@ -170,10 +170,7 @@ def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: 
 
 def _plain(cell: str) -> str:
   """A text in one line that Markdown leaves as it is."""
-  cell = " ".join(cell.split())
-  return "".join(
-    f"\\{char}" if char in "\\|*_`<>[]#" and char not in "[]" else char for char in cell
-  )
+  return "".join(f"\\{char}" if char in "\\|*_`<>#" else char for char in " ".join(cell.split()))
 
 
 def latex(found: Agreement, names: tuple[str, str]) -> str:

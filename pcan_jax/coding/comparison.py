@@ -50,14 +50,6 @@ class Comparison:
   def tiers(self) -> tuple[str, ...]:
     return tuple(dict.fromkeys(tier for tier, _ in self.classes))
 
-  @property
-  def swapped(self) -> "Comparison":
-    """The same with the coders in the other order."""
-    recordings = [
-      dataclasses.replace(one, first=one.second, second=one.first) for one in self.recordings
-    ]
-    return dataclasses.replace(self, recordings=tuple(recordings))
-
 
 def bring_together(
   first: Sequence[Coding],

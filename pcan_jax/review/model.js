@@ -57,7 +57,7 @@ class Review {
     for (const listener of this.listeners) listener();
   }
 
-  // Changes with the same `merge` that follow each other become one, so that a drag is undone at once.
+  // Changes with the same `merge` that follow each other become one: a drag is undone at once.
   commit(name, parts, merge = null) {
     const last = this.past.at(-1);
     if (merge && last?.merge === merge && !this.future.length && this.past.length !== this.saved) {

@@ -51,13 +51,13 @@ function seek(time) {
   timeline.draw();
 }
 
-function select(id, jump = true) {
+function select(id, jump = true, reveal = true) {
   state.selectedId = id;
   if (state.openOnly) reorder();
   const event = selected();
   if (event) {
     if (jump) seek(event.onset);
-    timeline.reveal(event);
+    if (reveal) timeline.reveal(event);
     list.reveal(event);
     say(describe(event));
   }
@@ -69,7 +69,8 @@ function step(direction) {
   if (!order.length) return say("There are no events in this list.");
   const place = order.indexOf(selected());
   const next = place < 0 ? 0 : place + direction;
-  if (next < 0 || next >= order.length) return say(direction > 0 ? "The last event." : "The first event.");
+  if (next >= order.length) return say("The last event.");
+  if (next < 0) return say("The first event.");
   select(order[next].id);
 }
 
@@ -185,6 +186,14 @@ async function load(file) {
   }
 }
 
+function download(name, type, content) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+
 function showClock() {
   const length = hasVideo() ? video.duration * 1000 : review.length;
   element("clock").textContent = `${formatTime(now())} / ${formatTime(length)}`;
@@ -196,7 +205,8 @@ function showDetail() {
     element(id).disabled = !event;
   }
   element("label").textContent = event ? event.label : "No event";
-  element("where").textContent = event ? [event.tier, event.subject].filter(Boolean).join(" · ") : "";
+  const where = event ? [event.tier, event.subject] : [];
+  element("where").textContent = where.filter(Boolean).join(" · ");
   for (const border of ["onset", "offset"]) {
     if (document.activeElement !== element(border)) {
       element(border).value = event ? formatTime(event[border]) : "";
@@ -215,7 +225,8 @@ function refresh() {
   const total = review.events.length;
   element("reviewed").max = Math.max(1, total);
   element("reviewed").value = done;
-  element("count").textContent = `${done} of ${total} reviewed${review.unsaved ? " · not saved" : ""}`;
+  const unsaved = review.unsaved ? " · not saved" : "";
+  element("count").textContent = `${done} of ${total} reviewed${unsaved}`;
   element("undo").disabled = !review.past.length;
   element("redo").disabled = !review.future.length;
 }
@@ -235,99 +246,6 @@ const timeline = new Timeline(review, {
 const list = new EventList({ order: () => state.order, selected, select });
 const picker = new Picker(review);
 
-// The keys, and what the help says of them. Upper case is with Shift.
-const KEYS = [
-  ["Space", "Play or pause", togglePlay],
-  ["P", "Play the event", playEvent],
-  ["ArrowLeft", "A frame back", () => seek(now() - FRAME), "←"],
-  ["ArrowRight", "A frame on", () => seek(now() + FRAME), "→"],
-  ["Shift+ArrowLeft", "A second back", () => seek(now() - 1000), "Shift ←"],
-  ["Shift+ArrowRight", "A second on", () => seek(now() + 1000), "Shift →"],
-  ["J", "Next event", () => step(1), "J or ↓"],
-  ["K", "Previous event", () => step(-1), "K or ↑"],
-  ["Enter", "Accept, go to the next that is not reviewed", acceptAndGoOn],
-  ["L", "Change the label", relabel],
-  ["N", "New event here", () => add()],
-  ["X", "Delete the event", remove, "X or Delete"],
-  ["I", "Let the event start here", () => moveBorder("onset", now())],
-  ["O", "Let the event end here", () => moveBorder("offset", now())],
-  ["A", "Start a frame earlier", () => nudge("onset", -1)],
-  ["S", "Start a frame later", () => nudge("onset", 1)],
-  ["D", "End a frame earlier", () => nudge("offset", -1)],
-  ["F", "End a frame later", () => nudge("offset", 1)],
-  ["U", "Unsure events first, or by time", () => element("unsure").click()],
-  ["Z", "Undo", () => back(-1), "Z or Ctrl Z"],
-  ["Shift+Z", "Redo", () => back(1), "Shift Z"],
-  ["+", "Zoom in", () => timeline.zoom(0.6, centre())],
-  ["-", "Zoom out", () => timeline.zoom(1 / 0.6, centre())],
-  ["0", "Show everything", () => timeline.showAll()],
-  ["PageUp", "Timeline back", () => timeline.pan(-0.8)],
-  ["PageDown", "Timeline on", () => timeline.pan(0.8)],
-  ["?", "These keys", showHelp, "? or H"],
-];
-const SAME = {
-  " ": "Space",
-  ArrowDown: "J",
-  ArrowUp: "K",
-  Delete: "X",
-  Backspace: "X",
-  "Ctrl+Z": "Z",
-  "Ctrl+Shift+Z": "Shift+Z",
-  "Ctrl+Y": "Shift+Z",
-  H: "?",
-  "Shift+?": "?",
-  "Shift++": "+",
-  "=": "+",
-};
-
-// Zooming keeps the playhead or the chosen event where it is, if it is in view.
-function centre() {
-  const inView = (time) => time >= timeline.start && time <= timeline.start + timeline.span;
-  const event = selected();
-  if (event && inView(event.onset)) return (event.onset + Math.min(event.offset, timeline.start + timeline.span)) / 2;
-  return inView(now()) ? now() : timeline.start + timeline.span / 2;
-}
-
-function onKey(key) {
-  if (document.querySelector("dialog[open]") || key.altKey || key.metaKey) return;
-  const { target } = key;
-  const writing = target.matches("input:not([type=checkbox]), select, textarea");
-  if (writing) return;
-  const presses = target.matches("button, input[type=checkbox]") && [" ", "Enter"].includes(key.key);
-  if (presses) return;
-  const letter = key.key.length === 1 ? key.key.toUpperCase() : key.key;
-  const name = `${key.ctrlKey ? "Ctrl+" : ""}${key.shiftKey ? "Shift+" : ""}${letter}`;
-  const wanted = SAME[name] ?? name;
-  const frames = { "Shift+A": -10, "Shift+S": 10, "Shift+D": -10, "Shift+F": 10 }[name];
-  const found = KEYS.find(([one]) => one === wanted);
-  if (frames) nudge("AS".includes(letter) ? "onset" : "offset", frames);
-  else if (found) found[2]();
-  else return;
-  key.preventDefault();
-}
-
-function showHelp() {
-  element("help").showModal();
-}
-
-function fillHelp() {
-  const rows = KEYS.map(([key, text, , shown]) => {
-    const row = document.createElement("tr");
-    const cell = row.insertCell();
-    for (const part of (shown ?? key).split(" ")) {
-      if (part === "or") cell.append(" or ");
-      else {
-        const one = document.createElement("kbd");
-        one.textContent = part;
-        cell.append(one, " ");
-      }
-    }
-    row.insertCell().textContent = text;
-    return row;
-  });
-  element("keys").replaceChildren(...rows);
-}
-
 function onTimeInput(border) {
   const input = element(border);
   const time = parseTime(input.value);
@@ -344,8 +262,8 @@ function onTimeInput(border) {
 function showNoVideo() {
   element("no-video").hidden = false;
   element("no-video-text").textContent =
-    `This browser cannot play ${review.video.name}: it was moved, or has a format that browsers do not ` +
-    "play (MP4 with H.264 and WebM are safe). Everything but the player works without it.";
+    `This browser cannot play ${review.video.name}: it was moved, or has a format that browsers ` +
+    "do not play (MP4 with H.264 and WebM are safe). Everything but the player works without it.";
 }
 
 // A recording of hours opens at its first minute: everything at once would be dust.

@@ -52,7 +52,7 @@ class EventList {
       const cell = document.createElement("span");
       cell.className = name;
       cell.textContent = text;
-      if (name === "mark") cell.setAttribute("aria-label", event.reviewed ? "reviewed" : "not reviewed");
+      if (name === "mark") cell.ariaLabel = event.reviewed ? "reviewed" : "not reviewed";
       if (name === "name") cell.title = text;
       row.append(cell);
     }
@@ -102,7 +102,7 @@ class Picker {
   fill() {
     const words = this.filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const matches = ({ label, tier }) =>
-      words.every((word) => label.toLowerCase().includes(word) || tier.toLowerCase().includes(word));
+      words.every((word) => `${label} ${tier}`.toLowerCase().includes(word));
     const order = [...new Set(this.review.labels.map((one) => one.tier))];
     if (this.tier !== null) order.sort((a, b) => (b === this.tier) - (a === this.tier));
     this.shown = this.review.labels

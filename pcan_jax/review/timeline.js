@@ -4,6 +4,8 @@
 const GUTTER = 118;
 const RULER = 22;
 const ROW = 24;
+const LOW_ROW = 17; // where many events overlap
+const MANY_ROWS = 12;
 const GAP = 6;
 const GRIP = 6;
 const NARROWEST = 400; // milliseconds across the view
@@ -32,13 +34,15 @@ class Timeline {
       this.measure();
       this.draw();
     }).observe(this.box);
-    this.listen();
+    this.box.addEventListener("scroll", () => this.draw());
+    listenToPointer(this);
   }
 
   readColours() {
     const style = getComputedStyle(document.documentElement);
-    const names = ["paper", "ink", "soft", "line", "lane", "lane-other", "playhead", "accent", "raised"];
-    this.colours = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`)]));
+    const names = ["paper", "ink", "soft", "line", "lane", "lane-other", "playhead"];
+    const values = names.map((name) => [name, style.getPropertyValue(`--${name}`)]);
+    this.colours = Object.fromEntries(values);
     this.dark = matchMedia("(prefers-color-scheme: dark)").matches;
   }
 
@@ -67,12 +71,14 @@ class Timeline {
       (a, b) => rank(a.tier) - rank(b.tier) || a.subject.localeCompare(b.subject),
     );
     this.picture = null;
+    const rows = this.lanes.reduce((sum, lane) => sum + Math.max(1, lane.rows.length), 0);
+    this.row = rows > MANY_ROWS ? LOW_ROW : ROW;
     let top = RULER;
     this.laneOf = new Map();
     this.lanes.forEach((lane, index) => {
       lane.colour = COLOURS[Math.min(rank(lane.tier), order.length) % COLOURS.length];
       lane.top = top;
-      lane.height = Math.max(1, lane.rows.length) * ROW + GAP;
+      lane.height = Math.max(1, lane.rows.length) * this.row + GAP;
       lane.index = index;
       top += lane.height;
       for (const id of lane.rowOf.keys()) this.laneOf.set(id, lane);
@@ -152,9 +158,9 @@ class Timeline {
   prepare(canvas, height) {
     const scale = devicePixelRatio || 1;
     const width = this.full;
-    if (canvas.width !== Math.round(width * scale) || canvas.height !== Math.round(height * scale)) {
-      canvas.width = Math.round(width * scale);
-      canvas.height = Math.round(height * scale);
+    const wanted = [Math.round(width * scale), Math.round(height * scale)];
+    if (canvas.width !== wanted[0] || canvas.height !== wanted[1]) {
+      [canvas.width, canvas.height] = wanted;
       canvas.style.height = `${height}px`;
     }
     const pen = canvas.getContext("2d");
@@ -176,7 +182,9 @@ class Timeline {
       pen.fillStyle = lane.index % 2 ? colours["lane-other"] : colours.lane;
       pen.fillRect(0, lane.top, right, lane.height);
     }
-    this.paintGrid(pen, right);
+    const marks = this.marks();
+    pen.fillStyle = colours.line;
+    for (const { x } of marks) pen.fillRect(x, RULER, 1, this.height);
     pen.save();
     pen.beginPath();
     pen.rect(GUTTER, 0, this.width, this.height);
@@ -195,14 +203,16 @@ class Timeline {
     if (chosen) this.paintEvent(pen, chosen, true);
     pen.restore();
     this.paintNames(pen);
+    const top = this.box.scrollTop; // the ruler stays in sight
+    this.paintRuler(pen, marks, top);
     const x = this.x(this.host.time());
     if (x >= GUTTER && x <= right) {
       pen.fillStyle = colours.playhead;
       pen.fillRect(x - 1, 0, 2, this.height);
       pen.beginPath();
-      pen.moveTo(x - 6, 0);
-      pen.lineTo(x + 6, 0);
-      pen.lineTo(x, 9);
+      pen.moveTo(x - 6, top);
+      pen.lineTo(x + 6, top);
+      pen.lineTo(x, top + 9);
       pen.fill();
     }
   }
@@ -219,19 +229,29 @@ class Timeline {
     return low;
   }
 
-  paintGrid(pen, right) {
+  // Round times, some 90 pixels apart.
+  marks() {
     const steps = [0.04, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600];
     const wanted = (this.span / this.width) * 90;
     const step = 1000 * (steps.find((one) => one * 1000 >= wanted) ?? 7200);
+    const found = [];
+    for (let at = Math.ceil(this.start / step) * step; at <= this.start + this.span; at += step) {
+      const name = formatTime(at).replace(step >= 1000 ? /\.\d+$/ : /\d$/, "");
+      found.push({ x: Math.round(this.x(at)), name });
+    }
+    return found;
+  }
+
+  paintRuler(pen, marks, top) {
+    pen.fillStyle = this.colours.paper;
+    pen.fillRect(0, top, this.full, RULER);
     pen.font = this.font(11);
     pen.textAlign = "left";
-    for (let at = Math.ceil(this.start / step) * step; at <= this.start + this.span; at += step) {
-      const x = Math.round(this.x(at)) + 0.5;
-      if (x > right) break;
+    for (const { x, name } of marks) {
       pen.fillStyle = this.colours.line;
-      pen.fillRect(x, RULER - 6, 1, this.height);
+      pen.fillRect(x, top + RULER - 6, 1, 6);
       pen.fillStyle = this.colours.soft;
-      pen.fillText(formatTime(at).replace(step >= 1000 ? /\.\d+$/ : /\d$/, ""), x + 3, RULER / 2);
+      pen.fillText(name, x + 3, top + RULER / 2);
     }
   }
 
@@ -247,7 +267,10 @@ class Timeline {
       pen.fillStyle = this.colours.ink;
       pen.font = this.font(12);
       const name = [lane.tier || "events", lane.subject].filter(Boolean).join(" · ");
-      this.fit(pen, name, 11, lane.top + GAP / 2 + ROW / 2, GUTTER - 18);
+      const middle = lane.top + GAP / 2 + this.row / 2;
+      const lowest = lane.top + lane.height - this.row / 2;
+      const y = Math.min(lowest, Math.max(middle, this.box.scrollTop + RULER + this.row / 2));
+      this.fit(pen, name, 11, y, GUTTER - 18);
     }
   }
 
@@ -268,12 +291,13 @@ class Timeline {
     const lane = this.laneOf.get(event.id);
     const left = this.x(event.onset);
     const width = Math.max(2, this.x(event.offset) - left);
-    const top = lane.top + GAP / 2 + lane.rowOf.get(event.id) * ROW + 1;
-    const height = ROW - 2;
+    const top = lane.top + GAP / 2 + lane.rowOf.get(event.id) * this.row + 1;
+    const height = this.row - 2;
     this.hits.push({ event, left, right: left + width, top, bottom: top + height });
     if (width < 5 && !selected) {
       pen.fillStyle = lane.colour;
-      pen.fillRect(left, top + (event.reviewed ? 0 : height / 4), width, event.reviewed ? height : height / 2);
+      const share = event.reviewed ? 1 : 0.5;
+      pen.fillRect(left, top + (height * (1 - share)) / 2, width, height * share);
       return;
     }
     pen.fillStyle = this.colours.paper;
@@ -290,7 +314,7 @@ class Timeline {
     pen.setLineDash([]);
     if (width > 16) {
       pen.fillStyle = this.colours.ink;
-      pen.font = this.font(12, selected ? "600" : "");
+      pen.font = this.font(this.row > LOW_ROW ? 12 : 11, selected ? "600" : "");
       pen.textAlign = "left";
       const text = event.reviewed ? `✓ ${event.label}` : `${event.label} ${percent(event)}`;
       const visible = Math.max(left, GUTTER);
@@ -353,70 +377,11 @@ class Timeline {
     return { event: hit.event, border: atBorder ? grip(hit) : null };
   }
 
-  laneAt(y) {
-    return this.lanes.find((lane) => y >= lane.top && y < lane.top + lane.height) ?? null;
+  onRuler(y) {
+    return y < this.box.scrollTop + RULER;
   }
 
-  listen() {
-    let drag = null;
-    this.canvas.addEventListener("pointerdown", (pointer) => {
-      if (pointer.button !== 0 || pointer.offsetX < GUTTER) return;
-      const { offsetX: x, offsetY: y } = pointer;
-      const found = y < RULER ? null : this.find(x, y);
-      pointer.preventDefault();
-      this.canvas.setPointerCapture(pointer.pointerId);
-      drag = { x, y, start: this.start, moved: false, ruler: y < RULER, ...found };
-      if (found) this.host.select(found.event.id, found.border === null);
-      if (drag.ruler) this.host.seek(this.timeAt(x));
-      if (drag.border) drag.merge = `drag ${performance.now()}`;
-    });
-    this.canvas.addEventListener("pointermove", (pointer) => {
-      const { offsetX: x, offsetY: y } = pointer;
-      if (!drag) {
-        const found = x < GUTTER || y < RULER ? null : this.find(x, y);
-        this.canvas.style.cursor = found?.border ? "ew-resize" : found ? "pointer" : "default";
-        return;
-      }
-      if (Math.abs(x - drag.x) > 3) drag.moved = true;
-      if (drag.ruler) this.host.seek(this.timeAt(x));
-      else if (drag.border && drag.moved) {
-        this.host.drag(drag.event.id, drag.border, this.timeAt(x), drag.merge);
-      } else if (!drag.event && drag.moved) {
-        this.show(drag.start - ((x - drag.x) / this.width) * this.span, this.span);
-      }
-    });
-    const end = () => {
-      if (drag && !drag.event && !drag.moved && !drag.ruler) this.host.seek(this.timeAt(drag.x));
-      drag = null;
-    };
-    this.canvas.addEventListener("pointerup", end);
-    this.canvas.addEventListener("pointercancel", () => (drag = null));
-    this.canvas.addEventListener("dblclick", (pointer) => {
-      const { offsetX: x, offsetY: y } = pointer;
-      if (x >= GUTTER && y >= RULER && !this.find(x, y)) this.host.add(this.laneAt(y), this.timeAt(x));
-    });
-    this.canvas.addEventListener(
-      "wheel",
-      (wheel) => {
-        wheel.preventDefault();
-        const sideways = wheel.shiftKey ? wheel.deltaY : wheel.deltaX;
-        if (wheel.shiftKey || Math.abs(wheel.deltaX) > Math.abs(wheel.deltaY)) {
-          this.pan(sideways / this.width);
-        } else this.zoom(Math.exp(wheel.deltaY / 400), this.timeAt(Math.max(GUTTER, wheel.offsetX)));
-      },
-      { passive: false },
-    );
-    let sliding = false;
-    const slide = (pointer) => {
-      const time = (pointer.offsetX / this.full) * this.review.length * 1.02;
-      this.show(time - this.span / 2, this.span);
-    };
-    this.overview.addEventListener("pointerdown", (pointer) => {
-      sliding = true;
-      this.overview.setPointerCapture(pointer.pointerId);
-      slide(pointer);
-    });
-    this.overview.addEventListener("pointermove", (pointer) => sliding && slide(pointer));
-    this.overview.addEventListener("pointerup", () => (sliding = false));
+  laneAt(y) {
+    return this.lanes.find((lane) => y >= lane.top && y < lane.top + lane.height) ?? null;
   }
 }

@@ -14,7 +14,16 @@ from pcan_jax.coding.reading import media_name
 from pcan_jax.labels import LabelTree
 from pcan_jax.writing import replace_file
 
-_SCRIPTS = ("model.js", "files.js", "timeline.js", "panel.js", "page.js")
+_SCRIPTS = (
+  "model.js",
+  "csv.js",
+  "eaf.js",
+  "timeline.js",
+  "pointer.js",
+  "panel.js",
+  "keys.js",
+  "page.js",
+)
 _FRAME_MS = 40
 """How far a key moves a border or the player."""
 

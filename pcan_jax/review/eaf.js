@@ -1,94 +1,6 @@
-// Reviewed events as CSV and as ELAN's EAF, and back.
+// Reviewed events as a document of ELAN, and back.
 
-const COLUMNS = ["video", "start", "end", "label", "tier", "subject", "confidence"];
 const CONFIDENCE_TYPE = "pcan_confidence";
-
-function stem(name) {
-  return name.replace(/\.[^.]*$/, "") || name;
-}
-
-function writeCsv(review) {
-  const cell = (value) => (/[",\r\n]|^\s|\s$/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
-  const rows = review.events.map((event) => [
-    review.video.name,
-    (event.onset / 1000).toFixed(3),
-    (event.offset / 1000).toFixed(3),
-    event.label,
-    event.tier,
-    event.subject,
-    event.reviewed || event.confidence === null ? "" : event.confidence.toFixed(4),
-  ]);
-  return [COLUMNS, ...rows].map((row) => row.map(cell).join(",") + "\n").join("");
-}
-
-function parseCsv(text) {
-  const rows = [];
-  let row = [];
-  let cell = "";
-  let quoted = false;
-  const body = text.replace(/^\ufeff/, "");
-  const first = body.split(/\r?\n/, 1)[0];
-  const delimiter = [",", ";", "\t"].reduce((best, one) =>
-    first.split(one).length > first.split(best).length ? one : best,
-  );
-  for (let place = 0; place < body.length; place++) {
-    const char = body[place];
-    if (quoted) {
-      if (char !== '"') cell += char;
-      else if (body[place + 1] === '"') cell += body[++place];
-      else quoted = false;
-    } else if (char === '"' && !cell) quoted = true;
-    else if (char === delimiter || char === "\n") {
-      row.push(cell);
-      cell = "";
-      if (char === "\n") {
-        rows.push(row);
-        row = [];
-      }
-    } else if (char !== "\r") cell += char;
-  }
-  if (quoted) throw new Error("a quotation mark is not closed");
-  if (cell || row.length) rows.push([...row, cell]);
-  return rows.filter((one) => one.some((value) => value.trim()));
-}
-
-function checked(event, where) {
-  if (event.onset === null || event.offset === null) throw new Error(`${where}: a time is missing`);
-  if (event.offset <= event.onset) throw new Error(`${where}: it ends before it starts`);
-  if (!event.label) throw new Error(`${where}: there is no label`);
-  const sure = event.confidence;
-  if (sure !== null && !(sure >= 0 && sure <= 1)) throw new Error(`${where}: confidence ${sure}`);
-  return event;
-}
-
-function readCsv(text, videoName) {
-  const [header = [], ...rows] = parseCsv(text);
-  const place = Object.fromEntries(header.map((name, index) => [name.trim().toLowerCase(), index]));
-  for (const name of COLUMNS.slice(0, 4)) {
-    if (!(name in place)) throw new Error(`there is no column '${name}'`);
-  }
-  const events = [];
-  rows.forEach((row, index) => {
-    const cell = (name) => (row[place[name]] ?? "").trim();
-    const file = cell("video").split(/[\\/]/).at(-1);
-    if (stem(file) !== stem(videoName)) return;
-    events.push(
-      checked(
-        {
-          onset: parseTime(cell("start")),
-          offset: parseTime(cell("end")),
-          label: cell("label"),
-          tier: cell("tier"),
-          subject: cell("subject"),
-          confidence: cell("confidence") === "" ? null : Number(cell("confidence")),
-        },
-        `row ${index + 2}`,
-      ),
-    );
-  });
-  if (rows.length && !events.length) throw new Error(`it has no events of ${videoName}`);
-  return events;
-}
 
 // A tier of ELAN cannot hold events that overlap: those go to TIER (2), TIER (3) and so on.
 function elanTiers(review) {
@@ -128,7 +40,8 @@ function asElanWritesIt(name) {
 
 function writeEaf(review, mediaUrl) {
   const tiers = elanTiers(review);
-  for (const text of tiers.flatMap(({ name, events }) => [name, ...events.map((one) => one.label)])) {
+  const texts = tiers.flatMap(({ name, events }) => [name, ...events.map((one) => one.label)]);
+  for (const text of texts) {
     // XML 1.0 has no way to write these.
     if (/[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/u.test(text)) {
       throw new Error(`EAF cannot hold a character of '${text}'; save as CSV`);
@@ -146,7 +59,8 @@ function writeEaf(review, mediaUrl) {
       .filter(([, value]) => value !== null)
       .map(([key, value]) => ` ${key}="${escape(value)}"`)
       .join("");
-    return children.length ? `<${name}${given}>${children.join("")}</${name}>\n` : `<${name}${given}/>\n`;
+    if (!children.length) return `<${name}${given}/>\n`;
+    return `<${name}${given}>${children.join("")}</${name}>\n`;
   };
 
   const times = [];
@@ -173,9 +87,13 @@ function writeEaf(review, mediaUrl) {
     return { name, attributes, annotations, surely };
   });
   // ELAN wants the slots in the order of time.
-  const order = times.map((time, index) => [time, index]).sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  const order = times
+    .map((time, index) => [time, index])
+    .sort((a, b) => a[0] - b[0] || a[1] - b[1]);
   const renamed = new Map(order.map(([, index], place) => [`ts${index + 1}`, `ts${place + 1}`]));
-  const rename = (text) => text.replace(/(TIME_SLOT_REF[12])="(ts\d+)"/g, (_, key, id) => `${key}="${renamed.get(id)}"`);
+  const references = /(TIME_SLOT_REF[12])="(ts\d+)"/g;
+  const rename = (text) =>
+    text.replace(references, (_, key, id) => `${key}="${renamed.get(id)}"`);
   const slots = order.map(([time], place) =>
     element("TIME_SLOT", { TIME_SLOT_ID: `ts${place + 1}`, TIME_VALUE: time }),
   );
@@ -308,7 +226,8 @@ function readEaf(text) {
     slots.set(slot.getAttribute("TIME_SLOT_ID"), value === null ? null : Number(value) + origin);
   }
   const sure = new Map();
-  for (const one of root.querySelectorAll(`TIER[LINGUISTIC_TYPE_REF="${CONFIDENCE_TYPE}"] REF_ANNOTATION`)) {
+  const ofConfidence = `TIER[LINGUISTIC_TYPE_REF="${CONFIDENCE_TYPE}"] REF_ANNOTATION`;
+  for (const one of root.querySelectorAll(ofConfidence)) {
     sure.set(one.getAttribute("ANNOTATION_REF"), Number(one.textContent));
   }
   const events = [];
@@ -335,12 +254,4 @@ function readEaf(text) {
     }
   }
   return events;
-}
-
-function download(name, type, content) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([content], { type }));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
