@@ -79,6 +79,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.data.train_split = "train"
   config.data.eval_split = "val"
   config.data.held_out = ()  # persons who make up the split val instead, as --folds=person does
+  config.data.label_share = 1.0  # of each action's clips; an epoch stays as long
   config.data.sampling = "uniform"  # or "class_balanced", or "repeat"
   config.data.repeat_threshold = 0.01  # "repeat" repeats actions with a smaller share of clips
 
@@ -107,6 +108,8 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.model.streams = STREAMS[stream]
   config.model.fusion = "lateral"
   config.model.lateral_stride = 4
+  # Whether the average of the streams' probabilities has a learned weight, or equal ones.
+  config.model.learned_fusion = False
   config.model.prototypes = has_prototypes
   config.model.action_embedding = 256
   config.model.body_embedding = 128
@@ -234,6 +237,7 @@ def _follow_videomae(config: ConfigDict, streams: tuple[str, ...]) -> None:
   config.input.test_size = 224
   config.model.streams = streams
   config.model.fusion = "late"
+  config.model.learned_fusion = len(streams) == 2
   config.model.dropout = 0.0
   config.model.rgb = ConfigDict()
   config.model.rgb.kind = "videomae"

@@ -27,6 +27,7 @@ from pcan_jax.clips.video_files import (
   VIDEO_SUFFIXES,
   clip_id,
   composed,
+  find_videos,
 )
 from pcan_jax.labels import LabelTree
 
@@ -84,13 +85,39 @@ def read_rows(path: str | os.PathLike[str], *, videos: bool = True) -> tuple[lis
   if not path.is_file():
     raise FileNotFoundError(f"no table of clips at {path}: expected a CSV file 'video,label'")
   lines = _read_lines(path)
-  header, rows, seen = [name.strip() for name in lines.pop(0)[1]] if lines else [], [], {}
+  header, rows = [name.strip() for name in lines.pop(0)[1]] if lines else [], []
   header = [name.lower() if name.lower() in COLUMNS else name for name in header]
   _check_header(header, path)
   for number, cells in lines:
     rows.append(_row(header, cells, f"{path}, line {number}", videos))
   if not rows:
     raise ValueError(f"{path}: the table names no video")
+  _require_different(rows)
+  for column in ("split", "person"):
+    if column in header:
+      _check_filled(rows, column)
+  used = COLUMNS if not videos else COLUMNS[:-1]
+  return rows, [name for name in header if name and name not in used]
+
+
+def unlabelled_rows(videos: pathlib.Path) -> list[Row]:
+  """Rows for all videos in a folder and its subfolders, without labels, in the split test.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: a video has a name that a table could not hold, or the id of another one.
+  """
+  header = ("video", "label", "split")
+  rows = [
+    _row(header, [path.relative_to(videos).as_posix(), "", UNLABELLED_SPLIT], str(path), True)
+    for path in find_videos(videos)
+  ]
+  _require_different(rows)
+  return rows
+
+
+def _require_different(rows: Sequence[Row]) -> None:
+  seen: dict[str, Row] = {}
   for row in rows:
     other = seen.setdefault(row.id, row)
     if other.video == row.video and other is not row:
@@ -99,11 +126,6 @@ def read_rows(path: str | os.PathLike[str], *, videos: bool = True) -> tuple[lis
       raise ValueError(
         f"{row.where}: {row.video!r} has the id of {other.video!r} ({other.where}); rename one"
       )
-  for column in ("split", "person"):
-    if column in header:
-      _check_filled(rows, column)
-  used = COLUMNS if not videos else COLUMNS[:-1]
-  return rows, [name for name in header if name and name not in used]
 
 
 def _read_lines(path: pathlib.Path) -> list[tuple[int, list[str]]]:

@@ -30,7 +30,7 @@ from pcan_jax.clips.video_files import FilesByName, composed
 from pcan_jax.keypoints import KeypointLayout, get_layout
 from pcan_jax.labels import LabelTree, get_tree
 
-from .clip_table import Row, label_rows, read_rows, similar_labels
+from .clip_table import Row, label_rows, read_rows, similar_labels, unlabelled_rows
 from .draw_split import draw_split
 from .import_arguments import add_import_arguments, check_poses, print_next_steps
 
@@ -61,13 +61,15 @@ def import_clips(
   """Writes a source directory.
 
   Args:
-    table: CSV file, see `data.clip_table`.
+    table: CSV file, see `data.clip_table`; or the folder of the videos once more, for clips without
+      labels.
     videos: folder of the videos; None is a source of skeletons.
     out: the source directory; must not exist.
     poses: see `pcan_jax.clips.pose_files`; None gives every clip keypoints with score 0, so that
       the network sees the whole frame.
     layout: of the keypoints, a key of `pcan_jax.keypoints.LAYOUTS` or the path of a JSON file.
-    tree: as for `get_tree`; None creates a tree from the labels in the table.
+    tree: as for `get_tree`; None creates a tree from the labels in the table, or is that of MA-52
+      without a table.
     copy: copy the videos instead of linking to them.
     val_share: share of the clips for validation if the table has no column `split`.
     seed: for drawing that share.
@@ -115,10 +117,19 @@ def _plan(
   val_share: float,
   seed: int,
 ) -> _Plan:
-  rows, unused = read_rows(table, videos=videos is not None)
+  unlabelled = table.is_dir()
+  rows, unused = (
+    (unlabelled_rows(table), []) if unlabelled else read_rows(table, videos=videos is not None)
+  )
   try:
+    if unlabelled:
+      tree_path = tree_path or pathlib.Path("ma52")  # a data set has labels, even if unused
     tree, actions = label_rows(rows, get_tree(tree_path) if tree_path else None)
     splits, notes = _splits(rows, actions, tree, val_share, seed)
+    if unlabelled:
+      notes = [
+        "no labels, all in the split test: for pretraining (docs/VIDEOMAE.md) and prediction"
+      ]
   except ValueError as error:
     named = str(error).startswith((str(table), str(tree_path)))
     raise error if named else ValueError(f"{table}: {error}") from error
@@ -373,7 +384,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     "docs/DATA.md describes the table.",
   )
   parser.add_argument(
-    "table", type=pathlib.Path, help="CSV file: video,label and optionally body,split,person,fps"
+    "table",
+    type=pathlib.Path,
+    help="CSV file: video,label and optionally body,split,person,fps; "
+    "or the folder of the videos, for clips without labels",
   )
   add_import_arguments(parser, needs_videos=False)
   parser.add_argument("--copy", action="store_true", help="copy the videos instead of linking them")

@@ -33,6 +33,7 @@ COMMANDS = {
   "extract_pose": ("data.extract_pose", "estimate the poses in videos"),
   "import_clips": ("data.import_clips", "arrange videos of your own as MA-52 is"),
   "import_annotations": ("data.import_annotations", "cut what was coded in ELAN or BORIS"),
+  "import_features": ("data.import_features", "store features of another network with clips"),
   "check": ("data.check", "check clips or a data set, and show samples"),
   "build": ("data.build", "build a data set of clips"),
   "tune_events": ("pcan_jax.prediction.tune", "find what counts as an event for a model"),

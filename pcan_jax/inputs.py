@@ -102,18 +102,18 @@ def preprocess(
   """Makes network inputs of a batch of stored clips.
 
   Args:
-    batch: `rgb` uint8 [B, T, S, S, 3] and/or `keypoints` [B, T', M, V, 2], in pixels of those
-      frames, with `keypoint_scores` [B, T', M, V].
+    batch: `rgb` uint8 [B, T, S, S, 3] or `features` [B, T, D], and/or `keypoints` [B, T', M, V, 2],
+      in pixels of stored frames, with `keypoint_scores` [B, T', M, V].
     config: sizes and augmentation.
     keys: one per clip, so that a clip's augmentation does not depend on the batch it is in; unused
       without augmentation.
 
   Returns:
-    `rgb` [B, T, H, W, 3], normalised, and/or `heatmaps` [B, T', h, w, C] with the channels
-    `config.heatmap_channels`, in `config.dtype`.
+    `rgb` [B, T, H, W, 3], normalised, or the features, and/or `heatmaps` [B, T', h, w, C] with the
+    channels `config.heatmap_channels`, in `config.dtype`.
   """
   augmentation = config.augmentation
-  num_clips = batch["rgb" if "rgb" in batch else "keypoints"].shape[0]
+  num_clips = next(iter(batch.values())).shape[0]
   if augmentation is None:
     box = jnp.tile(jnp.array([0.0, 0.0, 1.0, 1.0]), (num_clips, 1))
     flipped = jnp.zeros(num_clips, bool)
@@ -130,6 +130,8 @@ def preprocess(
     frames = jnp.where(flipped[:, None, None, None, None], frames[:, :, :, ::-1], frames)
     normalised = (frames - jnp.array(IMAGENET_MEAN)) / jnp.array(IMAGENET_STD)
     inputs["rgb"] = normalised.astype(config.dtype)
+  if "features" in batch:
+    inputs["rgb"] = jnp.asarray(batch["features"], config.dtype)
   if "keypoints" in batch:
     keypoints, scores = batch["keypoints"], batch["keypoint_scores"]
     if augmentation is not None:

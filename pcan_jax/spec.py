@@ -24,7 +24,7 @@ from pcan_jax.labels import LabelTree
 from pcan_jax.method.rectification import rectify
 from pcan_jax.network import forms
 from pcan_jax.network.masked_autoencoder import MaskedAutoencoder, build_masked_autoencoder
-from pcan_jax.network.pcan import PCAN, Outputs, build_model
+from pcan_jax.network.pcan import PCAN, Outputs, build_model, rgb_share
 
 PyTree = Any
 
@@ -59,6 +59,11 @@ class ModelSpec:
   def pretrains(self) -> bool:
     """Whether this is masked video modelling, which has no classes and predicts none."""
     return "decoder" in self.config.model
+
+  @property
+  def reads_features(self) -> bool:
+    """Whether the RGB stream reads stored features instead of frames."""
+    return "rgb" in self.config.model.streams and self.config.model.rgb.kind == "features"
 
   @functools.cached_property
   def model(self) -> PCAN | MaskedAutoencoder:
@@ -117,11 +122,13 @@ class ModelSpec:
       num_clips: test clips per video; None is one random clip, as in training.
     """
     streams = self.config.model.streams
+    rgb = self.config.input.rgb_frames if "rgb" in streams else 0
     return FrameSampling(
-      rgb_frames=self.config.input.rgb_frames if "rgb" in streams else 0,
+      rgb_frames=0 if self.reads_features else rgb,
       pose_frames=self.config.input.pose_frames if "pose" in streams else 0,
       num_clips=num_clips,
       max_persons=self.config.input.max_persons,
+      features=rgb if self.reads_features else 0,
     )
 
   def batch_shapes(self, *leading: Any) -> dict[str, jax.ShapeDtypeStruct]:
@@ -136,6 +143,9 @@ class ModelSpec:
     if sampling.rgb_frames:
       frames = (*leading, sampling.rgb_frames, side, side, 3)
       shapes["rgb"] = jax.ShapeDtypeStruct(frames, np.uint8)
+    if sampling.features:
+      vectors = (*leading, sampling.features, self.config.model.rgb.size)
+      shapes["features"] = jax.ShapeDtypeStruct(vectors, np.float32)
     if sampling.pose_frames:
       persons, joints = sampling.max_persons, self.layout.num_keypoints
       scores = (*leading, sampling.pose_frames, persons, joints)
@@ -149,6 +159,8 @@ class ModelSpec:
     inputs = {}
     if sampling.rgb_frames:
       inputs["rgb"] = jnp.zeros((1, sampling.rgb_frames, sizes.rgb_size, sizes.rgb_size, 3))
+    if sampling.features:
+      inputs["rgb"] = jnp.zeros((1, sampling.features, self.config.model.rgb.size))
     if sampling.pose_frames:
       heatmaps = (sizes.heatmap_size, sizes.heatmap_size, len(sizes.heatmap_channels))
       inputs["heatmaps"] = jnp.zeros((1, sampling.pose_frames, *heatmaps))
@@ -160,13 +172,15 @@ class ModelSpec:
 
     Args:
       variables: `params`, `batch_stats`, `prototypes`.
-      batch: `rgb` uint8 [B, K, T, S, S, 3] and/or `keypoints` [B, K, T', M, V, 2] in pixels of the
-        stored frames with `keypoint_scores` [B, K, T', M, V], of K clips per video.
+      batch: `rgb` uint8 [B, K, T, S, S, 3] or `features` [B, K, T, D], and/or `keypoints`
+        [B, K, T', M, V, 2] in pixels of the stored frames with `keypoint_scores`
+        [B, K, T', M, V], of K clips per video.
 
     Returns:
       Per stream and level (`action`, `body`) the `logits` [B, C], those of actions rectified by the
       prototypes (PCAN eq. 10 and 11), their softmax as `probabilities` [B, C] and, with prototypes,
-      the `embedding` [B, D]. Under `fused`, the mean of the streams' probabilities.
+      the `embedding` [B, D]. Under `fused`, the mean of the streams' probabilities, weighted if
+      the fusion is learned.
 
     Raises:
       ValueError: the model is one of pretraining.
@@ -193,7 +207,7 @@ class ModelSpec:
         )
       for output in levels.values():
         output["probabilities"] = jax.nn.softmax(output["logits"])
-    outputs = {"fused": _fuse(outputs)} | outputs
+    outputs = {"fused": _fuse(outputs, self.model.learned_fusion, variables)} | outputs
     return jax.tree.map(
       lambda values: values.reshape(-1, num_clips, values.shape[-1]).mean(axis=1), outputs
     )
@@ -241,8 +255,15 @@ def _with_tuples(value: Any) -> Any:
   return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
-def _fuse(outputs: Outputs) -> dict[str, dict[str, jax.Array]]:
-  """The mean of the streams' probabilities, per level."""
+def _fuse(outputs: Outputs, learned: bool, variables: PyTree) -> dict[str, dict[str, jax.Array]]:
+  """The mean of the streams' probabilities, per level, or their average with a learned weight."""
+  if learned:
+    fused = {}
+    for level in outputs["rgb"]:
+      share = rgb_share(variables["params"], level)
+      rgb, pose = (outputs[stream][level]["probabilities"] for stream in ("rgb", "pose"))
+      fused[level] = {"probabilities": share * rgb + (1 - share) * pose}
+    return fused
   # The order of the sum decides the last bit: that in which JAX orders dicts.
   streams = [outputs[stream] for stream in sorted(outputs)]
   return {

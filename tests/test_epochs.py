@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pcan_jax.feed.epochs import ClassSampling, order_by_action, uniform_order
+from pcan_jax.feed.epochs import ClassSampling, labelled_share, order_by_action, uniform_order
 
 # A long tail with a gap: nobody performs action 2.
 COUNTS = {0: 60, 1: 20, 3: 5, 4: 1}
@@ -73,3 +73,16 @@ def test_bad_values_are_named():
     ClassSampling("balanced")
   with pytest.raises(ValueError, match="data.repeat_threshold must be 0 to 1, not 2"):
     ClassSampling("repeat", 2.0)
+
+
+def test_few_labels_are_used_as_often_as_all_would_be():
+  used = labelled_share(ACTIONS, 0.25)
+  for action, count in zip(*np.unique(ACTIONS, return_counts=True)):
+    assert np.sum(ACTIONS[used] == action) == max(round(0.25 * count), 1)
+  order = uniform_order(len(used)).over(used, len(ACTIONS))
+  clips = order.clips_between(0, order.num_clips, seed=0)
+  assert set(clips) == set(used)
+  assert abs(order.num_clips - len(ACTIONS)) < len(used)
+  np.testing.assert_array_equal(labelled_share(ACTIONS, 1.0), np.arange(len(ACTIONS)))
+  with pytest.raises(ValueError, match=r"data\.label_share must be above 0"):
+    labelled_share(ACTIONS, 0.0)

@@ -149,6 +149,21 @@ def test_without_poses_the_whole_frame_is_kept(recordings, tmp_path):
     assert not record["keypoint_scores"].any() and record["frames"].any()
 
 
+def test_a_folder_without_a_table_has_no_labels(recordings, tmp_path):
+  notes = run(recordings, tmp_path / "source", table="videos", poses=None)
+  assert "8 clips: 8 test" in notes
+  assert any(note.startswith("no labels, all in the split test") for note in notes)
+  splits = splits_of(tmp_path / "source")
+  assert splits.keys() == {"test"}
+  assert {clip.action for clip in splits["test"]} == {-1}
+  folder = tmp_path / "twice"
+  for name in ("a/clip.mp4", "b/clip.mp4"):
+    (folder / name).parent.mkdir(parents=True)
+    (folder / name).touch()
+  with pytest.raises(ValueError, match=r"'b/clip.mp4' has the id of 'a/clip.mp4'"):
+    import_clips(folder, folder, tmp_path / "other", poses=None)
+
+
 def test_videos_are_copied_on_request_and_may_lie_in_folders(recordings, tmp_path):
   shutil.copytree(recordings / "videos", tmp_path / "videos" / "day 1")
   rows = read_table(recordings / "clips.csv")

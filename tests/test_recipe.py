@@ -175,3 +175,34 @@ def test_a_step_with_everything_moves_the_average_behind_the_parameters():
   assert second.model()["params"] is second.averaged
   again = before.restored(second.model(), second.training())
   jax.tree.map(np.testing.assert_array_equal, again, second)
+
+
+def test_the_weight_of_a_fusion_follows_the_better_stream():
+  logits = {"rgb": LOGITS, "pose": jnp.array([[3.0, 0.0, 0.0], [0.0, 0.0, 3.0]])}
+  gradient = jax.grad(lambda share: losses.fusion_loss(logits, share, LABELS))(0.5)
+  assert gradient > 0  # less of the RGB stream
+  probabilities = [jax.nn.softmax(logits[stream])[jnp.arange(2), LABELS] for stream in logits]
+  wanted = -np.log(0.3 * probabilities[0] + 0.7 * probabilities[1]).mean()
+  found = losses.fusion_loss(logits, jnp.array(0.3), LABELS)
+  np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+def test_predictions_are_fused_with_the_learned_weight():
+  config = shrink(load_config("ma52:vit_pcan_pose"))
+  spec = ModelSpec(config, get_tree("ma52"), get_layout("openpose-28"), stored_size=32)
+  shapes = jax.eval_shape(spec.init)
+  rng = np.random.default_rng(0)
+  variables = jax.tree.map(lambda x: jnp.asarray(rng.uniform(0.1, 0.3, x.shape), x.dtype), shapes)
+  variables["params"]["fusion_weight"] = jnp.array([1.0, -2.0])
+  batch = {
+    "rgb": rng.integers(0, 256, (1, 1, 2, 32, 32, 3), np.uint8),
+    "keypoints": rng.uniform(0, 32, (1, 1, 8, 1, 28, 2)).astype(np.float32),
+    "keypoint_scores": np.ones((1, 1, 8, 1, 28), np.float32),
+  }
+  found = jax.jit(spec.predict)(variables, batch)
+  for level, weight in (("action", 1.0), ("body", -2.0)):
+    share = jax.nn.sigmoid(weight)
+    rgb, pose, fused = (
+      found[branch][level]["probabilities"] for branch in ("rgb", "pose", "fused")
+    )
+    np.testing.assert_allclose(fused, share * rgb + (1 - share) * pose, rtol=1e-5)

@@ -14,8 +14,9 @@ def shrink(config: ConfigDict) -> ConfigDict:
   if config.model.rgb.kind == "slowonly":
     config.model.rgb.update(stem_features=8, blocks=(1, 1, 1, 1), widths=(8, 8, 8, 8))
   else:
-    config.model.rgb.update(width=16, depth=2, heads=2, mlp_width=32, patch=8)
-    config.model.rgb.position_grid = (1, 4, 4)
+    config.model.rgb.update(width=16, depth=2, heads=2, mlp_width=32)
+  if config.model.rgb.kind == "videomae":
+    config.model.rgb.update(patch=8, position_grid=(1, 4, 4))
   config.model.pose.update(stem_features=8, blocks=(1, 1, 1), widths=(8, 8, 8))
   config.optimizer.batch_size = 8
   config.optimizer.epochs = 2.0

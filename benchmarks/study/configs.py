@@ -17,6 +17,7 @@ _FREE = ("seed", "log_every", "data.path", "data.instructions", "data.eval_split
 _FREE_GROUPS = ("checkpoints.", "eval.", "events.")
 # What earlier versions did, which had no such field: it counts as absent.
 _EARLIER = {
+  "data.label_share": 1.0,
   "loss.pcc_fp_weight": 1.0,
   "loss.pcc_body_weight": 1.0,
   "loss.pda_of": "prototypes",
@@ -39,7 +40,8 @@ class Resolved:
     config: every value, but for the seed and the weights that a run starts from.
     weights: digest of what decides the weights; equal for rows that share their training.
     digest: of that and of what decides the evaluation.
-    variant: of the config.
+    variant: of the config, or what has that as its variant.
+    name: of the config, as the command line takes it.
     flags: the values that the row changes, as the command line takes them.
     origins: per stream the row that a run starts from.
   """
@@ -48,6 +50,7 @@ class Resolved:
   weights: str
   digest: str
   variant: str
+  name: str
   flags: tuple[str, ...]
   origins: dict[str, "Resolved"]
 
@@ -63,10 +66,12 @@ def resolve(study: Study, name: str, config_name: str, data: pathlib.Path) -> Re
   Raises:
     ValueError: there is no such row, or it has a value that the config has no field for.
   """
-  if name not in study.rows:
+  rows = {**study.rows, **study.sources}
+  if name not in rows:
     raise ValueError(f"no row {name!r}; there are: {', '.join(study.rows)}")
-  row = study.rows[name]
-  config = load_config(f"{config_name}:{row.variant}")
+  row = rows[name]
+  full_name = f"{row.config}:{config_name}" if row.config else f"{config_name}:{row.variant}"
+  config = load_config(full_name)
   for field, value in row.values.items():
     _set(config, field, value)
   config.data.path = str(data)
@@ -83,7 +88,7 @@ def resolve(study: Study, name: str, config_name: str, data: pathlib.Path) -> Re
   weights = _digest(decides)
   flags = tuple(f"--config.{field}={value}" for field, value in row.values.items())
   digest = _digest({"weights": weights} | {field: given[field] for field in _EVALUATION})
-  return Resolved(config, weights, digest, row.variant, flags, origins)
+  return Resolved(config, weights, digest, row.config or row.variant, full_name, flags, origins)
 
 
 def _set(config: ConfigDict, field: str, value: Any) -> None:
@@ -107,7 +112,12 @@ def _digest(values: dict[str, Any]) -> str:
   """16 hexadecimal digits.
 
   Zeros and empty values count as absent: a field that is added later and switched off changes none.
+  So does the value of `_EARLIER`, where that is something else.
   """
-  present = {name: value for name, value in values.items() if value and value != _EARLIER.get(name)}
+  present = {
+    name: value
+    for name, value in values.items()
+    if (value != _EARLIER[name] if name in _EARLIER else value)
+  }
   text = json.dumps(present, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -170,7 +170,7 @@ def _start(
 ) -> None:
   """Runs `one_run`; `out` is where the evaluation goes, None for none."""
   arguments = [
-    f"--config={place.config}:{what.variant}",
+    f"--config={what.name}",
     *what.flags,
     f"--config.seed={seed}",
     f"--config.data.path={place.data}",

@@ -21,12 +21,15 @@ class Row:
     values: fields of the config, with dots, and what they are to be.
     against: the row to compare with; none for a baseline.
     origins: per stream the row whose weights the streams of this row start from.
+    config: whose variant the config of the study's data set is, such as pretrain; if empty, that
+      config itself has the variant.
   """
 
   variant: str
   values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   against: str = ""
   origins: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  config: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Study:
     title: of its section.
     question: what is asked, a sentence or two.
     rows: by name, in the order of the table.
+    sources: by name, rows that are trained only for others to start from.
 
   Raises:
     ValueError: a row names one that does not exist.
@@ -45,10 +49,13 @@ class Study:
   title: str
   question: str
   rows: Mapping[str, Row]
+  sources: Mapping[str, Row] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self) -> None:
     for name, row in self.rows.items():
-      unknown = {row.against, *row.origins.values()} - {"", *self.rows}
+      unknown = ({row.against} - {"", *self.rows}) | (
+        {*row.origins.values()} - {*self.rows, *self.sources}
+      )
       if unknown:
         raise ValueError(f"row {name!r} names {sorted(unknown)}, which its study does not have")
 
@@ -220,6 +227,41 @@ def _small() -> Study:
   )
 
 
+_FEW = {"30 %": 0.3, "10 %": 0.1}
+
+
+def _vit() -> Study:
+  rows = {"all labels": Row("vit_pcan")}
+  rows |= {
+    f"{name} of labels": Row("vit_pcan", {"data.label_share": x}) for name, x in _FEW.items()
+  }
+  pretrained = {"rgb": "masked"}
+  for name, row in list(rows.items()):
+    rows[f"{name}, pretrained"] = dataclasses.replace(row, against=name, origins=pretrained)
+  rows["with pose"] = Row("vit_pcan_pose")
+  rows["with pose, pretrained"] = Row("vit_pcan_pose", {}, "with pose", pretrained)
+  values = {
+    "temperature 0.0625": {"loss.pcc_temperature": 0.0625},
+    "temperature 0.5": {"loss.pcc_temperature": 0.5},
+    "momentum 0.99": {"loss.prototype_momentum": 0.99},
+    "prototypes on the sphere": {"loss.prototype_on_sphere": True},
+    "mixup": {"augmentation.mixup": 0.8},
+  }
+  rows["without prototypes, pretrained"] = Row("vit", {}, "all labels, pretrained", pretrained)
+  rows |= {
+    f"{name}, pretrained": Row("vit_pcan", changed, "all labels, pretrained", pretrained)
+    for name, changed in values.items()
+  }
+  return Study(
+    "A video transformer, and pretraining on what one has",
+    "A narrow video transformer as the RGB stream, from random weights and from masked video "
+    "modelling on the clips of the training split without their labels; then fine-tuned with the "
+    "labels of all of them or of a part.",
+    rows,
+    {"masked": Row("", config="pretrain")},
+  )
+
+
 STUDIES = {
   "headline": _headline(),
   "parts": _parts(),
@@ -227,4 +269,5 @@ STUDIES = {
   "fusion": _fusion(),
   "variants": _variants(),
   "small": _small(),
+  "vit": _vit(),
 }

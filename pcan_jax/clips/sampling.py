@@ -19,12 +19,14 @@ class FrameSampling:
     pose_frames: frames per clip for the pose stream; 0 reads no keypoints.
     num_clips: seeded test clips per video; None is one random clip, as in training.
     max_persons: persons per frame; those with the highest scores are kept, missing ones score 0.
+    features: stored vectors of another network per clip, sampled as frames are; 0 reads none.
   """
 
   rgb_frames: int
   pose_frames: int
   num_clips: int | None
   max_persons: int
+  features: int = 0
 
   @property
   def lengths(self) -> dict[str, int]:

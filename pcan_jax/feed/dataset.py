@@ -13,7 +13,13 @@ from jaxtyping import Int64
 
 from pcan_jax.clips.source_layout import UNLABELLED
 from pcan_jax.feed import records, sources
-from pcan_jax.feed.epochs import ClassSampling, EpochOrder, order_by_action, uniform_order
+from pcan_jax.feed.epochs import (
+  ClassSampling,
+  EpochOrder,
+  labelled_share,
+  order_by_action,
+  uniform_order,
+)
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
 
@@ -211,8 +217,15 @@ class Dataset:
     """Number of unreadable clips of the source that were left out of a split."""
     return sum(self.builder.info.metadata["splits"][name]["skipped"] for name in self._of(split))
 
-  def epoch_order(self, split: str, sampling: ClassSampling) -> EpochOrder:
+  def epoch_order(
+    self, split: str, sampling: ClassSampling, label_share: float = 1.0
+  ) -> EpochOrder:
     """The order in which training uses the clips of a split; an epoch is `num_clips` of it.
+
+    Args:
+      split: the split.
+      sampling: how often rare actions come.
+      label_share: of each action's clips; fewer are repeated, so that an epoch stays as long.
 
     Raises:
       ValueError: there is no such split, it has no labels, or they are wrong.
@@ -223,11 +236,13 @@ class Dataset:
         f"the {len(actions)} clips of {split!r} have no label, so that nothing can be learned from "
         "them; choose a labelled split (config.data.train_split)"
       )
-    return (
-      uniform_order(len(actions))
+    used = labelled_share(actions, label_share)
+    order = (
+      uniform_order(len(used))
       if sampling.name == "uniform"
-      else order_by_action(actions, sampling)
+      else order_by_action(actions[used], sampling)
     )
+    return order if len(used) == len(actions) else order.over(used, len(actions))
 
   @property
   def record_offsets(self) -> Int64[np.ndarray, " n"] | None:
@@ -251,6 +266,16 @@ class Dataset:
         )
       offsets += stored
     return np.array(offsets, np.int64)
+
+  @property
+  def feature_size(self) -> int:
+    """Numbers in a stored vector of another network; 0 if there are none."""
+    return self.builder.info.metadata.get("feature_size", 0)
+
+  def max_features(self, split: str) -> int:
+    """The largest number of stored vectors of a clip of a split, or more."""
+    splits = self.builder.info.metadata["splits"]
+    return max(splits[name].get("max_features", 0) for name in self._of(split))
 
   def max_frames(self, split: str) -> int:
     """Number of frames of the longest clip of a split, or more."""

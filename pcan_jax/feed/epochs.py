@@ -57,6 +57,11 @@ class EpochOrder:
   group_sizes: Int64[np.ndarray, " g"]
   draws: Int64[np.ndarray, " g"]
 
+  def over(self, clips: Int64[np.ndarray, " n"], length: int) -> "EpochOrder":
+    """The order of as many other clips, repeated so that an epoch has about this length."""
+    repeats = max(round(length / self.num_clips), 1)
+    return EpochOrder(clips[self.clips], self.group_sizes, repeats * self.draws)
+
   @property
   def num_clips(self) -> int:
     """Length of an epoch, in clips."""
@@ -92,6 +97,22 @@ def uniform_order(num_clips: int) -> EpochOrder:
   """Every clip once per epoch."""
   size = np.array([num_clips], np.int64)
   return EpochOrder(clips=np.arange(num_clips, dtype=np.int64), group_sizes=size, draws=size)
+
+
+def labelled_share(actions: Int64[np.ndarray, " n"], share: float) -> Int64[np.ndarray, " m"]:
+  """Which clips are used with the labels of only a share of each action's clips, at least one.
+
+  They are the first ones as stored, where clips lie in the order of a hash of their names.
+
+  Raises:
+    ValueError: the share is not above 0 and at most 1.
+  """
+  if not 0 < share <= 1:
+    raise ValueError(f"data.label_share must be above 0 and at most 1, not {share}")
+  of_actions = [np.flatnonzero(actions == action) for action in np.unique(actions)]
+  return np.sort(
+    np.concatenate([clips[: max(round(share * len(clips)), 1)] for clips in of_actions])
+  )
 
 
 def order_by_action(actions: Int64[np.ndarray, " n"], sampling: ClassSampling) -> EpochOrder:

@@ -20,6 +20,7 @@ from pcan_jax.clips.sampling import FrameSampling, test_clips
 from pcan_jax.clips.skeleton import draw_alone
 from pcan_jax.feed.dataset import Dataset
 from pcan_jax.feed.epochs import EpochOrder, uniform_order
+from pcan_jax.feed.records import FEATURES
 from pcan_jax.feed.sampling import training_clip
 
 HostBatch = dict[str, np.ndarray]
@@ -56,8 +57,9 @@ def training_batches(
     labelled: whether every clip must have a label.
 
   Yields:
-    `rgb` uint8 [b, T, S, S, 3], `keypoints` float32 [b, T', M, V, 2], `keypoint_scores`
-    [b, T', M, V], `action` int32 [b], and `position` uint32 [b] of the clips in the stream.
+    `rgb` uint8 [b, T, S, S, 3] or `features` float32 [b, T, D], `keypoints` float32
+    [b, T', M, V, 2], `keypoint_scores` [b, T', M, V], `action` int32 [b], and `position` uint32 [b]
+    of the clips in the stream.
 
   Raises:
     ValueError: there is no such split, or a record is damaged or has no label of the tree.
@@ -119,7 +121,7 @@ def evaluation_batches(
   num_clips = dataset.num_clips(split)
   read, parse = _reader(dataset), _parser(dataset, sampling)
   numbers = tf.constant(dataset.record_numbers(split))
-  choose = _test_frames(sampling, dataset.max_frames(split))
+  choose = _test_frames(sampling, dataset.max_frames(split), dataset.max_features(split))
 
   def about(position: tf.Tensor) -> dict[str, tf.Tensor]:
     mask = tf.cast(position < num_clips, tf.float32)
@@ -259,6 +261,13 @@ def _parser(dataset: Dataset, sampling: FrameSampling) -> Stage:
     wanted |= {"frames"}
   if sampling.pose_frames:
     wanted |= {"keypoints", "keypoint_scores"}
+  if sampling.features:
+    if not dataset.feature_size:
+      raise ValueError(
+        f"{dataset.path} has no stored features, which model.rgb.kind='features' reads; add them "
+        "with pcan import_features"
+      )
+    wanted |= {FEATURES}
   return _field_parser(dataset, wanted)
 
 
@@ -289,6 +298,8 @@ def _choose_frames(
     )
     chosen["keypoints"] = tf.gather(keypoints, indices["pose"])
     chosen["keypoint_scores"] = tf.gather(scores, indices["pose"])
+  if FEATURES in indices:
+    chosen[FEATURES] = tf.gather(clip[FEATURES], indices[FEATURES])
   return chosen
 
 
@@ -296,28 +307,40 @@ def _random_frames(
   clip: dict[str, tf.Tensor], sampling: FrameSampling, seed: int
 ) -> dict[str, tf.Tensor]:
   """Draws frames for each stream; a function of the seed and the clip's position."""
-  indices = {}
-  for number, (stream, length) in enumerate(sampling.lengths.items()):
+
+  def draw(number: int, count: tf.Tensor, length: int) -> tf.Tensor:
     stream_seed = tf.random.experimental.stateless_fold_in(
       tf.constant([seed, number], tf.int64), clip["position"]
     )
-    indices[stream] = training_clip(clip["num_frames"], length, stream_seed)
+    return training_clip(count, length, stream_seed)
+
+  indices = {
+    stream: draw(number, clip["num_frames"], length)
+    for number, (stream, length) in enumerate(sampling.lengths.items())
+  }
+  if sampling.features:
+    indices[FEATURES] = draw(len(indices), tf.shape(clip[FEATURES])[0], sampling.features)
   return _choose_frames(clip, sampling, indices)
 
 
 def _test_frames(
-  sampling: FrameSampling, max_frames: int
+  sampling: FrameSampling, max_frames: int, max_features: int
 ) -> Callable[[dict], dict[str, tf.Tensor]]:
   """Returns a function that selects the test clips, from a precomputed table by video length."""
-  tables = {
-    stream: tf.constant(
-      [test_clips(n, length, sampling.num_clips) for n in range(1, max_frames + 1)]
-    )
-    for stream, length in sampling.lengths.items()
-  }
-  return lambda clip: _choose_frames(
-    clip, sampling, {stream: table[clip["num_frames"] - 1] for stream, table in tables.items()}
-  )
+
+  def table(longest: int, length: int) -> tf.Tensor:
+    return tf.constant([test_clips(n, length, sampling.num_clips) for n in range(1, longest + 1)])
+
+  tables = {stream: table(max_frames, length) for stream, length in sampling.lengths.items()}
+  of_features = table(max_features, sampling.features) if sampling.features else None
+
+  def choose(clip: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    indices = {stream: rows[clip["num_frames"] - 1] for stream, rows in tables.items()}
+    if of_features is not None:
+      indices[FEATURES] = of_features[tf.shape(clip[FEATURES])[0] - 1]
+    return _choose_frames(clip, sampling, indices)
+
+  return choose
 
 
 def _decode(clip: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:

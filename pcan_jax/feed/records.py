@@ -23,12 +23,24 @@ SCHEMA_VERSION = 1
 """Increases when readers of older records cannot read new ones."""
 
 
-def features(num_keypoints: int, *, videos: bool = True) -> tfds.features.FeaturesDict:
+FEATURES = "features"
+"""The field that `pcan import_features` adds."""
+
+
+def features_field(size: int) -> tfds.features.Tensor:
+  """Vectors [T', D] of another network, D being `size`."""
+  return tfds.features.Tensor(shape=(None, size), dtype=np.float32, encoding="bytes")
+
+
+def features(
+  num_keypoints: int, *, videos: bool = True, feature_size: int = 0
+) -> tfds.features.FeaturesDict:
   """The features of one clip of T frames with M persons of V keypoints.
 
   Args:
     num_keypoints: V.
     videos: whether there are frames; a data set of skeletons has none.
+    feature_size: D of the field `FEATURES`; 0 for records without.
 
   Returns:
     `id`: name of the video without its suffix.
@@ -61,6 +73,7 @@ def features(num_keypoints: int, *, videos: bool = True) -> tfds.features.Featur
         shape=(None, None, num_keypoints), dtype=np.float32, encoding="bytes"
       ),
     }
+    | ({FEATURES: features_field(feature_size)} if feature_size else {})
   )
 
 
@@ -73,7 +86,9 @@ METADATA_FIELDS = ("schema_version", "side", "jpeg_quality", "layout", "tree", "
 `skipped`: the number of clips of the source that were left out because they could not be read.
 Also, but not in data sets of earlier versions, the `fingerprint` of `sources.Sources`; `videos`,
 false in data sets of skeletons; and per split the `offsets` of the records in their shards, in
-bytes and in stored order, and the `persons` of its records, if they are known.
+bytes and in stored order, and the `persons` of its records, if they are known. With features of
+another network also their `feature_size` and, per split, the largest number of a clip's,
+`max_features`.
 """
 
 

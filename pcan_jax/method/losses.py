@@ -9,7 +9,7 @@ Losses are means over the samples of a batch, computed in float32 or better.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args, get_origin
 
 import jax
@@ -320,6 +320,26 @@ def _diversity(
     return pda_loss(z, before, pairs[label], centred=config.pda_centred)
   means, counts = class_means(z, label, jnp.ones(label.shape, bool), len(parents))
   return pda_loss(means, before, pairs & (counts > 0)[:, None], centred=config.pda_centred)
+
+
+def fusion_loss(
+  logits: Mapping[str, Float[Array, "n k"]], rgb_share: Float[Array, ""], labels: Int[Array, " n"]
+) -> Float[Array, ""]:
+  """Mean negative log-likelihood of the averaged probabilities of two streams.
+
+  Only the share has a gradient: the streams learn as they would alone.
+
+  Args:
+    logits: by stream, "rgb" and "pose".
+    rgb_share: of the RGB stream's probabilities in the average.
+    labels: true classes.
+  """
+  logs = {
+    stream: _pick(jax.nn.log_softmax(upcast(jax.lax.stop_gradient(x))), labels)
+    for stream, x in logits.items()
+  }
+  of_rgb, of_pose = logs["rgb"] + jnp.log(rgb_share), logs["pose"] + jnp.log1p(-rgb_share)
+  return -jnp.mean(jnp.logaddexp(of_rgb, of_pose))
 
 
 def stream_loss(

@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from pcan_jax.network import conv
+from pcan_jax.network.feature_path import FeaturePathConfig
 from pcan_jax.network.forms import CPU, Forms
 from pcan_jax.network.norm import BatchNorm
 from pcan_jax.network.pathway import EXPANSION, Pathway, PathwayConfig
@@ -24,10 +25,14 @@ from pcan_jax.network.video_transformer import VideoTransformer, VideoTransforme
 
 FUSIONS = ("late", "lateral", "lateral_attention")
 
-PathConfig = PathwayConfig | VideoTransformerConfig
+PathConfig = PathwayConfig | VideoTransformerConfig | FeaturePathConfig
 
 # The module for each kind of pathway.
-PATHS = {PathwayConfig: Pathway, VideoTransformerConfig: VideoTransformer}
+PATHS = {
+  PathwayConfig: Pathway,
+  VideoTransformerConfig: VideoTransformer,
+  FeaturePathConfig: VideoTransformer,
+}
 
 # A lateral projection has one channel for every four of the stream that it is concatenated to.
 LATERAL_RATIO = 4
@@ -202,14 +207,14 @@ class Backbone(nn.Module):
 
   def __call__(
     self,
-    rgb: Float[Array, "n t h w 3"] | None,
+    rgb: Float[Array, "n t h w 3"] | Float[Array, "n t d"] | None,
     heatmaps: Float[Array, "n tp hp wp v"] | None,
     train: bool,
   ) -> dict[str, Float[Array, "n t2 h2 w2 c"]]:
     """Returns the features of every configured stream, under "rgb" and "pose".
 
     Args:
-      rgb: normalised frames; ignored without an RGB pathway.
+      rgb: normalised frames, or stored features; ignored without an RGB pathway.
       heatmaps: keypoint heatmaps; ignored without a pose pathway.
       train: whether BatchNorm uses the batch's statistics and dropout is on.
     """

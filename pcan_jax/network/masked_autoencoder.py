@@ -22,7 +22,6 @@ from pcan_jax.network.video_transformer import (
   VideoTransformer,
   VideoTransformerConfig,
   sine_positions,
-  tubelets,
 )
 
 
@@ -139,6 +138,7 @@ class MaskedAutoencoder(nn.Module):
 
   streams = ("rgb",)
   has_prototypes = False
+  learned_fusion = False
   fusion = "late"
 
   def setup(self) -> None:
@@ -155,7 +155,7 @@ class MaskedAutoencoder(nn.Module):
       train: whether paths are dropped.
     """
     frames = inputs["rgb"].astype(self.dtype)
-    pixels = normalised(tubelets(inputs["rgb"].astype(jnp.float32), self.rgb))
+    pixels = normalised(self.rgb.parts(inputs["rgb"].astype(jnp.float32)))
     n, times, rows, columns, size = pixels.shape
     places = rows * columns
     keep = min(max(round((1 - self.decoder.mask) * places), 1), places - 1)

@@ -5,6 +5,8 @@ AAAI 2025, arXiv 2412.14719.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,12 +17,17 @@ from ml_collections import ConfigDict
 
 from pcan_jax.labels import LabelTree
 from pcan_jax.network.backbone import Backbone, PathConfig
+from pcan_jax.network.feature_path import FeaturePathConfig
 from pcan_jax.network.forms import CPU, Forms
 from pcan_jax.network.pathway import REMAT, PathwayConfig
 from pcan_jax.network.video_transformer import VideoTransformerConfig
 
 STREAMS = ("rgb", "pose")
-RGB_KINDS = {"slowonly": PathwayConfig, "videomae": VideoTransformerConfig}
+RGB_KINDS = {
+  "slowonly": PathwayConfig,
+  "videomae": VideoTransformerConfig,
+  "features": FeaturePathConfig,
+}
 """What the RGB stream may be, by its name in the config."""
 
 # One stream's outputs for a batch, by level: `logits` [N, C] and, with prototypes, an `embedding`
@@ -75,6 +82,8 @@ class PCAN(nn.Module):
     rgb, pose: the pathways; None leaves a stream out.
     fusion: how the pathways exchange features, see `Backbone`.
     lateral_stride: pose frames per RGB frame.
+    learned_fusion: whether the parameter `fusion_weight` decides how the streams' probabilities are
+      averaged, see `rgb_share`; only with two streams.
     action_embedding, body_embedding, dropout, pool_embedding: see `Head`.
     prototype_start: "normal" or "zero".
     dtype: precision of the backbone's arithmetic; parameters and heads stay float32.
@@ -87,6 +96,7 @@ class PCAN(nn.Module):
   pose: PathwayConfig | None
   fusion: str
   lateral_stride: int
+  learned_fusion: bool
   action_embedding: int
   body_embedding: int
   dropout: float
@@ -125,6 +135,8 @@ class PCAN(nn.Module):
       )
       for stream in self.streams
     }
+    if self.learned_fusion:
+      self.param("fusion_weight", nn.initializers.zeros, (2,))
     if self.has_prototypes:
       self.prototypes = {
         stream: self.variable("prototypes", stream, self._initial_prototypes)
@@ -147,7 +159,8 @@ class PCAN(nn.Module):
     """Classifies and embeds a batch.
 
     Args:
-      inputs: `rgb` [N, T, H, W, 3] and/or `heatmaps` [N, T', h, w, V], as the streams need.
+      inputs: `rgb` [N, T, H, W, 3], or [N, T, D] of stored features, and/or `heatmaps`
+        [N, T', h, w, V], as the streams need.
       train: whether BatchNorm uses the batch's statistics and dropout is on (rng `dropout`).
 
     Returns:
@@ -155,6 +168,16 @@ class PCAN(nn.Module):
     """
     features = self.backbone(inputs.get("rgb"), inputs.get("heatmaps"), train)
     return {stream: self.heads[stream](features[stream], train) for stream in self.streams}
+
+
+def rgb_share(params: Mapping[str, Any], level: str) -> Float[Array, ""]:
+  """The share of the RGB stream's probabilities in those of both, with a learned fusion.
+
+  Args:
+    params: of the network.
+    level: "action" or "body".
+  """
+  return jax.nn.sigmoid(params["fusion_weight"][("action", "body").index(level)])
 
 
 def rgb_path(config: ConfigDict) -> PathConfig:
@@ -209,6 +232,7 @@ def build_model(
     pose=PathwayConfig(**config.pose) if "pose" in config.streams else None,
     fusion=config.fusion,
     lateral_stride=config.lateral_stride,
+    learned_fusion=config.learned_fusion and len(config.streams) == 2,
     action_embedding=config.action_embedding if config.prototypes else 0,
     body_embedding=config.body_embedding if config.prototypes else 0,
     dropout=config.dropout,

@@ -24,19 +24,14 @@ _EPSILON = 1e-6  # of every LayerNorm
 
 
 @dataclasses.dataclass(frozen=True)
-class VideoTransformerConfig:
-  """Shape of a video transformer.
+class TransformerConfig:
+  """Shape of a transformer.
 
   Attributes:
     width: size of a token.
     depth: number of blocks.
     heads: of the attention; they divide the width.
     mlp_width: hidden size of a block's two-layer perceptron.
-    patch: side in pixels of a tubelet.
-    tubelet: frames in a tubelet.
-    position_grid: tubelets (time, height, width) of the clips that positions were made for. Those
-      of clips of another size are interpolated, so that pretrained weights find them where they
-      were.
     drop_path: rate at which the last block is left out of a clip in training; it grows evenly from
       0 for the first block.
 
@@ -48,23 +43,16 @@ class VideoTransformerConfig:
   depth: int
   heads: int
   mlp_width: int
-  patch: int
-  tubelet: int
-  position_grid: tuple[int, ...]
   drop_path: float
 
   def __post_init__(self) -> None:
-    for name in ("width", "depth", "heads", "mlp_width", "patch", "tubelet"):
-      if getattr(self, name) < 1:
-        raise ValueError(f"model.rgb.{name} must be 1 or more, not {getattr(self, name)}")
+    for name, value in dataclasses.asdict(self).items():
+      if isinstance(value, int) and value < 1:
+        raise ValueError(f"model.rgb.{name} must be 1 or more, not {value}")
     if self.width % self.heads or self.width % 2:
       raise ValueError(
         f"model.rgb.width must be even and a multiple of model.rgb.heads={self.heads}, "
         f"not {self.width}"
-      )
-    if len(self.position_grid) != 3 or min(self.position_grid) < 1:
-      raise ValueError(
-        f"model.rgb.position_grid is (time, height, width), not {self.position_grid}"
       )
     if not 0 <= self.drop_path < 1:
       raise ValueError(f"model.rgb.drop_path must be in 0..1, not {self.drop_path}")
@@ -73,10 +61,53 @@ class VideoTransformerConfig:
   def num_stages(self) -> int:
     return self.depth
 
+  def parts(self, x: Float[Array, "n *size c"]) -> Float[Array, "n *grid p"]:
+    """Cuts clips into what becomes a token each."""
+    raise NotImplementedError
+
+  def positions(self, grid: tuple[int, ...]) -> Float[np.ndarray, "*grid d"]:
+    """What is added to the tokens of a clip, so that each says where it is."""
+    raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoTransformerConfig(TransformerConfig):
+  """Shape of a video transformer.
+
+  Attributes:
+    patch: side in pixels of a tubelet.
+    tubelet: frames in a tubelet.
+    position_grid: tubelets (time, height, width) of the clips that positions were made for. Those
+      of clips of another size are interpolated, so that pretrained weights find them where they
+      were.
+
+  Raises:
+    ValueError: a value is out of range.
+  """
+
+  patch: int
+  tubelet: int
+  position_grid: tuple[int, ...]
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if len(self.position_grid) != 3 or min(self.position_grid) < 1:
+      raise ValueError(
+        f"model.rgb.position_grid is (time, height, width), not {self.position_grid}"
+      )
+
   @property
   def tubelet_size(self) -> int:
     """Numbers in a tubelet: its frames, rows, columns and colours."""
     return self.tubelet * self.patch * self.patch * 3
+
+  def parts(self, x: Float[Array, "n t h w 3"]) -> Float[Array, "n t2 h2 w2 p"]:
+    """Tubelets."""
+    return tubelets(x, self)
+
+  def positions(self, grid: tuple[int, ...]) -> Float[np.ndarray, "*grid d"]:
+    """Those of `position_grid`, or between them."""
+    return sine_positions(grid, self.width, self.position_grid)
 
 
 def tubelets(
@@ -177,7 +208,7 @@ class Block(nn.Module):
   """Attention and a perceptron, each after a LayerNorm and added to its input.
 
   Attributes:
-    heads, mlp_width: see `VideoTransformerConfig`.
+    heads, mlp_width: see `TransformerConfig`.
     drop_path: rate at which each of the two is left out in training.
     dtype: of the computation.
     forms: see `Attention`.
@@ -202,10 +233,9 @@ class Block(nn.Module):
 
 
 class VideoTransformer(nn.Module):
-  """Tubelets, blocks and the mean of all tokens, which can be run one at a time.
+  """Tokens, blocks and the mean of all tokens, which can be run one at a time.
 
-  The outputs of the embedding of tubelets and of every block are sown as the intermediates `stem`,
-  `stage1`, ...
+  The tokens and the outputs of every block are sown as the intermediates `stem`, `stage1`, ...
 
   Attributes:
     config: its shape.
@@ -215,7 +245,7 @@ class VideoTransformer(nn.Module):
     forms: how operations are computed.
   """
 
-  config: VideoTransformerConfig
+  config: TransformerConfig
   dtype: DTypeLike
   remat: str
   forms: Forms = CPU
@@ -230,13 +260,12 @@ class VideoTransformer(nn.Module):
       setattr(self, f"block{number}", module)
     self.norm = nn.LayerNorm(_EPSILON)
 
-  def tokens(self, x: Float[Array, "n t h w 3"]) -> Float[Array, "n t2 h2 w2 d"]:
-    """One token per tubelet, with its position."""
-    tokens = self.patches(tubelets(x, self.config))
-    positions = sine_positions(tokens.shape[1:-1], tokens.shape[-1], self.config.position_grid)
-    return tokens + positions.astype(tokens.dtype)
+  def tokens(self, x: Float[Array, "n *size c"]) -> Float[Array, "n *grid d"]:
+    """One token for each part of a clip, with its position."""
+    tokens = self.patches(self.config.parts(x).astype(self.dtype))
+    return tokens + self.config.positions(tokens.shape[1:-1]).astype(tokens.dtype)
 
-  def stem(self, x: Float[Array, "n t h w 3"], train: bool) -> Float[Array, "n k d"]:
+  def stem(self, x: Float[Array, "n *size c"], train: bool) -> Float[Array, "n k d"]:
     """All tokens of a clip."""
     del train
     tokens = self.tokens(x).reshape(x.shape[0], -1, self.config.width)
@@ -253,7 +282,7 @@ class VideoTransformer(nn.Module):
       return x
     return self.norm(x.astype(jnp.float32).mean(axis=1))[:, None, None, None]
 
-  def __call__(self, x: Float[Array, "n t h w 3"], train: bool) -> Float[Array, "n 1 1 1 d"]:
+  def __call__(self, x: Float[Array, "n *size c"], train: bool) -> Float[Array, "n 1 1 1 d"]:
     """Runs everything."""
     x = self.stem(x, train)
     for number in range(1, self.config.depth + 1):

@@ -7,6 +7,7 @@ The output folder contains
   run_exported.py    runs it, without this project
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -49,6 +50,7 @@ def export_checkpoint(
   """
   output = require_writable(output)
   spec, variables, step = load_model(checkpoint)
+  spec = dataclasses.replace(spec, platform="cpu")  # whose forms of operations run everywhere
   num_clips = num_clips or spec.config.eval.num_clips
   # Gathered from all devices, so that the weights become plain constants of the function.
   variables = jax.device_put(variables, jax.local_devices()[0])

@@ -96,6 +96,11 @@ class Recognizer:
   def __init__(
     self, spec: ModelSpec, variables: PyTree, step: int, num_clips: int | None = None
   ) -> None:
+    if spec.reads_features:
+      raise ValueError(
+        "the model reads stored features of another network, not videos; store those of the clips "
+        "with pcan import_features and evaluate (--mode=eval --data=DIR)"
+      )
     self.spec = spec
     self.tree: LabelTree = spec.tree
     self.layout: KeypointLayout = spec.layout

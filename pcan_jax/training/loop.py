@@ -148,7 +148,7 @@ def prepare(config: ConfigDict) -> TrainingRun:
     order = uniform_order(dataset.num_clips(split))
   else:
     sampling = ClassSampling(config.data.sampling, config.data.repeat_threshold)
-    order = dataset.epoch_order(split, sampling)
+    order = dataset.epoch_order(split, sampling, config.data.label_share)
   return TrainingRun(spec, dataset, mesh, order)
 
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from pcan_jax.inputs import mix, preprocess
 from pcan_jax.mesh import jit_once, jit_step
 from pcan_jax.method import losses
-from pcan_jax.network.pcan import Outputs, StreamOutputs
+from pcan_jax.network.pcan import Outputs, StreamOutputs, rgb_share
 from pcan_jax.spec import ModelSpec
 from pcan_jax.training.optimizer import build_optimizer
 
@@ -65,7 +65,9 @@ class TrainState(flax.struct.PyTreeNode):
 
   def started(self, model: dict[str, PyTree]) -> "TrainState":
     """A state that starts from other weights, which are also the first average."""
-    return self.restored(model, {"params": model["params"]})
+    # A copy, because the step donates both.
+    params = jax.tree.map(jnp.copy, model["params"]) if self.averaged else model["params"]
+    return self.restored(model, {"params": params})
 
 
 def init_state(spec: ModelSpec, optimizer: optax.GradientTransformation) -> TrainState:
@@ -117,6 +119,15 @@ def train_step(
       total, terms, prototypes = _all_streams(
         outputs, state.prototypes, batch["action"], mixed, spec
       )
+      if spec.model.learned_fusion:
+        labels = {
+          "action": batch["action"],
+          "body": jnp.asarray(spec.tree.parents)[batch["action"]],
+        }
+        for level, label in labels.items():
+          logits = {stream: levels[level]["logits"] for stream, levels in outputs.items()}
+          terms[f"fusion/{level}"] = losses.fusion_loss(logits, rgb_share(params, level), label)
+          total += terms[f"fusion/{level}"]
     return total, (mutated.get("batch_stats", {}), prototypes, terms | {"loss": total})
 
   with spec.matmul_precision():  # also of the backward pass

@@ -45,7 +45,13 @@ class _Part(NamedTuple):
 _LATERALS = _Part("lateral projections")
 _ATTENTION = _Part("attention")
 # Parts that are meaningless after separate training of the streams.
-_KINDS_OF_BOTH_STREAMS = (_LATERALS.kind, _ATTENTION.kind, "embeddings", "prototypes")
+_KINDS_OF_BOTH_STREAMS = (
+  _LATERALS.kind,
+  _ATTENTION.kind,
+  "fusion_weight",
+  "embeddings",
+  "prototypes",
+)
 
 
 def _part(path: Path) -> _Part:
