@@ -74,7 +74,7 @@ TOY_INTERVIEWS = """
 WORK = pathlib.Path({work!r})
 MINUTES, HEIGHT = 1.4, 64
 ACTIONS = "nodding,waving"
-EPOCHS = 1
+EPOCHS = 3
 """
 
 
@@ -85,6 +85,6 @@ def test_interviews_are_coded_trained_on_predicted_and_compared(tmp_path, monkey
   work = tmp_path / "work"
   parameters = TOY_INTERVIEWS.format(work=str(work)) + TOY_CONFIG
   text, images = execute("code_interviews.ipynb", parameters, NOTEBOOKS)
-  assert images == 2 and "temperature" in text and "F1@0.5" in text
+  assert images == 2 and "temperature" in text
   assert (work / "predicted/interview_02.review.html").is_file()
-  assert (work / "agreement/agreement.tex").is_file()
+  assert "F1@0.5" in (work / "agreement/agreement.md").read_text(encoding="utf-8")
