@@ -78,6 +78,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   )
   config.data.train_split = "train"
   config.data.eval_split = "val"
+  config.data.held_out = ()  # persons who make up the split val instead, as --folds=person does
   config.data.label_share = 1.0  # of each action's clips; an epoch stays as long
   config.data.sampling = "uniform"  # or "class_balanced", or "repeat"
   config.data.repeat_threshold = 0.01  # "repeat" repeats actions with a smaller share of clips

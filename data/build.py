@@ -5,6 +5,7 @@ SOURCE is a directory in MA-52's layout; the shards are written to OUT/pcan/LAYO
 
 import argparse
 import json
+import math
 import pathlib
 import sys
 import tempfile
@@ -26,6 +27,7 @@ def build(
   jpeg_quality: int = Encoding.jpeg_quality,
   clips_per_shard: int = CLIPS_PER_SHARD,
   skip_bad: bool = False,
+  fps: float | None = None,
   jobs: int = 0,
 ) -> pathlib.Path:
   """Builds TFRecord shards from a source directory, unless they already exist.
@@ -36,6 +38,7 @@ def build(
     source: directory in MA-52's layout.
     out: folder of data sets.
     side, jpeg_quality, tree, clips_per_shard, skip_bad, jobs: see `PcanConfig`.
+    fps: see `PcanConfig`; None is `source_layout.SKELETON_FPS`.
     layout: see `PcanConfig`; None is the known layout with as many keypoints as the source.
 
   Returns:
@@ -52,6 +55,7 @@ def build(
   from pcan_jax.feed.pcan_dataset_builder import Builder, PcanConfig
 
   source_layout.find_splits(source)
+  videos = source_layout.has_videos(source)
   found = get_layout(layout) if layout else source_layout.guess_layout(source)
   config = PcanConfig(
     name=f"{found.name}-{side}",
@@ -61,6 +65,8 @@ def build(
     tree=str(tree) if tree else None,
     clips_per_shard=clips_per_shard,
     skip_bad=skip_bad,
+    videos=videos,
+    fps=skeleton_fps(source, fps),
     jobs=jobs,
   )
   builder = Builder(data_dir=str(out), config=config)
@@ -104,6 +110,21 @@ def main(argv: Sequence[str] | None = None) -> None:
   print(folder)
 
 
+def skeleton_fps(source: pathlib.Path, fps: float | None) -> float:
+  """The rate of poses that do not state theirs, and a default for sources that have none.
+
+  Raises:
+    ValueError: a rate is given for videos, or is no rate.
+  """
+  if fps is None:
+    return source_layout.SKELETON_FPS
+  if source_layout.has_videos(source):
+    raise ValueError(f"--fps means nothing for {source}: its videos say when their frames appear")
+  if not 0 < fps < math.inf:
+    raise ValueError(f"--fps is {fps}; give the frames per second of the poses")
+  return fps
+
+
 def _count_damaged(folder: pathlib.Path) -> int:
   metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
   return sum(counts.get("damaged", 0) for counts in metadata["splits"].values())
@@ -119,6 +140,12 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     "--tree",
     type=pathlib.Path,
     help="label tree, CSV id,action,body (default: annotations/actions.csv, else MA-52's)",
+  )
+  parser.add_argument(
+    "--fps",
+    type=float,
+    help="frames per second of skeletons without videos whose poses do not state it "
+    f"(default: {source_layout.SKELETON_FPS:g})",
   )
   parser.add_argument("--jobs", type=int, default=0, help="processes (default: one per core)")
 

@@ -21,12 +21,16 @@ from pcan_jax.console import quiet_libraries
 from pcan_jax.keypoints import KeypointLayout, get_layout
 
 from . import findings
-from .build import add_source_arguments
+from .build import add_source_arguments, skeleton_fps
 from .findings import CheckResult, ClipFacts, Finding
 
 
 def check_source(
-  source: pathlib.Path, layout: KeypointLayout, tree: pathlib.Path | None = None, jobs: int = 0
+  source: pathlib.Path,
+  layout: KeypointLayout,
+  tree: pathlib.Path | None = None,
+  jobs: int = 0,
+  fps: float | None = None,
 ) -> tuple[CheckResult, list[tuple[ClipSource, ClipFacts]]]:
   """Reads every file of a source directory, as a build would.
 
@@ -35,6 +39,7 @@ def check_source(
     layout: of its keypoints.
     tree: label tree; None is the source's own, else MA-52's.
     jobs: processes; 0 is one per core.
+    fps: of skeletons that do not state it; None is `source_layout.SKELETON_FPS`.
 
   Returns:
     The findings, and the readable clips with their measurements.
@@ -43,10 +48,12 @@ def check_source(
     FileNotFoundError, ValueError: a list or a whole pickle cannot be read.
   """
   labels = source_layout.read_tree(source, tree)
-  result = CheckResult(f"source directory {source}", labels, {}, [])
+  kind = "" if source_layout.has_videos(source) else ", skeletons without videos"
+  result = CheckResult(f"source directory {source}{kind}", labels, {}, [])
   good = []
+  fps = skeleton_fps(source, fps)
   for split in source_layout.find_splits(source):
-    clips, problems = source_layout.scan_split(source, split, labels, layout)
+    clips, problems = source_layout.scan_split(source, split, labels, layout, fps)
     result.clips[split] = []
     examined = map_clips(_examine, clips, jobs)
     for clip, facts in zip(clips, tqdm.tqdm(examined, split, len(clips), disable=None)):
@@ -70,8 +77,11 @@ def check_source(
 def _examine(clip: ClipSource) -> ClipFacts:
   # Uses the code of the build, with tiny frames to save time.
   record = encode_clip(clip, Encoding(side=16))
-  with clip.video.open("rb") as file:
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
+  if clip.video is None:
+    digest = findings.POSES + hashlib.sha256(clip.keypoints.tobytes()).hexdigest()
+  else:
+    with clip.video.open("rb") as file:
+      digest = hashlib.file_digest(file, "sha256").hexdigest()
   keypoints = clip.keypoints[:, record["order"]]
   return findings.measure_clip(
     clip.id, clip.split, record, keypoints, record["original_size"], digest
@@ -144,7 +154,7 @@ def _check(arguments: argparse.Namespace) -> CheckResult:
     source_layout.find_splits(directory)
     name = arguments.layout
     layout = get_layout(name) if name else source_layout.guess_layout(directory)
-    result, clips = check_source(directory, layout, arguments.tree, arguments.jobs)
+    result, clips = check_source(directory, layout, arguments.tree, arguments.jobs, arguments.fps)
     samples = None
   print_result(result, arguments.show)
   if arguments.html:

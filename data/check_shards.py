@@ -40,7 +40,8 @@ def check_dataset(
     FileNotFoundError, ValueError: there is no data set that this version can read.
   """
   dataset = open_dataset(path)
-  result = CheckResult(f"data set {dataset.path}", dataset.tree, {}, [])
+  kind = "" if dataset.videos else ", skeletons without videos"
+  result = CheckResult(f"data set {dataset.path}{kind}", dataset.tree, {}, [])
   size = (dataset.stored_size, dataset.stored_size)
   samples = []
   for split, info in dataset.builder.info.splits.items():
@@ -58,7 +59,8 @@ def check_dataset(
           facts = findings.measure_clip(name, split, record, record["keypoints"], size)
           result.clips[split].append(facts)
           if facts.kind not in of_split and len(of_split) < num_samples:
-            of_split[facts.kind] = _sample(record, frames, facts)
+            shown = frames if dataset.videos else None
+            of_split[facts.kind] = _sample(record, shown, facts, dataset.stored_size)
     samples += sorted(of_split.values(), key=lambda sample: sample.facts.action)
     found = len(result.clips[split])
     if found != info.num_examples:
@@ -73,7 +75,7 @@ def _read_shard(
 ) -> Iterator[tuple[Record | None, list[np.ndarray | str], str]]:
   """Yields records with their decoded frames, or with an error."""
   features = dataset.builder.info.features
-  decoders = {"frames": tfds.decode.SkipDecoding()}
+  decoders = {"frames": tfds.decode.SkipDecoding()} if dataset.videos else None
   stream = tf.data.TFRecordDataset(os.fspath(shard)).map(
     lambda example: features.deserialize_example(example, decoders=decoders),
     num_parallel_calls=tf.data.AUTOTUNE,
@@ -84,7 +86,7 @@ def _read_shard(
     try:
       for record in stream.as_numpy_iterator():
         count += 1
-        frames = list(pool.map(decode, record["frames"]))
+        frames = list(pool.map(decode, record.get("frames", ())))
         yield record, frames, _what_is_wrong(record, frames, dataset)
     except tf.errors.OpError as error:
       reason = error.message.splitlines()[0] if error.message else type(error).__name__
@@ -107,7 +109,10 @@ def _what_is_wrong(record: Record, frames: list[np.ndarray | str], dataset: Data
   """Why the record cannot be used; empty if it can."""
   num_frames = record["num_frames"]
   poses = record["keypoints"].shape[1]
-  if not len(frames) == poses == num_frames > 0:
+  if not dataset.videos:
+    if not poses == num_frames > 0:
+      return f"it says {num_frames} frames, but holds {poses} poses"
+  elif not len(frames) == poses == num_frames > 0:
     return f"it says {num_frames} frames, but holds {len(frames)} images and {poses} poses"
   for index, frame in enumerate(frames):
     if isinstance(frame, str):
@@ -123,12 +128,13 @@ def _what_is_wrong(record: Record, frames: list[np.ndarray | str], dataset: Data
   return ""
 
 
-def _sample(record: Record, frames: list[np.ndarray], facts: ClipFacts) -> Sample:
+def _sample(record: Record, frames: list[np.ndarray] | None, facts: ClipFacts, side: int) -> Sample:
   chosen = evenly_spaced(facts.num_frames)
   return Sample(
     facts=facts,
-    frames=np.stack([frames[index] for index in chosen]),
+    frames=np.stack([frames[index] for index in chosen]) if frames else None,
     keypoints=record["keypoints"][:, chosen],
     scores=record["keypoint_scores"][:, chosen],
     source=None,
+    side=side,
   )

@@ -7,12 +7,14 @@ A CSV file in UTF-8, with commas, semicolons or tabs, whose first line names the
     body     optional: name of the body part
     split    optional: train, val or test; labels of test are not used
     person   optional: who is in the video; drawn splits do not share persons
+    fps      optional, without videos: frames per second of the poses
 
 Empty rows and columns, as spreadsheets write them, are ignored.
 """
 
 import csv
 import dataclasses
+import math
 import os
 import pathlib
 import unicodedata
@@ -23,12 +25,13 @@ from pcan_jax.clips.video_files import (
   HOW_TO_CONVERT,
   HOW_TO_JOIN_IMAGES,
   VIDEO_SUFFIXES,
+  clip_id,
   composed,
   find_videos,
 )
 from pcan_jax.labels import LabelTree
 
-COLUMNS = ("video", "label", "body", "split", "person")
+COLUMNS = ("video", "label", "body", "split", "person", "fps")
 
 _MAX_NAME_BYTES = 255
 
@@ -44,6 +47,7 @@ class Row:
     body: body part.
     split: train, val or test.
     person: who is in the video.
+    fps: frames per second of poses without a video.
   """
 
   where: str
@@ -52,6 +56,7 @@ class Row:
   body: str
   split: str
   person: str
+  fps: str = ""
 
   @property
   def video_name(self) -> str:
@@ -59,11 +64,15 @@ class Row:
 
   @property
   def id(self) -> str:
-    return self.video_name.rpartition(".")[0]
+    return clip_id(pathlib.PurePosixPath(self.video_name))
 
 
-def read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], list[str]]:
+def read_rows(path: str | os.PathLike[str], *, videos: bool = True) -> tuple[list[Row], list[str]]:
   """Reads the table.
+
+  Args:
+    path: of the table.
+    videos: whether there are videos; without, names need no suffix, and `fps` is read.
 
   Returns:
     The rows in their order, and the names of unused columns.
@@ -80,14 +89,15 @@ def read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], list[str]]:
   header = [name.lower() if name.lower() in COLUMNS else name for name in header]
   _check_header(header, path)
   for number, cells in lines:
-    rows.append(_row(header, cells, f"{path}, line {number}"))
+    rows.append(_row(header, cells, f"{path}, line {number}", videos))
   if not rows:
     raise ValueError(f"{path}: the table names no video")
   _require_different(rows)
   for column in ("split", "person"):
     if column in header:
       _check_filled(rows, column)
-  return rows, [name for name in header if name and name not in COLUMNS]
+  used = COLUMNS if not videos else COLUMNS[:-1]
+  return rows, [name for name in header if name and name not in used]
 
 
 def unlabelled_rows(videos: pathlib.Path) -> list[Row]:
@@ -99,7 +109,7 @@ def unlabelled_rows(videos: pathlib.Path) -> list[Row]:
   """
   header = ("video", "label", "split")
   rows = [
-    _row(header, [path.relative_to(videos).as_posix(), "", UNLABELLED_SPLIT], str(path))
+    _row(header, [path.relative_to(videos).as_posix(), "", UNLABELLED_SPLIT], str(path), True)
     for path in find_videos(videos)
   ]
   _require_different(rows)
@@ -148,7 +158,7 @@ def _check_filled(rows: Sequence[Row], column: str) -> None:
       raise ValueError(f"{row.where}: {column!r} is empty; fill it everywhere or drop the column")
 
 
-def _row(header: Sequence[str], cells: Sequence[str], where: str) -> Row:
+def _row(header: Sequence[str], cells: Sequence[str], where: str, videos: bool) -> Row:
   while len(cells) > len(header) and not cells[-1].strip():
     cells = cells[:-1]
   if len(cells) != len(header):
@@ -163,7 +173,9 @@ def _row(header: Sequence[str], cells: Sequence[str], where: str) -> Row:
     if name in COLUMNS
   }
   row = Row(where, **(dict.fromkeys(COLUMNS, "") | given))
-  _check_video(row.video, where)
+  _check_video(row.video, where, videos)
+  if row.fps and not videos and not _is_rate(row.fps):
+    raise ValueError(f"{where}: fps {row.fps[:40]!r} is not a number of frames per second")
   if row.split not in ("", *SPLITS):
     raise ValueError(f"{where}: split {row.split[:40]!r}; expected one of {', '.join(SPLITS)}")
   if not row.label and row.split != UNLABELLED_SPLIT:
@@ -174,7 +186,14 @@ def _row(header: Sequence[str], cells: Sequence[str], where: str) -> Row:
   return row
 
 
-def _check_video(name: str, where: str) -> None:
+def _is_rate(text: str) -> bool:
+  try:
+    return 0 < float(text) < math.inf
+  except ValueError:
+    return False
+
+
+def _check_video(name: str, where: str, videos: bool) -> None:
   """Names of videos are untrusted and become parts of paths and lines of lists."""
   forbidden = any(unicodedata.category(char) in ("Cc", "Zl", "Zp", "Cs") for char in name)
   parts = name.split("/")
@@ -186,6 +205,8 @@ def _check_video(name: str, where: str) -> None:
     or any(len(part.encode()) > _MAX_NAME_BYTES for part in parts)
   ):
     raise ValueError(f"{where}: {name[:80]!r} is not a plain file name below the folder of videos")
+  if not videos:
+    return
   stem, dot, suffix = parts[-1].rpartition(".")
   if not stem.strip(". ") or dot + suffix.lower() not in VIDEO_SUFFIXES:
     raise ValueError(

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from pcan_jax.clips.encode_clip import encode_clip
-from pcan_jax.clips.skeleton import draw_skeletons
+from pcan_jax.clips.skeleton import draw_alone, draw_skeletons
 from pcan_jax.clips.source_layout import UNLABELLED, ClipSource
 from pcan_jax.clips.stored_frames import Encoding
 from pcan_jax.clips.video import decode_video
@@ -87,17 +87,19 @@ class Sample:
 
   Attributes:
     facts: measurements of the clip.
-    frames: [T, S, S, 3], RGB.
-    keypoints: [M, T, V, 2] in pixels of these frames.
+    frames: [T, S, S, 3], RGB; None without videos.
+    keypoints: [M, T, V, 2] in pixels of the stored frames, of which there may be none.
     scores: [M, T, V].
     source: the original frames, if known.
+    side: S.
   """
 
   facts: ClipFacts
-  frames: UInt8[np.ndarray, "t s s 3"]
+  frames: UInt8[np.ndarray, "t s s 3"] | None
   keypoints: Float[np.ndarray, "m t v 2"]
   scores: Float[np.ndarray, "m t v"]
   source: SourceFrames | None
+  side: int
 
 
 def evenly_spaced(num_frames: int) -> list[int]:
@@ -124,6 +126,9 @@ def samples_of_source(
 def _sample(clip: ClipSource, facts: ClipFacts) -> Sample:
   record = encode_clip(clip, Encoding(_SIDE))
   chosen = evenly_spaced(facts.num_frames)
+  poses = record["keypoints"][:, chosen], record["keypoint_scores"][:, chosen]
+  if clip.video is None:
+    return Sample(facts, None, *poses, source=None, side=_SIDE)
   shown = record["order"][chosen].tolist()
   wanted = set(shown)
   frames = {i: frame for i, frame in enumerate(decode_video(clip.video)) if i in wanted}
@@ -131,11 +136,12 @@ def _sample(clip: ClipSource, facts: ClipFacts) -> Sample:
   return Sample(
     facts=facts,
     frames=np.stack(stored)[..., ::-1],
-    keypoints=record["keypoints"][:, chosen],
-    scores=record["keypoint_scores"][:, chosen],
+    keypoints=poses[0],
+    scores=poses[1],
     source=SourceFrames(
       np.stack([frames[index] for index in shown]), record["box"], clip.keypoints[:, shown]
     ),
+    side=_SIDE,
   )
 
 
@@ -176,7 +182,11 @@ def _figure(sample: Sample, tree: LabelTree, layout: KeypointLayout) -> str:
     for frame in frames:
       cv2.rectangle(frame, (x0, y0), (x1 - 1, y1 - 1), (90, 220, 90), max(1, len(frame) // 200))
     panels.append(("video", draw(frames, sample.source.keypoints)))
-  panels.append(("stored frame", draw(sample.frames, sample.keypoints)))
+  if sample.frames is None:
+    alone = draw_alone(sample.keypoints, sample.scores, sample.side, layout)
+    panels.append(("skeleton", draw(alone, sample.keypoints)))
+  else:
+    panels.append(("stored frame", draw(sample.frames, sample.keypoints)))
   panels.append(("heatmaps", _draw_heatmaps(sample, layout)))
   facts = sample.facts
   seconds = facts.num_frames / facts.fps
@@ -210,7 +220,7 @@ def _draw(
 def _draw_heatmaps(sample: Sample, layout: KeypointLayout) -> list[np.ndarray]:
   """The heatmaps that MA-52's network receives, as the maximum over joints."""
   config = Preprocessing(
-    stored_size=sample.frames.shape[1],
+    stored_size=sample.side,
     rgb_size=4 * _HEATMAP_SIZE,
     heatmap_size=_HEATMAP_SIZE,
     layout=layout,

@@ -14,6 +14,8 @@ from pcan_jax.labels import LabelTree
 OUTSIDE_SHARE = 0.1
 """A clip with a larger share of its keypoints outside the frame is reported."""
 
+POSES = "poses "
+
 WITHOUT_PERSON_SHARE = 0.5
 """A clip with a larger share of frames without a person is reported."""
 
@@ -35,7 +37,8 @@ class ClipFacts:
     trimmed: whether video and poses differ by a frame.
     varying: whether the frames of the video are unevenly spaced in time.
     damage: damage of the video that does not keep it from being read; empty if there is none.
-    digest: of the video file, to find equal ones; empty for stored clips.
+    digest: of the video file or, after `POSES`, of the poses of a clip without one, to find equal
+      ones; empty for stored clips.
   """
 
   id: str
@@ -179,12 +182,13 @@ def _find_duplicates(clips: Mapping[str, Sequence[ClipFacts]]) -> Iterator[Findi
     if not clip.digest:
       continue
     other = first_with_digest.setdefault(clip.digest, clip)
+    same = "has the same poses" if clip.digest.startswith(POSES) else "is the same video"
     if other is not clip and other.split != clip.split:
-      detail = f"{other.split}/{other.id} is the same video; keep it in one split"
+      detail = f"{other.split}/{other.id} {same}; keep it in one split"
       yield Finding("duplicate", name, detail, is_error=True)
     elif other is not clip:
-      detail = f"{other.split}/{other.id} is the same video"
-      yield Finding("repeated video", name, detail, is_error=False)
+      kind = "repeated poses" if clip.digest.startswith(POSES) else "repeated video"
+      yield Finding(kind, name, f"{other.split}/{other.id} {same}", is_error=False)
 
 
 def _find_empty_classes(

@@ -7,9 +7,12 @@ from typing import Any
 from pcan_jax.keypoints import LAYOUTS
 
 
-def add_import_arguments(parser: argparse.ArgumentParser) -> None:
-  """The arguments of all commands that write a source directory of one's own videos."""
-  parser.add_argument("--videos", type=pathlib.Path, required=True, help="folder of the videos")
+def add_import_arguments(parser: argparse.ArgumentParser, *, needs_videos: bool = True) -> None:
+  """The arguments of all commands that write a source directory of one's own clips."""
+  otherwise = "" if needs_videos else " (default: there are only poses)"
+  parser.add_argument(
+    "--videos", type=pathlib.Path, required=needs_videos, help=f"folder of the videos{otherwise}"
+  )
   parser.add_argument("--out", type=pathlib.Path, required=True, help="directory to write")
   parser.add_argument(
     "--poses", type=pathlib.Path, help="pyskl pickle, .npz, COCO or MMPose .json, or a folder"
@@ -39,10 +42,11 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check_poses(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> None:
   """Takes `no_poses` out of the arguments; exactly one of --poses and --no_poses must be given."""
+  videos = arguments["videos"] or "VIDEOS"
   if arguments.pop("no_poses") == bool(arguments["poses"]):
     parser.error(
       "give --poses, or --no_poses for an RGB model. If you have no poses, "
-      f"`uv run data/extract_pose.py {arguments['videos']} --out poses.pkl` estimates them"
+      f"`uv run data/extract_pose.py {videos} --out poses.pkl` estimates them"
     )
 
 

@@ -1,12 +1,15 @@
 """Arranges your own clips as a source directory: `pcan import_clips CLIPS.csv ...`.
 
 From a table (`clip_table`), a folder of videos, and poses in any format of `clips.pose_files` it
-writes a directory in MA-52's layout, for `pcan check` and `pcan build`.
+writes a directory in MA-52's layout, for `pcan check` and `pcan build`; without videos, one of
+skeletons.
 """
 
 import argparse
 import collections
+import csv
 import dataclasses
+import functools
 import pathlib
 import pickle
 import shutil
@@ -19,7 +22,7 @@ import tqdm
 
 from pcan_jax.clips import source_layout
 from pcan_jax.clips.parallel import map_clips
-from pcan_jax.clips.pose_files import open_poses
+from pcan_jax.clips.pose_files import PoseFiles, open_poses
 from pcan_jax.clips.problems import Problem, describe_problems, write_problems
 from pcan_jax.clips.source_layout import SPLITS, UNLABELLED_SPLIT, ClipSource
 from pcan_jax.clips.video import decode_video
@@ -43,7 +46,7 @@ class _Plan:
 
 def import_clips(
   table: pathlib.Path,
-  videos: pathlib.Path,
+  videos: pathlib.Path | None,
   out: pathlib.Path,
   *,
   poses: pathlib.Path | None,
@@ -52,6 +55,7 @@ def import_clips(
   copy: bool = False,
   val_share: float = 0.2,
   seed: int = 0,
+  fps: float | None = None,
   jobs: int = 0,
 ) -> list[str]:
   """Writes a source directory.
@@ -59,7 +63,7 @@ def import_clips(
   Args:
     table: CSV file, see `data.clip_table`; or the folder of the videos once more, for clips without
       labels.
-    videos: folder of the videos.
+    videos: folder of the videos; None is a source of skeletons.
     out: the source directory; must not exist.
     poses: see `pcan_jax.clips.pose_files`; None gives every clip keypoints with score 0, so that
       the network sees the whole frame.
@@ -69,6 +73,8 @@ def import_clips(
     copy: copy the videos instead of linking to them.
     val_share: share of the clips for validation if the table has no column `split`.
     seed: for drawing that share.
+    fps: frames per second of poses without videos, where neither the table nor their file says so;
+      None is `source_layout.SKELETON_FPS`.
     jobs: processes; 0 is one per core.
 
   Returns:
@@ -81,17 +87,23 @@ def import_clips(
   """
   if out.exists():
     raise FileExistsError(f"{out} exists; delete it or choose another directory")
-  if not videos.is_dir():
+  if videos is None and poses is None:
+    raise ValueError("without videos there must be poses; give --poses")
+  if videos is not None and fps is not None:
+    raise ValueError("--fps means nothing with --videos, which say when their frames appear")
+  if videos and not videos.is_dir():
     raise FileNotFoundError(f"no folder of videos at {videos}")
   keypoint_layout = get_layout(layout)
   plan = _plan(table, videos, tree, val_share, seed)
-  entries, pose_notes = _read_poses(plan, poses, keypoint_layout, out, jobs)
+  read = _read_poses if videos else functools.partial(_read_skeletons, fps=fps)
+  entries, pose_notes = read(plan, poses, keypoint_layout, out, jobs)
   partial = out.with_name(f"{out.name}.partial")
   if partial.exists():
     shutil.rmtree(partial)
   for split, clips in plan.clips.items():
     _write_split(partial, split, clips, entries[split], copy)
   plan.tree.write_csv(partial / "annotations" / "actions.csv")
+  _write_persons(partial, [clip for of_split in plan.clips.values() for clip in of_split])
   for split in plan.clips:  # what a build will read
     source_layout.read_split(partial, split, plan.tree, keypoint_layout)
   partial.replace(out)
@@ -100,13 +112,15 @@ def import_clips(
 
 def _plan(
   table: pathlib.Path,
-  videos: pathlib.Path,
+  videos: pathlib.Path | None,
   tree_path: pathlib.Path | None,
   val_share: float,
   seed: int,
 ) -> _Plan:
   unlabelled = table.is_dir()
-  rows, unused = (unlabelled_rows(table), []) if unlabelled else read_rows(table)
+  rows, unused = (
+    (unlabelled_rows(table), []) if unlabelled else read_rows(table, videos=videos is not None)
+  )
   try:
     if unlabelled:
       tree_path = tree_path or pathlib.Path("ma52")  # a data set has labels, even if unused
@@ -119,17 +133,22 @@ def _plan(
   except ValueError as error:
     named = str(error).startswith((str(table), str(tree_path)))
     raise error if named else ValueError(f"{table}: {error}") from error
-  files = FilesByName()
-  found = {row: files.find(videos / row.video, below=videos) for row in rows}
-  missing = [row for row, video in found.items() if video is None]
-  if missing:
-    more = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
-    raise FileNotFoundError(f"{missing[0].where}: no video at {videos / missing[0].video}{more}")
+  found = _find_videos(rows, videos) if videos else dict.fromkeys(rows)
   unknown = np.zeros((0, 0, 0, 2), np.float32)
   clips: dict[str, list[ClipSource]] = {split: [] for split in SPLITS if split in splits}
   for row, action, split in zip(rows, actions, splits):
     clips[split].append(
-      ClipSource(row.id, split, found[row], action, unknown, unknown[..., 0], img_shape=None)
+      ClipSource(
+        row.id,
+        split,
+        found[row],
+        action,
+        unknown,
+        unknown[..., 0],
+        img_shape=None,
+        fps=float(row.fps) if row.fps and not videos else None,
+        person=row.person,
+      )
     )
   counts = ", ".join(f"{len(of_split)} {split}" for split, of_split in clips.items())
   origin = f"from {tree_path}" if tree_path else "from the labels in the table"
@@ -145,6 +164,16 @@ def _plan(
   if unused:
     notes.append(f"unused columns: {', '.join(unused)}")
   return _Plan(tree, clips, notes)
+
+
+def _find_videos(rows: Sequence[Row], videos: pathlib.Path) -> dict[Row, pathlib.Path]:
+  files = FilesByName()
+  found = {row: files.find(videos / row.video, below=videos) for row in rows}
+  missing = [row for row, video in found.items() if video is None]
+  if missing:
+    more = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
+    raise FileNotFoundError(f"{missing[0].where}: no video at {videos / missing[0].video}{more}")
+  return {row: video for row, video in found.items() if video}
 
 
 def _count(number: int, noun: str) -> str:
@@ -207,7 +236,7 @@ def _read_poses(
       problems.append(found)
       continue
     num_frames, size, damage = found
-    if damage:
+    if damage and clip.video:
       damaged.append(f"{clip.video.name}: {'; '.join(damage)}")
     try:
       if poses:
@@ -218,16 +247,67 @@ def _read_poses(
     except (FileNotFoundError, ValueError) as error:
       problems.append(Problem(clip.id, clip.split, str(error)))
       continue
-    entries[clip.split].append(
-      {
-        "frame_dir": f"{clip.split}/{clip.id}",
-        "label": clip.action,
-        "total_frames": num_frames,
-        "img_shape": size,
-        "keypoint": keypoints,
-        "keypoint_score": scores,
-      }
-    )
+    entries[clip.split].append(_entry(clip, keypoints, scores, size))
+  _refuse_bad_clips(out, problems)
+  notes = []
+  if damaged:
+    more = f"; and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+    notes.append(f"warning: {_count(len(damaged), 'damaged video')}: {damaged[0]}{more}")
+  if not poses:
+    return entries, [*notes, f"no poses: keypoints of the layout {layout.name} with the score 0"]
+  notes.append(f"poses from {path}, layout {layout.name}")
+  return entries, notes + _without_person(poses, entries)
+
+
+def _read_skeletons(
+  plan: _Plan,
+  path: pathlib.Path,
+  layout: KeypointLayout,
+  out: pathlib.Path,
+  jobs: int,
+  fps: float | None,
+) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+  """As `_read_poses`, of clips without videos; one process reads them all."""
+  clips = [clip for of_split in plan.clips.values() for clip in of_split]
+  poses = open_poses(path, layout, only_clip=clips[0].id if len(clips) == 1 else None)
+  entries: dict[str, list[dict[str, Any]]] = {split: [] for split in plan.clips}
+  problems: list[Problem] = []
+  default = fps or source_layout.SKELETON_FPS
+  rates = set()
+  for clip in tqdm.tqdm(clips, "poses", disable=None):
+    try:
+      found = poses.read_alone(clip.id, default)
+    except (FileNotFoundError, ValueError) as error:
+      problems.append(Problem(clip.id, clip.split, str(error)))
+      continue
+    rates.add(clip.fps or found.fps)
+    entry = _entry(clip, found.keypoints, found.scores, found.size)
+    entries[clip.split].append(entry | {"fps": clip.fps or found.fps})
+  _refuse_bad_clips(out, problems)
+  shown = " to ".join(f"{rate:g}" for rate in sorted({min(rates), max(rates)}))
+  told = "" if fps else "; --fps, or a column fps, says otherwise"
+  notes = [
+    f"skeletons without videos, poses from {path}, layout {layout.name}",
+    f"{shown} frames per second{told}",
+  ]
+  return entries, notes + _without_person(poses, entries)
+
+
+def _entry(
+  clip: ClipSource, keypoints: np.ndarray, scores: np.ndarray, size: tuple[int, int]
+) -> dict[str, Any]:
+  """A clip as pyskl's pickles hold it."""
+  return {
+    "frame_dir": f"{clip.split}/{clip.id}",
+    "label": clip.action,
+    "total_frames": keypoints.shape[1],
+    "img_shape": size,
+    "keypoint": keypoints,
+    "keypoint_score": scores,
+  }
+
+
+def _refuse_bad_clips(out: pathlib.Path, problems: Sequence[Problem]) -> None:
   bad_clips = out.with_name(f"{out.name}.bad_clips.csv")
   write_problems(bad_clips, problems)
   if problems:
@@ -235,26 +315,24 @@ def _read_poses(
       f"{describe_problems('cannot import the clips', problems)}\n"
       f"All of them: {bad_clips}. Fix them, or remove them from the table"
     )
-  notes = []
-  if damaged:
-    more = f"; and {len(damaged) - 1} more" if len(damaged) > 1 else ""
-    notes.append(f"warning: {_count(len(damaged), 'damaged video')}: {damaged[0]}{more}")
-  if not poses:
-    return entries, [*notes, f"no poses: keypoints of the layout {layout.name} with the score 0"]
+
+
+def _without_person(poses: PoseFiles, entries: dict[str, list[dict[str, Any]]]) -> list[str]:
+  """A note on the frames in which nobody was found."""
   empty = {clip_id: count for clip_id, count in poses.frames_without_person.items() if count}
-  total = sum(entry["total_frames"] for of_split in entries.values() for entry in of_split)
-  notes.append(f"poses from {path}, layout {layout.name}")
-  if empty:
-    worst = max(empty, key=empty.get)
-    notes.append(
-      f"no person in {sum(empty.values())} of {total} frames, "
-      f"in {len(empty)} of {len(clips)} clips; most in {worst!r}: {empty[worst]}"
-    )
-  return entries, notes
+  if not empty:
+    return []
+  frames = [entry["total_frames"] for of_split in entries.values() for entry in of_split]
+  worst = max(empty, key=lambda clip_id: empty[clip_id])
+  return [
+    f"no person in {sum(empty.values())} of {sum(frames)} frames, "
+    f"in {len(empty)} of {len(frames)} clips; most in {worst!r}: {empty[worst]}"
+  ]
 
 
 def _measure(clip: ClipSource) -> tuple[int, tuple[int, int], list[str]]:
   """The number of frames of a video, their size (h, w), and damage."""
+  assert clip.video is not None
   frames = decode_video(clip.video)
   sizes = [frame.shape[:2] for frame in frames]
   return len(sizes), sizes[0], frames.damage
@@ -268,9 +346,12 @@ def _write_split(
   copy: bool,
 ) -> None:
   folder = source / "raw_videos" / split
-  for directory in (folder, source / "pose", source / "annotations"):
+  for directory in (source / "pose", source / "annotations"):
     directory.mkdir(parents=True, exist_ok=True)
   for clip in clips:
+    if clip.video is None:
+      continue
+    folder.mkdir(parents=True, exist_ok=True)
     place = folder / composed(clip.video.name)
     if copy:
       shutil.copyfile(clip.video, place)
@@ -279,8 +360,20 @@ def _write_split(
   with (source / "pose" / f"own_{split}.pkl").open("wb") as file:
     pickle.dump(entries, file, protocol=4)
   # Labels of test are placeholders.
-  lines = (f"{composed(clip.video.name)} {max(clip.action, 0)}\n" for clip in clips)
+  names = (composed(clip.video.name) if clip.video else clip.id for clip in clips)
+  lines = (f"{name} {max(clip.action, 0)}\n" for name, clip in zip(names, clips))
   (source / "annotations" / f"{split}_list_videos.txt").write_text("".join(lines), encoding="utf-8")
+
+
+def _write_persons(source: pathlib.Path, clips: Sequence[ClipSource]) -> None:
+  """Writes who is in the clips, if the table says so."""
+  if not clips[0].person:
+    return
+  path = source / "annotations" / source_layout.PERSONS_FILE
+  with path.open("w", newline="", encoding="utf-8") as file:
+    rows = csv.writer(file)
+    rows.writerow(["id", "person"])
+    rows.writerows((clip.id, clip.person) for clip in clips)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -293,11 +386,17 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument(
     "table",
     type=pathlib.Path,
-    help="CSV file: video,label and optionally body,split,person; "
+    help="CSV file: video,label and optionally body,split,person,fps; "
     "or the folder of the videos, for clips without labels",
   )
-  add_import_arguments(parser)
+  add_import_arguments(parser, needs_videos=False)
   parser.add_argument("--copy", action="store_true", help="copy the videos instead of linking them")
+  parser.add_argument(
+    "--fps",
+    type=float,
+    help="frames per second of poses without videos, unless they or the table state it "
+    f"(default: {source_layout.SKELETON_FPS:g})",
+  )
   arguments = vars(parser.parse_args(argv))
   check_poses(parser, arguments)
   try:

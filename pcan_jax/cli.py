@@ -15,12 +15,17 @@ import sys
 import types
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
 
 from pcan_jax import cpu, devices, hosts
 from pcan_jax.console import define_config_flag, quiet_libraries, run_with_flags
+
+if TYPE_CHECKING:
+  from ml_collections import ConfigDict
+
+  from pcan_jax.evaluation.results import Results
 
 COMMANDS = {
   "synthetic": ("data.synthetic.__main__", "draw clips, to try everything without a data set"),
@@ -31,7 +36,9 @@ COMMANDS = {
   "import_features": ("data.import_features", "store features of another network with clips"),
   "check": ("data.check", "check clips or a data set, and show samples"),
   "build": ("data.build", "build a data set of clips"),
+  "yardstick": ("pcan_jax.yardstick.__main__", "what a simple classifier gets on a data set"),
   "convert": ("pcan_jax.torch.command", "convert a PyTorch checkpoint"),
+  "hub": ("pcan_jax.hub.__main__", "share a model on the Hugging Face Hub"),
   "describe": ("pcan_jax.describe", "say what checkpoints hold and where they come from"),
   "agreement": ("pcan_jax.agreement.__main__", "say how well two codings agree"),
   "review": ("pcan_jax.review.__main__", "write a page to review a coding on"),
@@ -42,11 +49,11 @@ COMMANDS = {
 _FROM = "workdir checkpoint"  # flags that say where a model is
 _SCORING = "data split num_clips rectify"  # flags of an evaluation
 _HOSTS = "coordinator num_hosts host wait"  # which only mean something with --multi_host
-_VIDEOS = "video pose out window stride num_clips overlay features"
+_VIDEOS = "video pose fps out window stride num_clips overlay features"
 MODES = {
   "train": (
     "--config=NAME[:VARIANT] --workdir=DIR: train, go on where a run ended, evaluate",
-    f"config workdir allow_changes dry_run overfit_batch multi_host {_HOSTS} {_SCORING}",
+    f"config workdir allow_changes folds dry_run overfit_batch multi_host {_HOSTS} {_SCORING}",
   ),
   "eval": ("--workdir=DIR: evaluate", f"{_FROM} multi_host {_HOSTS} {_SCORING}"),
   "report": ("--workdir=DIR: write a page on a run", "workdir baseline data split"),
@@ -104,6 +111,7 @@ def _define_flags() -> None:
   text("workdir", None, "Where checkpoints, logs and results go.")
   text("checkpoint", None, "eval, predict, export: DIR, DIR/best or DIR/checkpoints/STEP.")
   flags.DEFINE_list("allow_changes", [], "train: settings that may differ from the checkpoint's.")
+  flags.DEFINE_enum("folds", None, ["person"], "train: cross-validate, a run per person.")
   switch("dry_run", False, "train: one of everything, nothing is written.")
   switch("overfit_batch", False, "train: sanity check, overfit one batch.")
   switch("multi_host", False, "train, eval: one process per host, on TPU slices and clusters.")
@@ -120,7 +128,8 @@ def _define_flags() -> None:
   text("baseline", None, "report: working directory to compare with.")
   text("out", None, "predict, export: directory to write to.")
   text("video", None, "predict: a video, or a folder of videos.")
-  text("pose", None, "predict: poses of the videos, see docs/DATA.md.")
+  text("pose", None, "predict: poses of the videos, or poses alone, see docs/DATA.md.")
+  flags.DEFINE_float("fps", None, "predict: frames per second of poses without videos (30).")
   flags.DEFINE_float("window", None, "predict: seconds per window; default: whole videos.")
   flags.DEFINE_float("stride", None, "predict: seconds between windows (half a window).")
   switch("overlay", False, "predict: also write videos with the predictions.")
@@ -168,6 +177,11 @@ def _hosts() -> Iterator[None]:
 
 def _train() -> None:
   config = _needed("config")
+  if FLAGS.folds and (FLAGS.dry_run or FLAGS.overfit_batch or FLAGS.data or FLAGS.split):
+    raise ValueError(
+      "--folds trains and evaluates a run per person, each on its own people; leave out --dry_run, "
+      "--overfit_batch, --data and --split"
+    )
   if FLAGS.dry_run or FLAGS.overfit_batch:
     from pcan_jax.training import preflight
 
@@ -177,24 +191,52 @@ def _train() -> None:
   workdir = pathlib.Path(_needed("workdir"))
   from pcan_jax.training.loop import train
 
+  if FLAGS.folds:
+    _train_folds(config, workdir)
+    return
   train(config, workdir, FLAGS.allow_changes)
   if "decoder" not in config.model:  # pretraining predicts nothing
     _eval()
 
 
+def _train_folds(config: "ConfigDict", workdir: pathlib.Path) -> None:
+  from pcan_jax.training.folds import cross_validate
+  from pcan_jax.training.loop import train
+
+  def run(config: "ConfigDict", fold: pathlib.Path) -> "Results":
+    train(config, fold, FLAGS.allow_changes)
+    return _evaluate(fold, fold)
+
+  table = cross_validate(config, workdir, run)
+  logging.getLogger("pcan_jax").info("\n%s\n\nby person, in %%", table)
+
+
 def _eval() -> None:
   source = pathlib.Path(_source())
   from pcan_jax.checkpoints import BEST
-  from pcan_jax.evaluation.protocol import evaluate_checkpoint
 
-  evaluate_checkpoint(
+  workdir = pathlib.Path(FLAGS.workdir or (source.parent if source.name == BEST else source))
+  _evaluate(source, workdir)
+
+
+def _evaluate(source: pathlib.Path, workdir: pathlib.Path) -> "Results":
+  """Evaluates a checkpoint as the flags say, with the yardstick beside it."""
+  import jax
+
+  from pcan_jax.evaluation.protocol import evaluate_checkpoint
+  from pcan_jax.yardstick.beside import print_beside
+
+  results = evaluate_checkpoint(
     source,
-    pathlib.Path(FLAGS.workdir or (source.parent if source.name == BEST else source)),
+    workdir,
     data_path=FLAGS.data,
     split=FLAGS.split,
     num_clips=FLAGS.num_clips,
     rectify=FLAGS.rectify,
   )
+  if jax.process_index() == 0:
+    print_beside(results, source, workdir, split=FLAGS.split, data_path=FLAGS.data)
+  return results
 
 
 def _report() -> None:
@@ -213,12 +255,12 @@ def _report() -> None:
 
 
 def _predict() -> None:
-  source, video, output = _source(), pathlib.Path(_needed("video")), pathlib.Path(_needed("out"))
+  source, output = _source(), pathlib.Path(_needed("out"))
   from pcan_jax.prediction.files import predict_files
 
   failed = predict_files(
     source,
-    video,
+    pathlib.Path(FLAGS.video) if FLAGS.video else None,
     pose=pathlib.Path(FLAGS.pose) if FLAGS.pose else None,
     output=output,
     window=FLAGS.window,
@@ -226,6 +268,7 @@ def _predict() -> None:
     num_clips=FLAGS.num_clips,
     overlay=FLAGS.overlay,
     features=FLAGS.features,
+    fps=FLAGS.fps,
   )
   if failed:
     sys.exit(f"error: {failed} file(s) with a problem, see above")

@@ -1,5 +1,6 @@
-"""A stand-in for the Hugging Face Hub: the addresses that a download asks for, on this machine."""
+"""A stand-in for the Hugging Face Hub: the addresses that the project asks for, on this machine."""
 
+import base64
 import contextlib
 import hashlib
 import http.server
@@ -16,7 +17,8 @@ class LocalHub:
   """What the hub holds and how it behaves.
 
   Attributes:
-    repos: content of the files of every data set, by owner/name and path.
+    repos: content of the files of every repository, by owner/name and path.
+    kind: of the repositories, datasets or models; the latter can be uploaded.
     granted: data sets that the token may read.
     wrong_digests: paths whose listed SHA-256 is not that of their content.
     serve_only: bytes after which the connection breaks while a file is sent; then the hub is down.
@@ -25,8 +27,9 @@ class LocalHub:
     endpoint: address of the hub.
   """
 
-  def __init__(self, repos: dict[str, dict[str, bytes]]) -> None:
+  def __init__(self, repos: dict[str, dict[str, bytes]], kind: str = "datasets") -> None:
     self.repos = repos
+    self.kind = kind
     self.granted = set(repos)
     self.wrong_digests: set[str] = set()
     self.serve_only: int | None = None
@@ -45,7 +48,8 @@ class LocalHub:
     }
 
   def _sibling(self, path: str, content: bytes) -> dict:
-    sibling = {"rfilename": path, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
+    blob = b"blob %d\0" % len(content) + content + b"!" * (path in self.wrong_digests)
+    sibling = {"rfilename": path, "size": len(content), "blobId": hashlib.sha1(blob).hexdigest()}
     if path.endswith((".zip", ".pkl")):
       digest = hashlib.sha256(content + b"!" * (path in self.wrong_digests)).hexdigest()
       sibling["lfs"] = {"size": len(content), "sha256": digest, "pointerSize": 130}
@@ -74,12 +78,79 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
     if self.headers.get("Authorization") != f"Bearer {TOKEN}":
       self._refuse(401, message="Invalid credentials in Authorization header")
-    elif match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(/auth-check|/revision/main)?", path):
+    elif match := re.fullmatch(
+      rf"/api/{self.hub.kind}/([^/]+/[^/]+)(/auth-check|/revision/main)?", path
+    ):
       self._answer_api(match[1], is_auth_check=match[2] == "/auth-check")
-    elif match := re.fullmatch(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+    elif match := re.fullmatch(rf"/api/{self.hub.kind}/([^/]+/[^/]+)/tree/main", path):
+      self._answer_tree(match[1])
+    elif match := re.fullmatch(rf"{self._prefix}/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
       self._answer_file(*match.groups())
     else:
       self._refuse(404)
+
+  @property
+  def _prefix(self) -> str:
+    return "" if self.hub.kind == "models" else f"/{self.hub.kind}"
+
+  def do_HEAD(self) -> None:
+    path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
+    match = re.fullmatch(rf"{self._prefix}/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+    content = self.hub.repos.get(match[1], {}).get(match[3]) if match else None
+    if match is None or content is None:
+      self._refuse(404, code="EntryNotFound")
+      return
+    self.send_response(200)
+    self.send_header("X-Repo-Commit", match[2])
+    self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+    self.send_header("Content-Length", str(len(content)))
+    self.end_headers()
+
+  def do_POST(self) -> None:
+    """Takes an upload: every file within the commit, as the hub does with small ones."""
+    path = urllib.parse.urlsplit(self.path).path
+    body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+    if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+      self._refuse(401, message="Invalid credentials in Authorization header")
+    elif path == "/api/repos/create":
+      asked = json.loads(body)
+      name = f"{asked['organization']}/{asked['name']}"
+      self.hub.repos.setdefault(name, {})
+      self._answer({"url": f"{self.hub.endpoint}/{name}", "id": name})
+    elif path == "/api/validate-yaml":
+      self._answer({"errors": [], "warnings": []})
+    elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", path):
+      asked = json.loads(body)["files"]
+      self._answer(
+        {
+          "files": [
+            {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False, "oid": None}
+            for file in asked
+          ]
+        }
+      )
+    elif match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
+      self._commit(match[1], [json.loads(line) for line in body.splitlines()])
+    else:
+      self._refuse(404)
+
+  def _commit(self, repo: str, lines: list[dict]) -> None:
+    files = self.hub.repos[repo]
+    for line in lines:
+      value = line["value"]
+      if line["key"] == "file":
+        files[value["path"]] = base64.b64decode(value["content"])
+      elif line["key"] == "deletedFile":
+        files.pop(value["path"], None)
+    commit = {"commitUrl": f"{self.hub.endpoint}/{repo}/commit/{self.hub.revision(repo)}"}
+    self._answer(commit | {"commitOid": self.hub.revision(repo), "success": True})
+
+  def _answer_tree(self, repo: str) -> None:
+    files = self.hub.repos[repo].items()
+    self._answer([{"type": "file", "path": p, "size": len(c), "oid": "0" * 40} for p, c in files])
+
+  def _answer(self, content: object) -> None:
+    self._send(200, json.dumps(content).encode(), "application/json")
 
   def _answer_api(self, repo: str, is_auth_check: bool) -> None:
     if repo not in self.hub.repos:

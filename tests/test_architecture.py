@@ -39,10 +39,12 @@ WINGS = {
   "spec": ("spec",),
   "checkpoints": ("mesh", "digests", "provenance", "saved_steps", "checkpoints"),
   "evaluation": ("evaluation",),
+  "yardstick": ("yardstick",),
   "training": ("training",),
   "prediction": ("prediction",),
   "torch": ("torch",),
   "report": ("report",),
+  "hub": ("hub",),
   "agreement": ("agreement",),
   "commands": ("cli", "describe", "__main__", "__init__"),
 }
@@ -56,7 +58,7 @@ HEAVY = {
   "clu": {"training"},
   "av": {"clips", "feed", "prediction"},
   "matplotlib": {"report", "agreement"},
-  "sklearn": {"report"},
+  "sklearn": {"report", "yardstick"},
 }
 
 

@@ -12,15 +12,19 @@ from pcan_jax.prediction.export import export_checkpoint
 from pcan_jax.prediction.files import predict_files
 from pcan_jax.report import write_report
 from pcan_jax.training import preflight
+from pcan_jax.training.folds import cross_validate
 from pcan_jax.training.loop import train
+from pcan_jax.yardstick.beside import print_beside
 from tests.command_lines import answers
 
 FUNCTIONS = [
   joined,
   train,
+  cross_validate,
   preflight.dry_run,
   preflight.overfit_batch,
   evaluate_checkpoint,
+  print_beside,
   write_report,
   predict_files,
   export_checkpoint,
@@ -44,7 +48,9 @@ cli._suit_cpu = lambda: None
 """
 NO_OPTIONS = {"data_path": None, "split": None, "num_clips": None, "rectify": True}
 EVALUATE = "--data=D --split=test --num_clips=3 --norectify"
+BESIDE = {"split": None, "data_path": None}
 EVALUATED = {"data_path": "D", "split": "test", "num_clips": 3, "rectify": False}
+EVALUATED_BESIDE = {"split": "test", "data_path": "D"}
 VIDEOS = "--mode=predict --workdir=W --video=V --out=O"
 PREDICTED = {
   "pose": None,
@@ -54,6 +60,7 @@ PREDICTED = {
   "num_clips": None,
   "overlay": False,
   "features": False,
+  "fps": None,
 }
 
 LINES = {
@@ -62,20 +69,33 @@ LINES = {
   f"--config=demo --workdir=W --allow_changes=seed,data.path {EVALUATE}": [
     ("train", ["CONFIG", "W", ["seed", "data.path"]], {}),
     ("evaluate_checkpoint", ["W", "W"], EVALUATED),
+    ("print_beside", ["CONFIG", "W", "W"], EVALUATED_BESIDE),
   ],
-  "--mode=eval --workdir=W": [("evaluate_checkpoint", ["W", "W"], NO_OPTIONS)],
+  "--config=demo --workdir=W --folds=person": [("cross_validate", ["CONFIG", "W", "CONFIG"], {})],
+  "--mode=eval --workdir=W": [
+    ("evaluate_checkpoint", ["W", "W"], NO_OPTIONS),
+    ("print_beside", ["CONFIG", "W", "W"], BESIDE),
+  ],
   "--mode=eval --workdir=W --multi_host --coordinator=c:1 --num_hosts=2 --host=1 --wait=9": [
     ("joined", ["c:1", 2, 1, 9], {}),
     ("evaluate_checkpoint", ["W", "W"], NO_OPTIONS),
+    ("print_beside", ["CONFIG", "W", "W"], BESIDE),
   ],
-  "--mode=eval --checkpoint=W/best": [("evaluate_checkpoint", ["W/best", "W"], NO_OPTIONS)],
+  "--mode=eval --checkpoint=W/best": [
+    ("evaluate_checkpoint", ["W/best", "W"], NO_OPTIONS),
+    ("print_beside", ["CONFIG", "W/best", "W"], BESIDE),
+  ],
   f"--mode=eval --workdir=W --checkpoint=C {EVALUATE}": [
-    ("evaluate_checkpoint", ["C", "W"], EVALUATED)
+    ("evaluate_checkpoint", ["C", "W"], EVALUATED),
+    ("print_beside", ["CONFIG", "C", "W"], EVALUATED_BESIDE),
   ],
   "--mode=report --workdir=W --baseline=B --data=D --split=test": [
     ("write_report", ["W"], {"baseline": "B", "split": "test", "data_path": "D"})
   ],
   VIDEOS: [("predict_files", ["W", "V"], PREDICTED)],
+  "--mode=predict --workdir=W --pose=P --fps=25 --out=O": [
+    ("predict_files", ["W", None], PREDICTED | {"pose": "P", "fps": 25.0})
+  ],
   f"{VIDEOS} --checkpoint=C --pose=P --window=2 --stride=0.5 --num_clips=3 --overlay --features": [
     (
       "predict_files",
@@ -88,6 +108,7 @@ LINES = {
         "num_clips": 3,
         "overlay": True,
         "features": True,
+        "fps": None,
       },
     )
   ],

@@ -205,7 +205,7 @@ def test_records_are_read_at_once_and_in_data_sets_without_offsets(tmp_path):
     batches.append(list(evaluation_batches(dataset, "train", EVALUATION, batch_size=7)))
     fingerprints.append(dataset.fingerprint)
     _forget_offsets(path)
-  assert dataset.offsets("train") is None
+  assert dataset.record_offsets is None
   for name, values in batches[0][0].items():
     np.testing.assert_array_equal(values, batches[1][0][name])
   assert fingerprints[0] == fingerprints[1]

@@ -145,8 +145,10 @@ def test_a_model_of_poses_needs_no_frames(tiny_dataset, video, tmp_path):
   prediction = recognizer.predict(keypoints=video.keypoints, scores=video.scores, size=video.size)
   by_video = next(recognizer.predict_windows(video, video.windows()))
   assert largest_difference(prediction, by_video) == 0
-  with pytest.raises(ValueError, match="size="):
-    recognizer.predict(keypoints=video.keypoints, scores=video.scores)
+  alone = recognizer.predict(keypoints=video.keypoints, scores=video.scores)
+  assert largest_difference(prediction, alone) == 0
+  with pytest.raises(ValueError, match="size must be"):
+    recognizer.predict(keypoints=video.keypoints, scores=video.scores, size=(0, 8))
   with pytest.raises(ValueError, match="data/extract_pose.py VIDEO --out FILE"):
     recognizer.predict_video(video.path)
 

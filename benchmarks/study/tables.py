@@ -202,6 +202,31 @@ def _variants() -> Study:
   )
 
 
+def _small() -> Study:
+  little = {
+    "augmentation.crop_area": (0.9, 1.0),
+    "augmentation.rotation": 0.0,
+    "augmentation.scale_jitter": 0.0,
+    "augmentation.keypoint_noise": 0.0,
+  }
+  changed = {
+    "little augmentation": little,
+    "little dropout": {"model.dropout": 0.1},
+    "repeated clips": {"data.sampling": "repeat", "data.repeat_threshold": 0.1},
+    "short": {"optimizer.epochs": 45.0},
+    "joints and limbs": {"input.heatmaps": "both"},
+    "fine heatmaps": {"input.heatmap_scale": 2},
+  }
+  rows = {"posec3d": Row("posec3d_pose"), "pcan": Row("pcan_pose", against="posec3d")}
+  rows |= {name: Row("pcan_pose", values, "pcan") for name, values in changed.items()}
+  return Study(
+    "A few hundred clips",
+    "What helps with few people or few clips of each action, on the pose stream; for the config "
+    "`small` and a data set of one's own. `pcan yardstick` says what a simple classifier gets.",
+    rows,
+  )
+
+
 _FEW = {"30 %": 0.3, "10 %": 0.1}
 
 
@@ -243,5 +268,6 @@ STUDIES = {
   "values": _values(),
   "fusion": _fusion(),
   "variants": _variants(),
+  "small": _small(),
   "vit": _vit(),
 }

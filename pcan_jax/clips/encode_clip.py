@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pcan_jax.clips.person_box import crop_box
+from pcan_jax.clips.person_box import crop_box, extent
 from pcan_jax.clips.pose import FRAME_COUNT_TOLERANCE
 from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import Encoding, encode_frame, move_keypoints
@@ -31,13 +31,15 @@ def encode_clip(clip: ClipSource, encoding: Encoding) -> dict[str, Any]:
     encoding: how to store it.
 
   Returns:
-    The fields of `pcan_jax.feed.records.features`, with `frames` a list of JPEG files as bytes, and
-    those of `UNSTORED_FIELDS`.
+    The fields of `pcan_jax.feed.records.features`, with `frames` a list of JPEG files as bytes
+    (none for a clip without video), and those of `UNSTORED_FIELDS`.
 
   Raises:
     FileNotFoundError: the video no longer exists.
     ValueError: the video is damaged or does not fit the poses; the message names the file.
   """
+  if clip.video is None:
+    return _encode_skeletons(clip, encoding)
   frames = decode_video(clip.video)
   images: list[bytes] = []
   box = original_size = None
@@ -80,6 +82,26 @@ def encode_clip(clip: ClipSource, encoding: Encoding) -> dict[str, Any]:
     "trimmed": count != clip.num_frames,
     "order": order,
     "damage": frames.damage,
+  }
+
+
+def _encode_skeletons(clip: ClipSource, encoding: Encoding) -> dict[str, Any]:
+  """The record of a clip that has only poses."""
+  size = clip.img_shape or extent(clip.keypoints)
+  box = crop_box(clip.keypoints, clip.scores, size, clip.where)
+  keypoints, scores = move_keypoints(clip.keypoints, clip.scores, box, encoding.side)
+  return {
+    "id": clip.id,
+    "action": clip.action,
+    "num_frames": clip.num_frames,
+    "fps": clip.fps,
+    "original_size": np.array(size, np.int64),
+    "box": np.array(box, np.float32),
+    "keypoints": keypoints,
+    "keypoint_scores": scores,
+    "trimmed": False,
+    "order": np.arange(clip.num_frames),
+    "damage": [],
   }
 
 

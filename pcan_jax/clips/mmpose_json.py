@@ -62,7 +62,7 @@ class MMPoseFile:
   def clip_ids(self) -> Collection[str]:
     return [composed(self._path.stem)]
 
-  def pose(self, clip_id: str, num_frames: int) -> Pose:
+  def pose(self, clip_id: str, num_frames: int | None) -> Pose:
     """The pose of the clip."""
     where = f"{self._path}: clip {clip_id!r}"
     first = first_frame(self._frames, num_frames, where)

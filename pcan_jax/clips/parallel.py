@@ -75,7 +75,7 @@ def call_or_explain(function: ClipFunction, clip: ClipSource) -> Result | Proble
   except (ValueError, FileNotFoundError) as error:
     return Problem(clip.id, clip.split, str(error))
   except Exception as error:
-    error.add_note(f"while working on {clip.video}")
+    error.add_note(f"while working on {clip.where}")
     raise
 
 
@@ -84,7 +84,7 @@ def _call_alone(function: ClipFunction, clip: ClipSource) -> Result | Problem:
     try:
       return pool.submit(call_or_explain, function, clip).result()
     except BrokenProcessPool:
-      reason = f"{clip.video}: the decoder crashed or ran out of memory; convert the video again"
+      reason = f"{clip.where}: the decoder crashed or ran out of memory; convert the video again"
       return Problem(clip.id, clip.split, reason)
 
 

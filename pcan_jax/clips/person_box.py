@@ -53,6 +53,14 @@ def person_box(
   return x0, y0, x1, y1
 
 
+def extent(keypoints: Float[np.ndarray, "m t v 2"]) -> tuple[int, int]:
+  """(h, w) of the smallest frame that holds all keypoints, for poses of unknown frames."""
+  flat = np.asarray(keypoints, np.float32).reshape(-1, 2)
+  # Negative coordinates lie outside any frame; their distance only keeps `crop_box` content.
+  width, height = (int(np.abs(axis).max(initial=0)) + 1 for axis in flat.T)
+  return height, width
+
+
 def crop_box(
   keypoints: Float[np.ndarray, "m t v 2"],
   scores: Float[np.ndarray, "m t v"],

@@ -33,6 +33,7 @@ class Pose:
     img_shape: (h, w) in pixels of the frames used for pose estimation, if known.
     where: file and clip, for error messages.
     names: names of keypoints and scores there.
+    fps: frames per second, if the file says so; only used without a video.
   """
 
   keypoints: Any
@@ -40,6 +41,7 @@ class Pose:
   img_shape: tuple[int, int] | None
   where: str
   names: tuple[str, str] = ("keypoints", "scores")
+  fps: float | None = None
 
   def checked(self, layout: KeypointLayout) -> "Pose":
     """Checks the arrays, and sets keypoints that were not detected to 0.

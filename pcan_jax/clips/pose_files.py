@@ -33,6 +33,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from pcan_jax.clips.mmpose_json import MMPoseFile
+from pcan_jax.clips.person_box import extent
 from pcan_jax.clips.pose import Pose
 from pcan_jax.clips.pose_frames import read_json
 from pcan_jax.clips.pose_json import CocoFile, OpenPoseFolder
@@ -60,8 +61,25 @@ class _Source(Protocol):
   def clip_ids(self) -> Collection[str]:
     """Ids of its clips."""
 
-  def pose(self, clip_id: str, num_frames: int) -> Pose:
-    """The pose of one clip; its arrays are not checked."""
+  def pose(self, clip_id: str, num_frames: int | None) -> Pose:
+    """The pose of one clip; its arrays are not checked. `num_frames` is None without a video."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Skeletons:
+  """The poses of a clip that has no video.
+
+  Attributes:
+    keypoints: [M, T, V, 2], (x, y) in pixels.
+    scores: [M, T, V].
+    size: (h, w) of the frame in pixels, or of the smallest that holds all keypoints.
+    fps: frames per second.
+  """
+
+  keypoints: Float32[np.ndarray, "m t v 2"]
+  scores: Float32[np.ndarray, "m t v"]
+  size: tuple[int, int]
+  fps: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,16 +123,42 @@ class PoseFiles:
         the clip, and the field or frame.
     """
     clip_id = composed(clip_id)
-    if clip_id not in self._source.clip_ids:
-      raise FileNotFoundError(
-        f"{self.path} has no pose of the clip {clip_id!r}; it has {self._describe_clips()}"
-      )
+    self._require(clip_id)
     pose = self._source.pose(clip_id, num_frames).checked(self.layout)
     pose.check_fit(num_frames, size)
     keypoints = _with_frames(pose.keypoints, num_frames)
     scores = _with_frames(pose.scores, num_frames)
     self.frames_without_person[clip_id] = num_frames - int(scores.any(axis=(0, 2)).sum())
     return keypoints, scores
+
+  def read_alone(self, clip_id: str, default_fps: float) -> "Skeletons":
+    """The pose of one clip that has no video.
+
+    Args:
+      clip_id: of the clip, one of `clip_ids`.
+      default_fps: frames per second, unless the file states them.
+
+    Raises:
+      FileNotFoundError: there is no pose of this clip.
+      ValueError: the pose cannot be read, or has no frames; the message names file and clip.
+    """
+    clip_id = composed(clip_id)
+    self._require(clip_id)
+    pose = self._source.pose(clip_id, None).checked(self.layout)
+    num_frames = pose.keypoints.shape[1]
+    if not num_frames:
+      raise ValueError(f"{pose.where} has no frames")
+    size = pose.img_shape or extent(pose.keypoints)
+    pose.check_fit(num_frames, size)
+    keypoints, scores = (_with_frames(a, num_frames) for a in (pose.keypoints, pose.scores))
+    self.frames_without_person[clip_id] = num_frames - int(scores.any(axis=(0, 2)).sum())
+    return Skeletons(keypoints, scores, size, pose.fps or default_fps)
+
+  def _require(self, clip_id: str) -> None:
+    if clip_id not in self._source.clip_ids:
+      raise FileNotFoundError(
+        f"{self.path} has no pose of the clip {clip_id!r}; it has {self._describe_clips()}"
+      )
 
   def _describe_clips(self) -> str:
     ids = self.clip_ids
@@ -194,7 +238,7 @@ class _FilePerClip:
   def clip_ids(self) -> Collection[str]:
     return self._files.keys()
 
-  def pose(self, clip_id: str, num_frames: int) -> Pose:
+  def pose(self, clip_id: str, num_frames: int | None) -> Pose:
     file = self._files[clip_id]
     source = _open_file(file, self._layout, clip_id)
     ids = source.clip_ids
@@ -233,7 +277,7 @@ class _Arrays:
   def clip_ids(self) -> Collection[str]:
     return self._members.keys()
 
-  def pose(self, clip_id: str, num_frames: int) -> Pose:
+  def pose(self, clip_id: str, num_frames: int | None) -> Pose:
     members = self._members[clip_id]
     keypoints, scores = (self._array(members.get(name)) for name in ("keypoints", "scores"))
     return Pose(keypoints, scores, None, f"{self._path}: clip {clip_id!r}")

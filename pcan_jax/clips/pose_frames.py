@@ -15,6 +15,9 @@ from pcan_jax.keypoints import KeypointLayout
 MAX_PERSONS = 64
 """Limit for one frame."""
 
+MAX_FRAMES = 1 << 20
+"""Limit for a clip whose length no video tells; nine hours."""
+
 MAX_FILE_BYTES = 1 << 28
 """Parsed JSON takes up to twenty times this size in memory."""
 
@@ -54,13 +57,13 @@ def triples(values: Any, where: str) -> Float[np.ndarray, "n 3"]:
 
 
 def first_frame(
-  numbers: Collection[int], num_frames: int, where: str, *, as_alphapose: bool = False
+  numbers: Collection[int], num_frames: int | None, where: str, *, as_alphapose: bool = False
 ) -> int:
   """The number of the first frame of a clip, 0 or 1.
 
   Args:
     numbers: of the frames in the file.
-    num_frames: of the video.
+    num_frames: of the video; None if there is none, and numbers without a 0 count from 1.
     where: file and clip, for error messages.
     as_alphapose: assume 0 if the numbers leave it open.
 
@@ -73,6 +76,8 @@ def first_frame(
     return 1
   if as_alphapose:
     return 0
+  if num_frames is None:
+    return 1
   raise ValueError(
     f"{where}: the frame numbers run from {min(numbers)} to {max(numbers)}, and its video has "
     f"{num_frames} frames: neither 0 nor {num_frames} occurs, so it is not clear whether "
@@ -82,16 +87,22 @@ def first_frame(
 
 def link_frames(
   frames: Mapping[int, Persons],
-  num_frames: int,
+  num_frames: int | None,
   layout: KeypointLayout,
   img_shape: tuple[int, int] | None,
   where: str,
 ) -> Pose:
-  """Links the persons of all frames, 0 to T - 1, into one array.
+  """Links the persons of all frames, 0 to T - 1, into one array; without a T, to the last frame.
 
   Raises:
-    ValueError: there are more frames than in the video.
+    ValueError: there are more frames than in the video, or far more than a file can mean.
   """
+  if num_frames is None:
+    num_frames = max(frames, default=-1) + 1
+    if num_frames > MAX_FRAMES:
+      raise ValueError(
+        f"{where}: its frames are numbered up to {num_frames - 1}; number them from 0"
+      )
   if max(frames, default=0) >= num_frames + FRAME_COUNT_TOLERANCE:
     raise ValueError(
       f"{where} has a pose for frame {max(frames)}, but its video has {num_frames} frames, "

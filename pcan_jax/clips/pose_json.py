@@ -59,7 +59,7 @@ class OpenPoseFolder:
   def clip_ids(self) -> Collection[str]:
     return self._frames.keys()
 
-  def pose(self, clip_id: str, num_frames: int) -> Pose:
+  def pose(self, clip_id: str, num_frames: int | None) -> Pose:
     files = self._frames[clip_id]
     where = f"{self._path}: clip {clip_id!r}"
     first = first_frame(files, num_frames, where)
@@ -169,7 +169,7 @@ class CocoFile:
   def clip_ids(self) -> Collection[str]:
     return self._frames.keys()
 
-  def pose(self, clip_id: str, num_frames: int) -> Pose:
+  def pose(self, clip_id: str, num_frames: int | None) -> Pose:
     where = f"{self._path}: clip {clip_id!r}"
     sizes = self._sizes[clip_id]
     if len(sizes) > 1:

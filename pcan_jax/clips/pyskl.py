@@ -3,9 +3,10 @@
 Such a pickle is a list of dicts, or a dict with such a list under `annotations`, or one of these
 dicts alone, as MMAction2's `ntu_pose_extraction.py` writes it. One dict per clip:
 `frame_dir` (ID, or split/ID), `keypoint` [M, T, V, 2] in pixels, `keypoint_score` [M, T, V], and
-optionally `label`, `total_frames` and `img_shape` (h, w).
+optionally `label`, `total_frames`, `img_shape` (h, w) and, for poses without a video, `fps`.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -79,7 +80,7 @@ class PysklFile:
     """The pose of a clip; its arrays are not checked.
 
     Raises:
-      ValueError: the clip has several entries, or a malformed `img_shape`.
+      ValueError: the clip has several entries, or a malformed `img_shape` or `fps`.
     """
     entry = self.entry(clip_id)
     where = f"{self._path}: clip {clip_id!r}"
@@ -93,5 +94,11 @@ class PysklFile:
       ):
         raise ValueError(f"{where}: 'img_shape' is not (height, width)")
       size = int(size[0]), int(size[1])
+    fps = entry.get("fps")
+    if fps is not None and (
+      not isinstance(fps, int | float | np.integer | np.floating) or not 0 < fps < np.inf
+    ):
+      raise ValueError(f"{where}: 'fps' is not a number of frames per second")
     names = ("keypoint", "keypoint_score")
-    return Pose(entry.get(names[0]), entry.get(names[1]), size, where, names)
+    pose = Pose(entry.get(names[0]), entry.get(names[1]), size, where, names)
+    return dataclasses.replace(pose, fps=None if fps is None else float(fps))

@@ -7,6 +7,7 @@ from jaxtyping import Float, UInt8
 from pcan_jax.keypoints import KeypointLayout
 
 # RGB; distinguishable for the colour-blind, too.
+_BACKGROUND = 40
 _LEFT, _RIGHT, _MIDDLE = (255, 150, 40), (60, 170, 255), (240, 240, 240)
 
 
@@ -27,6 +28,19 @@ def draw_skeletons(
         cv2.line(image, points[start], points[end], colours[end], thickness, cv2.LINE_AA)
     for joint in np.flatnonzero(found):
       cv2.circle(image, points[joint], thickness + 1, colours[joint], -1, cv2.LINE_AA)
+
+
+def draw_alone(
+  keypoints: Float[np.ndarray, "m t v 2"],
+  scores: Float[np.ndarray, "m t v"],
+  side: int,
+  layout: KeypointLayout,
+) -> UInt8[np.ndarray, "t side side 3"]:
+  """Square frames that show nothing but the skeletons, for clips without video."""
+  frames = np.full((keypoints.shape[1], side, side, 3), _BACKGROUND, np.uint8)
+  for time, frame in enumerate(frames):
+    draw_skeletons(frame, keypoints[:, time], scores[:, time], layout)
+  return frames
 
 
 def _joint_colour(joint: str) -> tuple[int, int, int]:

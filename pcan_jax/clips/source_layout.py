@@ -5,12 +5,15 @@
       pose/*_{train,val,test}.pkl               one pickle of poses per split
       annotations/{split}_list_videos.txt       lines `ID.mp4 label`
       annotations/actions.csv                   the label tree; MA-52's if there is none
+      annotations/persons.csv                   optional: lines `id,person`
 
 The pickles have pyskl's format (`pcan_jax.clips.pyskl`).
 
-A split without a list file does not exist. Labels of the split `test` are placeholders.
+A split without a list file does not exist. Labels of the split `test` are placeholders. A source
+without the folder `raw_videos` is one of skeletons: its clips have poses and no videos.
 """
 
+import csv
 import dataclasses
 import os
 import pathlib
@@ -27,8 +30,12 @@ from pcan_jax.keypoints import LAYOUTS, KeypointLayout
 from pcan_jax.labels import LabelTree, get_tree
 
 SPLITS = ("train", "val", "test")
+PERSONS_FILE = "persons.csv"
 UNLABELLED_SPLIT = "test"
 UNLABELLED = -1
+
+SKELETON_FPS = 30.0
+"""Frames per second of poses without a video that do not state theirs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,24 +45,33 @@ class ClipSource:
   Attributes:
     id: name of the video without its suffix.
     split: train, val or test.
-    video: path of the video.
+    video: path of the video; None for a clip that has only poses.
     action: id of the action, -1 in the test split.
     keypoints: [M, T, V, 2], (x, y) in pixels of the video.
     scores: [M, T, V].
     img_shape: (h, w) in pixels of the frames used for pose estimation, if the pickle says so.
+    fps: frames per second of a clip without video; None if the video tells.
+    person: who is in the clip; empty if that is not known.
   """
 
   id: str
   split: str
-  video: pathlib.Path
+  video: pathlib.Path | None
   action: int
   keypoints: np.ndarray
   scores: np.ndarray
   img_shape: tuple[int, int] | None
+  fps: float | None = None
+  person: str = ""
 
   @property
   def num_frames(self) -> int:
     return self.keypoints.shape[1]
+
+  @property
+  def where(self) -> str:
+    """The file, or else the clip, for error messages."""
+    return str(self.video) if self.video else f"{self.split}/{self.id}"
 
 
 def find_splits(source: str | os.PathLike[str]) -> list[str]:
@@ -75,6 +91,11 @@ def find_splits(source: str | os.PathLike[str]) -> list[str]:
       "lines 'ID.mp4 label'; see docs/DATA.md"
     )
   return splits
+
+
+def has_videos(source: str | os.PathLike[str]) -> bool:
+  """Whether a source directory has videos, or only skeletons."""
+  return (pathlib.Path(source) / "raw_videos").is_dir()
 
 
 def read_tree(
@@ -111,25 +132,71 @@ def guess_layout(source: str | os.PathLike[str]) -> KeypointLayout:
   return fitting[0]
 
 
+def read_persons(source: str | os.PathLike[str]) -> dict[str, str] | None:
+  """The person in every clip, by clip id; None if the source does not say.
+
+  Raises:
+    ValueError: `annotations/persons.csv` is not a table `id,person`; the message names the line.
+  """
+  path = pathlib.Path(source) / "annotations" / PERSONS_FILE
+  if not path.is_file():
+    return None
+  persons: dict[str, str] = {}
+  try:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+      lines = csv.reader(file, strict=True)
+      if [name.strip().lower() for name in next(lines, [])] != ["id", "person"]:
+        raise ValueError(f"{path}: the first line must be 'id,person'")
+      for cells in lines:
+        if not any(cells):
+          continue
+        where = f"{path}, line {lines.line_num}"
+        if len(cells) != 2 or not all(cell.strip() for cell in cells):
+          raise ValueError(f"{where}: expected 'id,person', found {','.join(cells)[:80]!r}")
+        name, person = (composed(cell.strip()) for cell in cells)
+        name = clip_id(pathlib.PurePath(name))
+        if persons.setdefault(name, person) != person:
+          raise ValueError(f"{where}: {name!r} is {person[:40]!r} here and {persons[name]!r} above")
+  except (UnicodeDecodeError, csv.Error) as error:
+    raise ValueError(f"{path}: not CSV in UTF-8 ({error}); save it as CSV in UTF-8") from error
+  return persons
+
+
 def read_split(
-  source: str | os.PathLike[str], split: str, tree: LabelTree, layout: KeypointLayout
+  source: str | os.PathLike[str],
+  split: str,
+  tree: LabelTree,
+  layout: KeypointLayout,
+  fps: float = SKELETON_FPS,
 ) -> list[ClipSource]:
   """All clips of a split in the order of its list file.
+
+  Args:
+    source, split, tree, layout: what to read.
+    fps: of skeletons whose pickle does not state it.
 
   Raises:
     FileNotFoundError: a file of the layout is missing.
     ValueError: a file cannot be read, or records are wrong; the first few are named.
   """
-  clips, problems = scan_split(source, split, tree, layout)
+  clips, problems = scan_split(source, split, tree, layout, fps)
   if problems:
     raise ValueError(describe_problems(source, problems))
   return clips
 
 
 def scan_split(
-  source: str | os.PathLike[str], split: str, tree: LabelTree, layout: KeypointLayout
+  source: str | os.PathLike[str],
+  split: str,
+  tree: LabelTree,
+  layout: KeypointLayout,
+  fps: float = SKELETON_FPS,
 ) -> tuple[list[ClipSource], list[Problem]]:
   """The good clips of a split, in the order of its list file, and what is wrong with the others.
+
+  Args:
+    source, split, tree, layout: what to read.
+    fps: of skeletons whose pickle does not state it.
 
   Raises:
     FileNotFoundError: a file of the layout is missing.
@@ -140,6 +207,7 @@ def scan_split(
   pickle_path = _find_pickle(source, split)
   poses = PysklFile(pickle_path, split)
   files = FilesByName()
+  with_videos, persons = has_videos(source), read_persons(source)
   clips, problems = [], []
   for name, lines in listed.items():
     try:
@@ -161,9 +229,20 @@ def scan_split(
           f"the list says label {action}, {pickle_path.name} says {entry['label']}; "
           "correct one of them"
         )
-      video = _find_video(source, split, video_name, files)
+      if persons is not None and name not in persons:
+        raise ValueError(f"annotations/{PERSONS_FILE} does not say who it shows; add a line")
       clips.append(
-        ClipSource(name, split, video, action, pose.keypoints, pose.scores, pose.img_shape)
+        ClipSource(
+          name,
+          split,
+          _find_video(source, split, video_name, files) if with_videos else None,
+          action,
+          pose.keypoints,
+          pose.scores,
+          pose.img_shape,
+          fps=None if with_videos else pose.fps or fps,
+          person=persons[name] if persons else "",
+        )
       )
     except ValueError as error:
       problems.append(Problem(name, split, str(error)))
@@ -284,4 +363,7 @@ def _find_video(source: pathlib.Path, split: str, name: str, files: FilesByName)
     found = files.find(path, below=path.parent)
     if found:
       return found
-  raise ValueError(f"its video is missing: neither {places[0]} nor {places[1]} exists")
+  raise ValueError(
+    f"its video is missing: neither {places[0]} nor {places[1]} exists. If there are only poses, "
+    "remove the folder raw_videos"
+  )

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from pcan_jax.checkpoints import BEST, load_model, locate
@@ -148,7 +149,7 @@ def evaluate_checkpoint(
   saved = SavedStep(*locate(path))
   spec, variables, step = load_model(saved.path)
   config = spec.config
-  dataset = open_dataset(data_path or config.data.path, config.data.instructions)
+  dataset = open_evaluated(config.data, data_path)
   split = split or config.data.eval_split
   num_clips = num_clips or config.eval.num_clips
   best = pathlib.Path(path).name == BEST
@@ -181,8 +182,27 @@ def evaluate_checkpoint(
   return results
 
 
+def open_evaluated(config: ConfigDict, path: str | os.PathLike[str] | None = None) -> Dataset:
+  """The data set of a run, or another one, with the split that the run held out.
+
+  Args:
+    config: the part `data` of the run's config.
+    path: of another data set; who was held out is held out there, too, if all of them are in it.
+
+  Raises:
+    FileNotFoundError, ValueError: see `open_dataset`.
+  """
+  held_out = config.get("held_out", ())  # missing in older checkpoints
+  dataset = open_dataset(path or config.path, config.instructions)
+  if held_out and (path is None or dataset.shows(held_out)):
+    dataset = dataset.hold_out(held_out)
+  return dataset
+
+
 def _require_same_data(spec: ModelSpec, dataset: Dataset) -> None:
   where = dataset.path
+  if "rgb" in spec.config.model.streams:
+    dataset.require_videos()
   if dataset.tree != spec.tree:
     raise ValueError(
       f"{where} has {dataset.tree.num_actions} actions and {dataset.tree.num_bodies} body parts, "

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,12 +33,17 @@ class Dataset:
     tree: the labels of its clips.
     layout: the keypoints of its clips.
     stored_size: side of the stored frames in pixels.
+    videos: whether there are frames; otherwise it is one of skeletons.
+    selection: by split the numbers of its records among those of all stored splits, which follow
+      each other by name; None is the stored splits themselves.
   """
 
   builder: tfds.core.DatasetBuilder
   tree: LabelTree
   layout: KeypointLayout
   stored_size: int
+  videos: bool = True
+  selection: Mapping[str, Int64[np.ndarray, "..."]] | None = None
 
   @property
   def path(self) -> pathlib.Path:
@@ -47,7 +53,30 @@ class Dataset:
   @property
   def splits(self) -> list[str]:
     """Names of the splits."""
+    return sorted(self.stored_splits if self.selection is None else self.selection)
+
+  @property
+  def stored_splits(self) -> list[str]:
+    """Names of the splits in which the records are stored."""
     return sorted(self.builder.info.splits)
+
+  def record_numbers(self, split: str) -> Int64[np.ndarray, " n"]:
+    """The records of a split, by their numbers among those of all stored splits.
+
+    Raises:
+      ValueError: there is no such split.
+    """
+    if split not in self.splits:
+      raise ValueError(f"{self.path} has no split {split!r}; it has {self.splits}")
+    if self.selection is not None:
+      return self.selection[split]
+    first = 0
+    for name in self.stored_splits:
+      count = self.builder.info.splits[name].num_examples
+      if name == split:
+        return np.arange(first, first + count, dtype=np.int64)
+      first += count
+    raise AssertionError(split)
 
   @property
   def fingerprint(self) -> str:
@@ -64,6 +93,18 @@ class Dataset:
       made_of += [[name, s.shard_lengths, s.num_bytes] for name, s in sorted(splits.items())]
     return sources.digest(json.dumps(made_of, sort_keys=True).encode())
 
+  def require_videos(self) -> None:
+    """Refuses a data set of skeletons.
+
+    Raises:
+      ValueError: it has no frames.
+    """
+    if not self.videos:
+      raise ValueError(
+        f"{self.path} holds skeletons without videos, which only a model of poses can use: choose "
+        "a variant with the suffix _pose, such as --config=small:pcan_pose"
+      )
+
   def _described_splits(self) -> dict[str, dict[str, Any]]:
     """What the metadata say of the splits, without where records lie: that is no content."""
     splits = self.builder.info.metadata["splits"]
@@ -78,9 +119,7 @@ class Dataset:
     Raises:
       ValueError: there is no such split.
     """
-    if split not in self.splits:
-      raise ValueError(f"{self.path} has no split {split!r}; it has {self.splits}")
-    return self.builder.info.splits[split].num_examples
+    return len(self.record_numbers(split))
 
   def actions(self, split: str) -> Int64[np.ndarray, " n"]:
     """The actions of all clips of a split, in stored order; -1 for unknown labels.
@@ -92,8 +131,7 @@ class Dataset:
         some clips only.
     """
     num_clips = self.num_clips(split)
-    stored = self.builder.info.metadata["splits"][split].get("actions")
-    actions = np.array(self._read("action", split) if stored is None else stored, np.int64)
+    actions = np.array(self._column("actions", "action", split), np.int64)
     if len(actions) != num_clips:
       raise ValueError(
         f"{self.path}: metadata.json has {len(actions)} labels for the {num_clips} clips of "
@@ -121,15 +159,63 @@ class Dataset:
     Raises:
       ValueError: there is no such split.
     """
-    self.num_clips(split)
-    ids = self.builder.info.metadata["splits"][split].get("ids")
-    if ids is not None:
-      return list(ids)
-    return [name.decode() for name in self._read("id", split)]
+    names = self._column("ids", "id", split)
+    return [name.decode() if isinstance(name, bytes) else name for name in names]
+
+  def persons(self, split: str) -> list[str]:
+    """Who is in the clips of a split, in stored order.
+
+    Raises:
+      ValueError: there is no such split, or the data set does not say.
+    """
+    facts = self.builder.info.metadata["splits"]
+    stated = self.selection is not None or "persons" in facts.get(split, {})
+    if not self.knows_persons or not stated:
+      raise ValueError(
+        f"{self.path} does not say who is in its clips. Write a table 'id,person' to "
+        "annotations/persons.csv in the source directory (`pcan import_clips` does, of a column "
+        "'person') and build the data set again"
+      )
+    return self._column("persons", "", split)
+
+  @property
+  def knows_persons(self) -> bool:
+    """Whether it says who is in its labelled clips."""
+    splits = self.builder.info.metadata["splits"].values()
+    labelled = [split for split in splits if UNLABELLED not in split.get("actions", ())]
+    return bool(labelled) and all("persons" in split for split in labelled)
+
+  def shows(self, persons: Collection[str]) -> bool:
+    """Whether all of these persons are known to be in its clips."""
+    if not self.knows_persons:
+      return False
+    splits = self.builder.info.metadata["splits"].values()
+    return set(persons) <= {person for split in splits for person in split.get("persons", ())}
+
+  def hold_out(self, persons: Collection[str]) -> "Dataset":
+    """The same clips in other splits: `val` has those of some persons, `train` all others.
+
+    Clips without labels are left out.
+
+    Raises:
+      ValueError: nobody is left to train on, a person is in no clip, or the data set does not say
+        who is in its clips.
+    """
+    everyone = [split for split in self.splits if (self.actions(split) != UNLABELLED).all()]
+    numbers = np.concatenate([self.record_numbers(split) for split in everyone])
+    shown = np.array([person for split in everyone for person in self.persons(split)])
+    unknown = sorted(set(persons) - set(shown.tolist()))
+    if unknown:
+      raise ValueError(f"{self.path} has no clip of the person {unknown[0]!r} (data.held_out)")
+    held_out = np.isin(shown, sorted(persons))
+    if held_out.all():
+      raise ValueError(f"data.held_out names every person in {self.path}; leave some to train on")
+    selection = {"train": numbers[~held_out], "val": numbers[held_out]}
+    return dataclasses.replace(self, selection=selection)
 
   def num_skipped(self, split: str) -> int:
     """Number of unreadable clips of the source that were left out of a split."""
-    return self.builder.info.metadata["splits"][split]["skipped"]
+    return sum(self.builder.info.metadata["splits"][name]["skipped"] for name in self._of(split))
 
   def epoch_order(
     self, split: str, sampling: ClassSampling, label_share: float = 1.0
@@ -158,20 +244,28 @@ class Dataset:
     )
     return order if len(used) == len(actions) else order.over(used, len(actions))
 
-  def offsets(self, split: str) -> Int64[np.ndarray, " n"] | None:
-    """The byte at which each record starts in its shard; None in data sets of earlier versions.
+  @property
+  def record_offsets(self) -> Int64[np.ndarray, " n"] | None:
+    """The byte at which each record of all stored splits starts in its shard.
+
+    None in data sets of earlier versions.
 
     Raises:
-      ValueError: there is no such split, or the metadata have another number of them.
+      ValueError: the metadata have another number of them.
     """
-    num_clips = self.num_clips(split)
-    stored = self.builder.info.metadata["splits"][split].get("offsets")
-    if stored is not None and len(stored) != num_clips:
-      raise ValueError(
-        f"{self.path}: metadata.json has {len(stored)} offsets for the {num_clips} clips of "
-        f"{split!r}; build the data set again"
-      )
-    return None if stored is None else np.array(stored, np.int64)
+    offsets: list[int] = []
+    for split in self.stored_splits:
+      stored = self.builder.info.metadata["splits"][split].get("offsets")
+      count = self.builder.info.splits[split].num_examples
+      if stored is None:
+        return None
+      if len(stored) != count:
+        raise ValueError(
+          f"{self.path}: metadata.json has {len(stored)} offsets for the {count} clips of "
+          f"{split!r}; build the data set again"
+        )
+      offsets += stored
+    return np.array(offsets, np.int64)
 
   @property
   def feature_size(self) -> int:
@@ -179,12 +273,30 @@ class Dataset:
     return self.builder.info.metadata.get("feature_size", 0)
 
   def max_features(self, split: str) -> int:
-    """The largest number of stored vectors of a clip of a split."""
-    return self.builder.info.metadata["splits"][split].get("max_features", 0)
+    """The largest number of stored vectors of a clip of a split, or more."""
+    splits = self.builder.info.metadata["splits"]
+    return max(splits[name].get("max_features", 0) for name in self._of(split))
 
   def max_frames(self, split: str) -> int:
-    """Number of frames of the longest clip of a split."""
-    return self.builder.info.metadata["splits"][split]["max_frames"]
+    """Number of frames of the longest clip of a split, or more."""
+    return max(self.builder.info.metadata["splits"][name]["max_frames"] for name in self._of(split))
+
+  def _of(self, split: str) -> list[str]:
+    """The stored splits that a split may take clips from."""
+    return [split] if self.selection is None else self.stored_splits
+
+  def _column(self, name: str, field: str, split: str) -> list[Any]:
+    """What the metadata list under a name, or else a field of every record, for a split's clips."""
+    numbers = self.record_numbers(split)
+    columns = {
+      stored: self.builder.info.metadata["splits"][stored].get(name) for stored in self._of(split)
+    }
+    if self.selection is None:
+      (column,) = columns.values()
+      return list(self._read(field, split) if column is None else column)
+    lengths = {s: self.builder.info.splits[s].num_examples for s in columns}
+    whole = [value for s, column in columns.items() for value in column or [None] * lengths[s]]
+    return [whole[number] for number in numbers]
 
   def _read(self, field: str, split: str) -> list[Any]:
     """One field of every record."""
@@ -193,12 +305,16 @@ class Dataset:
     return [record[field] for record in stored]
 
 
-def open_dataset(path: str | os.PathLike[str], instructions: str = "") -> Dataset:
+def open_dataset(
+  path: str | os.PathLike[str], instructions: str = "", held_out: Collection[str] = ()
+) -> Dataset:
   """Opens the data set at `path`, or the only one in a folder below it.
 
   Args:
     path: the folder.
     instructions: how to get the data set, for the error message if there is none.
+    held_out: persons whose clips make up the split `val`, see `Dataset.hold_out`; none leaves the
+      splits as they are.
 
   Raises:
     FileNotFoundError: there is no data set.
@@ -221,9 +337,10 @@ def open_dataset(path: str | os.PathLike[str], instructions: str = "") -> Datase
     tree=LabelTree.from_dict(metadata["tree"]),
     layout=KeypointLayout.from_dict(metadata["layout"]),
     stored_size=metadata["side"],
+    videos=metadata.get("videos", True),
   )
   for split in dataset.splits:
     # Without those in the metadata, every record would have to be read.
     if "actions" in metadata["splits"][split]:
       dataset.actions(split)
-  return dataset
+  return dataset.hold_out(held_out) if held_out else dataset

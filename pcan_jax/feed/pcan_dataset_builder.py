@@ -13,6 +13,7 @@ otherwise. With a Beam runner or options in the `DownloadConfig` (`tfds build
 import dataclasses
 import functools
 import itertools
+import math
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from pcan_jax.labels import LabelTree
 
 Shards = dict[str, list[list[ClipSource]]]
 
+_PERSONS = "table of persons"
 _REUSE = tfds.GenerateMode.REUSE_DATASET_IF_EXISTS
 
 
@@ -48,6 +50,8 @@ class PcanConfig(tfds.core.BuilderConfig):
     layout: a key of `pcan_jax.keypoints.LAYOUTS`, or the path of a JSON file.
     tree: path of the label tree; None is the source's `annotations/actions.csv`, else MA-52's.
     clips_per_shard: maximum number of clips per file.
+    videos: whether the source has videos; False is one of skeletons.
+    fps: of skeletons whose pickle does not state it.
     skip_bad: leave out and count clips that cannot be read, instead of failing.
     jobs: processes; 0 is one per core. Does not change the result.
   """
@@ -57,6 +61,8 @@ class PcanConfig(tfds.core.BuilderConfig):
   layout: str = "openpose-28"
   tree: str | None = None
   clips_per_shard: int = CLIPS_PER_SHARD
+  videos: bool = True
+  fps: float = source_layout.SKELETON_FPS
   skip_bad: bool = False
   jobs: int = 0
 
@@ -66,6 +72,8 @@ class PcanConfig(tfds.core.BuilderConfig):
         f"clips_per_shard is {self.clips_per_shard} and jobs is {self.jobs}; "
         "choose at least 1 and at least 0"
       )
+    if not 0 < self.fps < math.inf:
+      raise ValueError(f"fps is {self.fps}; choose a number of frames per second")
 
 
 class Builder(tfds.core.dataset_builder.FileReaderBuilder):
@@ -99,14 +107,20 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
     return tfds.core.DatasetInfo(
       builder=self,
       description="Clips of people, cropped to them, with their keypoints and action labels.",
-      features=records.features(self._layout.num_keypoints),
+      features=records.features(self._layout.num_keypoints, videos=self.builder_config.videos),
       metadata=tfds.core.MetadataDict(
         schema_version=records.SCHEMA_VERSION,
         side=self._encoding.side,
         jpeg_quality=self._encoding.jpeg_quality,
         layout=self._layout.to_dict(),
+        **self._kind,
       ),
     )
+
+  @property
+  def _kind(self) -> dict[str, bool]:
+    # Where there are videos, nothing says so: the fingerprints of earlier versions stay valid.
+    return {} if self.builder_config.videos else {"videos": False}
 
   def download_and_prepare(
     self, *, download_config: tfds.download.DownloadConfig | None = None, **kwargs: Any
@@ -152,7 +166,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
         for problem in store.summary(key).problems
       ]
       self._report(problems)
-      self._take_shards(store, keys, problems)
+      self._take_shards(store, keys, problems, _persons_option(clips).get(_PERSONS, {}))
       sources.write(pathlib.Path(self._data_dir))
       self.info.metadata["fingerprint"] = sources.fingerprint
       self.info.metadata["tree"] = tree.to_dict()
@@ -175,8 +189,15 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
     """Reads the source except for the videos: clips by split, labels, and bad clips."""
     tree = source_layout.read_tree(source, self.builder_config.tree)
     clips, problems = {}, []
+    if source_layout.has_videos(source) != self.builder_config.videos:
+      raise ValueError(
+        f"{source} has {'videos' if not self.builder_config.videos else 'no folder raw_videos'}; "
+        f"build it with videos={not self.builder_config.videos}"
+      )
     for split in source_layout.find_splits(source):
-      clips[split], bad = source_layout.scan_split(source, split, tree, self._layout)
+      clips[split], bad = source_layout.scan_split(
+        source, split, tree, self._layout, self.builder_config.fps
+      )
       problems += bad
     return clips, tree, problems
 
@@ -189,6 +210,8 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
         "clips_per_shard": self.builder_config.clips_per_shard,
         "keypoint layout": self._layout.to_dict(),
         "label tree": tree.to_dict(),
+        **self._kind,
+        **_persons_option(clips),
       },
       splits={split: digest_clips(of_split) for split, of_split in clips.items()},
     )
@@ -264,6 +287,7 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
     store: shard_store.ShardStore,
     keys: Mapping[str, Sequence[str]],
     problems: Sequence[Problem],
+    persons: Mapping[str, Mapping[str, str]],
   ) -> None:
     """Moves the shards to where TFDS expects them and records their contents."""
     split_infos, counts = [], {}
@@ -299,6 +323,8 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
         "actions": [action for key in kept for action in summaries[key].actions],
         "offsets": [offset for path in paths for offset in record_offsets(path)],
       }
+      if split in persons:
+        counts[split]["persons"] = [persons[split][name] for name in counts[split]["ids"]]
     self.info.set_splits(tfds.core.splits.SplitDict(split_infos))
     self.info.metadata["splits"] = counts
     self.info.metadata["skipped"] = len(problems)
@@ -309,6 +335,18 @@ class Builder(tfds.core.dataset_builder.FileReaderBuilder):
 
   def _log_download_done(self) -> None:
     pass
+
+
+def _persons_option(
+  clips: Mapping[str, Sequence[ClipSource]],
+) -> dict[str, dict[str, dict[str, str]]]:
+  """By split the person in every clip, as an option of the build; nothing if they are not known."""
+  known = {
+    split: {clip.id: clip.person for clip in of_split}
+    for split, of_split in clips.items()
+    if of_split and all(clip.person for clip in of_split)
+  }
+  return {_PERSONS: known} if known else {}
 
 
 def _build_with_beam(

@@ -6,17 +6,18 @@ read by index, so that a stream can start at any step immediately and a host rea
 a batch that its devices hold.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow.experimental.numpy as tnp
 import tensorflow_datasets as tfds
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float, Int64, UInt8
 
 from pcan_jax.clips.persons import strongest_persons
 from pcan_jax.clips.sampling import FrameSampling, test_clips
+from pcan_jax.clips.skeleton import draw_alone
 from pcan_jax.feed.dataset import Dataset
 from pcan_jax.feed.epochs import EpochOrder, uniform_order
 from pcan_jax.feed.records import FEATURES
@@ -75,7 +76,7 @@ def training_stages(
   dataset: Dataset, split: str, sampling: FrameSampling, *, order: EpochOrder, seed: int
 ) -> dict[str, Stage]:
   """The stages from a position of the stream to the frames of a clip, by name and in order."""
-  read = _reader(dataset, split)
+  read, numbers = _reader(dataset), tf.constant(dataset.record_numbers(split))
   parse = _parser(dataset, sampling)
 
   def choose(clip: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -84,7 +85,7 @@ def training_stages(
 
   return {
     "order": lambda position: {"position": position, "number": order.clip_at(position, seed)},
-    "read": lambda clip: clip | {"record": read(clip["number"])},
+    "read": lambda clip: clip | {"record": read(numbers[clip["number"]])},
     "parse": lambda clip: {"position": clip["position"]} | parse(clip["record"]),
     "choose": choose,
     "decode": _decode,
@@ -118,7 +119,8 @@ def evaluation_batches(
     ValueError: there is no such split, or a record is damaged.
   """
   num_clips = dataset.num_clips(split)
-  read, parse = _reader(dataset, split), _parser(dataset, sampling)
+  read, parse = _reader(dataset), _parser(dataset, sampling)
+  numbers = tf.constant(dataset.record_numbers(split))
   choose = _test_frames(sampling, dataset.max_frames(split), dataset.max_features(split))
 
   def about(position: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -127,7 +129,7 @@ def evaluation_batches(
 
   stages = {
     "about": about,
-    "read": lambda clip: clip | parse(read(tf.cast(clip["index"], tf.int64))),
+    "read": lambda clip: clip | parse(read(numbers[clip["index"]])),
     "choose": lambda clip: choose(clip) | {name: clip[name] for name in ("index", "mask")},
     "decode": _decode,
   }
@@ -147,26 +149,49 @@ def read_frames(
     ids: of the clips; ids that the split lacks are ignored.
     num_frames: maximum number of frames per clip.
 
+  Returns:
+    The frames by clip, RGB; without videos, drawings of the skeletons.
+
   Raises:
     ValueError: there is no such split, or a record is damaged.
   """
-  dataset.num_clips(split)
-  stored = dataset.builder.as_dataset(
-    split=split,
-    shuffle_files=False,
-    read_config=tfds.ReadConfig(try_autocache=False),
-    decoders=tfds.decode.PartialDecoding(
-      {"id": True, "frames": True}, decoders={"frames": _StillEncoded()}
-    ),
-  )
-  wanted = tf.constant(list(ids), tf.string)
-  stored = stored.filter(lambda clip: tf.reduce_any(clip["id"] == wanted)).take(len(ids))
+  numbers = dict(zip(dataset.clip_ids(split), dataset.record_numbers(split)))
+  found = {name: numbers[name] for name in ids if name in numbers}
+  shown = {"frames"} if dataset.videos else {"keypoints", "keypoint_scores"}
   frames = {}
-  for clip in _host_batches(stored, dataset):
-    jpegs, clip_id = clip["frames"], bytes(clip["id"]).decode()
-    chosen = np.linspace(0, len(jpegs) - 1, min(num_frames, len(jpegs))).round().astype(int)
-    frames[clip_id] = np.stack([decode_frame(jpegs[index]).numpy() for index in chosen])
+  wanted = np.array([*found.values()], np.int64)
+  for name, clip in zip(found, _records(dataset, wanted, {"num_frames"} | shown)):
+    count = int(clip["num_frames"])
+    chosen = np.linspace(0, count - 1, min(num_frames, count)).round().astype(int)
+    if dataset.videos:
+      frames[name] = np.stack([decode_frame(clip["frames"][index]).numpy() for index in chosen])
+    else:
+      poses = clip["keypoints"][:, chosen], clip["keypoint_scores"][:, chosen]
+      frames[name] = draw_alone(*poses, dataset.stored_size, dataset.layout)
   return frames
+
+
+def read_keypoints(
+  dataset: Dataset, split: str
+) -> Iterator[tuple[Float[np.ndarray, "m t v 2"], Float[np.ndarray, "m t v"]]]:
+  """Keypoints, in pixels of the stored frames, and scores of every clip, in stored order.
+
+  Raises:
+    ValueError: there is no such split, or a record is damaged.
+  """
+  fields = {"keypoints", "keypoint_scores"}
+  for clip in _records(dataset, dataset.record_numbers(split), fields):
+    yield clip["keypoints"], clip["keypoint_scores"]
+
+
+def _records(
+  dataset: Dataset, numbers: Int64[np.ndarray, " n"], fields: Collection[str]
+) -> Iterator[HostBatch]:
+  """Some fields of records, given by their numbers; frames stay encoded."""
+  read, parse = _reader(dataset), _field_parser(dataset, fields)
+  stream = tf.data.Dataset.from_tensor_slices(numbers)
+  stream = stream.map(lambda number: parse(read(number)), num_parallel_calls=tf.data.AUTOTUNE)
+  return _host_batches(stream, dataset)
 
 
 def _all_rows(batch_size: int) -> Rows:
@@ -191,13 +216,14 @@ def _through(stream: tf.data.Dataset, stages: dict[str, Stage]) -> tf.data.Datas
   return stream.map(all_stages, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def _reader(dataset: Dataset, split: str) -> Stage:
-  """Reads the record of a clip by the clip's index in the split."""
-  info = dataset.builder.info.splits[split]
-  paths = tf.constant([str(path) for path in info.filepaths])
-  ends = tf.constant(np.cumsum(info.shard_lengths), tf.int64)
+def _reader(dataset: Dataset) -> Stage:
+  """Reads a record by its number among those of all stored splits."""
+  infos = [dataset.builder.info.splits[split] for split in dataset.stored_splits]
+  paths = tf.constant([str(path) for info in infos for path in info.filepaths])
+  lengths = [length for info in infos for length in info.shard_lengths]
+  ends = tf.constant(np.cumsum(lengths), tf.int64)
   starts = tf.concat([[0], ends[:-1]], axis=0)
-  offsets = dataset.offsets(split)
+  offsets = dataset.record_offsets
 
   def skip(number: tf.Tensor, shard: tf.Tensor) -> tf.data.Dataset:
     # Without a buffer, only the lengths of skipped records are read.
@@ -229,7 +255,7 @@ class _StillEncoded(tfds.decode.SkipDecoding):
 
 
 def _parser(dataset: Dataset, sampling: FrameSampling) -> Stage:
-  """Parses the needed fields of a record; frames stay encoded."""
+  """Parses what a model needs of a record."""
   wanted = {"action", "num_frames"}
   if sampling.rgb_frames:
     wanted |= {"frames"}
@@ -242,9 +268,14 @@ def _parser(dataset: Dataset, sampling: FrameSampling) -> Stage:
         "with pcan import_features"
       )
     wanted |= {FEATURES}
+  return _field_parser(dataset, wanted)
+
+
+def _field_parser(dataset: Dataset, wanted: Collection[str]) -> Stage:
+  """Parses some fields of a record; frames stay encoded."""
   decoding = tfds.decode.PartialDecoding(
     dict.fromkeys(wanted, True),
-    decoders={"frames": _StillEncoded()} if sampling.rgb_frames else None,
+    decoders={"frames": _StillEncoded()} if "frames" in wanted else None,
   )
   partial = decoding.extract_features(dataset.builder.info.features)
   # A mapping of features in, so a mapping out; TFDS does not annotate that.

@@ -32,11 +32,14 @@ def features_field(size: int) -> tfds.features.Tensor:
   return tfds.features.Tensor(shape=(None, size), dtype=np.float32, encoding="bytes")
 
 
-def features(num_keypoints: int, feature_size: int = 0) -> tfds.features.FeaturesDict:
+def features(
+  num_keypoints: int, *, videos: bool = True, feature_size: int = 0
+) -> tfds.features.FeaturesDict:
   """The features of one clip of T frames with M persons of V keypoints.
 
   Args:
     num_keypoints: V.
+    videos: whether there are frames; a data set of skeletons has none.
     feature_size: D of the field `FEATURES`; 0 for records without.
 
   Returns:
@@ -46,10 +49,14 @@ def features(num_keypoints: int, feature_size: int = 0) -> tfds.features.Feature
     `fps`: average frames per second of the video.
     `original_size`: (h, w) of the video in pixels.
     `box`: (x0, y0, x1, y1) of the crop in pixels of the video, end exclusive.
-    `frames`: T JPEG images, RGB, square, all of the side that the metadata names.
+    `frames`: T JPEG images, RGB, square, all of the side that the metadata names; not without
+      `videos`.
     `keypoints`: [M, T, V, 2] in pixels of the stored frames.
     `keypoint_scores`: [M, T, V], 0 where a keypoint was not detected.
   """
+  frames = tfds.features.Sequence(
+    tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
+  )
   return tfds.features.FeaturesDict(
     {
       "id": tfds.features.Text(),
@@ -58,9 +65,7 @@ def features(num_keypoints: int, feature_size: int = 0) -> tfds.features.Feature
       "fps": tfds.features.Scalar(dtype=np.float32),
       "original_size": tfds.features.Tensor(shape=(2,), dtype=np.int64),
       "box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
-      "frames": tfds.features.Sequence(
-        tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
-      ),
+      **({"frames": frames} if videos else {}),
       "keypoints": tfds.features.Tensor(
         shape=(None, None, num_keypoints, 2), dtype=np.float32, encoding="bytes"
       ),
@@ -79,8 +84,9 @@ METADATA_FIELDS = ("schema_version", "side", "jpeg_quality", "layout", "tree", "
 (`KeypointLayout.to_dict`); `tree` (`LabelTree.to_dict`); `splits`: per split, counts, the
 `max_frames` of its longest clip, and the `ids` and `actions` of its records in stored order;
 `skipped`: the number of clips of the source that were left out because they could not be read.
-Also, but not in data sets of earlier versions, the `fingerprint` of `sources.Sources`, and per
-split the `offsets` of the records in their shards, in bytes and in stored order. With features of
+Also, but not in data sets of earlier versions, the `fingerprint` of `sources.Sources`; `videos`,
+false in data sets of skeletons; and per split the `offsets` of the records in their shards, in
+bytes and in stored order, and the `persons` of its records, if they are known. With features of
 another network also their `feature_size` and, per split, the largest number of a clip's,
 `max_features`.
 """

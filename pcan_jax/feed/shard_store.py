@@ -68,7 +68,9 @@ def shard_key(clips: Sequence[ClipSource], digests: ClipDigests, encoding: Encod
 def _as_example(record: dict[str, Any]) -> dict[str, Any]:
   """Converts a record for TFDS, which stores images given as files unchanged."""
   example = {name: value for name, value in record.items() if name not in UNSTORED_FIELDS}
-  return example | {"frames": [io.BytesIO(jpeg) for jpeg in record["frames"]]}
+  if "frames" in record:
+    example["frames"] = [io.BytesIO(jpeg) for jpeg in record["frames"]]
+  return example
 
 
 class ShardStore:
@@ -128,7 +130,7 @@ class ShardStore:
         trimmed += record["trimmed"]
         damaged += bool(record["damage"])
         without_person += not record["keypoint_scores"].any()
-        max_frames = max(max_frames, len(record["frames"]))
+        max_frames = max(max_frames, record["num_frames"])
         example = serializer.serialize_example(self._features.encode_example(_as_example(record)))
         # The fields of an example are a protobuf map, whose order is otherwise arbitrary.
         example = tf.train.Example.FromString(example)

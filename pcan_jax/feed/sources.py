@@ -28,7 +28,7 @@ class ClipDigest:
 
   Attributes:
     action: id of the action, -1 where the label is not known.
-    video: digest of the file's content.
+    video: digest of the file's content; empty for a clip without video.
     pose: digest of the keypoints and scores, and of the size for which they were made.
   """
 
@@ -111,7 +111,9 @@ def digest(*parts: bytes) -> str:
   return whole.hexdigest()[:32]
 
 
-def _digest_file(path: pathlib.Path) -> str:
+def _digest_file(path: pathlib.Path | None) -> str:
+  if path is None:
+    return ""
   try:
     with path.open("rb") as file:
       return hashlib.file_digest(file, "sha256").hexdigest()[:32]
@@ -121,7 +123,8 @@ def _digest_file(path: pathlib.Path) -> str:
 
 def _digest_pose(clip: ClipSource) -> str:
   arrays = clip.keypoints, clip.scores
-  form = repr((*((array.dtype.str, array.shape) for array in arrays), clip.img_shape))
+  facts = (clip.img_shape,) if clip.fps is None else (clip.img_shape, clip.fps)
+  form = repr((*((array.dtype.str, array.shape) for array in arrays), *facts))
   return digest(form.encode(), *(array.tobytes() for array in arrays))
 
 

@@ -72,7 +72,9 @@ def add_features(dataset: Dataset, features: Mapping[str, np.ndarray], out: path
     if (dataset.path / name).is_file():
       shutil.copyfile(dataset.path / name, partial / name)
   (partial / "metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
-  every_field = records.features(dataset.layout.num_keypoints, size)
+  every_field = records.features(
+    dataset.layout.num_keypoints, videos=dataset.videos, feature_size=size
+  )
   every_field.save_config(os.fspath(partial))
   partial.replace(folder)
   return size

@@ -14,6 +14,7 @@ import numpy as np
 import tqdm
 
 from pcan_jax.clips.pose_files import open_poses
+from pcan_jax.clips.source_layout import SKELETON_FPS
 from pcan_jax.clips.video_files import clip_id, find_videos
 from pcan_jax.prediction.overlay import write_overlay
 from pcan_jax.prediction.recognizer import Prediction, Recognizer
@@ -31,7 +32,7 @@ Record = dict[str, Any]
 
 def predict_files(
   checkpoint: str | os.PathLike[str],
-  videos: str | os.PathLike[str],
+  videos: str | os.PathLike[str] | None,
   *,
   output: str | os.PathLike[str],
   pose: str | os.PathLike[str] | None = None,
@@ -40,15 +41,16 @@ def predict_files(
   num_clips: int | None = None,
   overlay: bool = False,
   features: bool = False,
+  fps: float | None = None,
 ) -> int:
-  """Predicts a video, or all videos in a folder and its subfolders.
+  """Predicts a video, all videos in a folder and its subfolders, or all clips in files of poses.
 
   Writes `predictions.csv` window by window, and `predictions.json` at the end. Apart from
   keypoints, memory does not grow with the length of a video.
 
   Args:
     checkpoint: as for `Recognizer.load`.
-    videos: a file or a folder.
+    videos: a file or a folder; None predicts from poses alone.
     output: folder for the files; it is created.
     pose: poses of the videos, for `pcan_jax.clips.pose_files.open_poses`.
     window: length of a window in seconds; None takes every video as one clip.
@@ -56,6 +58,7 @@ def predict_files(
     num_clips: test clips per window; None is the number used in evaluation.
     overlay: whether to write NAME.overlay.mp4, the video with skeletons and predictions.
     features: whether to write features.npz, embeddings and logits of every window.
+    fps: frames per second of poses without videos that do not state it; None is `SKELETON_FPS`.
 
   Returns:
     The number of files with a problem: not readable, without a person, or with a single frame.
@@ -65,11 +68,19 @@ def predict_files(
     ValueError: an argument is invalid; the message says which and what to do.
   """
   check_window(window, stride)
-  files = _named(pathlib.Path(videos), pathlib.Path(output), with_poses=pose is not None)
+  _check_what_there_is(videos, pose, overlay=overlay, fps=fps)
+  files: dict[str, pathlib.Path] = {}
+  if videos is not None:
+    files = _named(pathlib.Path(videos), pathlib.Path(output), with_poses=pose is not None)
   recognizer = Recognizer.load(checkpoint, num_clips=num_clips)
   only = clip_id(next(iter(files.values()))) if len(files) == 1 else None
   poses = None if pose is None else open_poses(pose, recognizer.layout, only_clip=only)
   recognizer.require_poses(poses)
+  if videos is None and poses is not None:
+    recognizer.require_no_frames()
+    files = {name: pathlib.Path(name) for name in poses.clip_ids}
+    stated = "" if fps else "; --fps says otherwise"
+    _log.info("poses without videos, %g frames per second%s", fps or SKELETON_FPS, stated)
   if poses is None:
     _log.info("no poses: the model sees whole frames instead of the square around the persons")
   output = pathlib.Path(output)
@@ -86,7 +97,10 @@ def predict_files(
     for done, (name, path) in enumerate(files.items()):
       record: Record = {"file": name, "error": None, "warnings": [], "windows": []}
       try:
-        video = Video.open(path, poses)
+        if videos is None and poses is not None:
+          video = Video.of_poses(name, poses, fps or SKELETON_FPS)
+        else:
+          video = Video.open(path, poses)
         record |= _facts(video)
         windows, predictions = video.windows(window, stride), []
         for span, prediction in zip(windows, recognizer.predict_windows(video, windows)):
@@ -124,6 +138,19 @@ def predict_files(
   failed = sum(bool(_problems(record)) for record in records)
   _log.info("%s: %d videos, %d with a problem", output / "predictions.json", len(records), failed)
   return failed
+
+
+def _check_what_there_is(
+  videos: object | None, pose: object | None, *, overlay: bool, fps: float | None
+) -> None:
+  if fps is not None and not 0 < fps < np.inf:
+    raise ValueError(f"--fps is {fps}; give the frames per second of the poses")
+  if videos is not None and fps is not None:
+    raise ValueError("--fps means nothing with --video, which says when its frames appear")
+  if videos is None and pose is None:
+    raise ValueError("nothing to predict: give --video=PATH, or --pose=PATH of poses alone")
+  if videos is None and overlay:
+    raise ValueError("--overlay draws on videos; give them with --video=PATH")
 
 
 def _named(

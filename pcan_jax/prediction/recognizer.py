@@ -23,7 +23,7 @@ from jaxtyping import Float, UInt8
 from numpy.typing import ArrayLike
 
 from pcan_jax.checkpoints import load_model
-from pcan_jax.clips.person_box import crop_box
+from pcan_jax.clips.person_box import crop_box, extent
 from pcan_jax.clips.persons import strongest_persons
 from pcan_jax.clips.pose import Pose
 from pcan_jax.clips.pose_files import PoseFiles, open_poses
@@ -33,6 +33,7 @@ from pcan_jax.clips.timing import evenly_in_time
 from pcan_jax.clips.video_files import clip_id
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
+from pcan_jax.prediction.pretrained import find_pretrained
 from pcan_jax.prediction.videos import Video, Window
 from pcan_jax.spec import HostOutputs, ModelSpec, PyTree
 
@@ -121,6 +122,30 @@ class Recognizer:
     """
     return cls(*load_model(path), num_clips=num_clips)
 
+  @classmethod
+  def from_pretrained(
+    cls,
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    num_clips: int | None = None,
+  ) -> "Recognizer":
+    """Loads a shared model from the Hugging Face Hub, or one on this machine.
+
+    Nothing that is fetched is executed; see `pcan_jax.prediction.pretrained`.
+
+    Args:
+      name: `user/model`, as `pcan hub push` shares it, or a path as for `load`.
+      revision: branch, tag or commit on the hub; None is the latest.
+      num_clips: as for `load`.
+
+    Raises:
+      FileNotFoundError: there is no such model.
+      ValueError: it is damaged.
+      OSError: the hub cannot be reached.
+    """
+    return cls.load(find_pretrained(name, revision), num_clips=num_clips)
+
   @property
   def prototypes(self) -> dict[str, dict[str, np.ndarray]]:
     """Per stream, those of actions [A, D] and body parts [B, D']; empty for a baseline."""
@@ -143,7 +168,8 @@ class Recognizer:
       keypoints: [M, T, V, 2], (x, y) in pixels of the frames. An RGB model only uses them to crop
         to the persons; without them it sees the whole frame.
       scores: [M, T, V], 0 or less for keypoints that were not detected.
-      size: (H, W), needed only without frames.
+      size: (H, W) of the frames that keypoints are of, if there are no frames; by default the
+        smallest that holds all keypoints. It only counts where nobody was detected.
 
     Raises:
       ValueError: an array is missing, has the wrong shape, or holds numbers that pose files may not
@@ -216,6 +242,18 @@ class Recognizer:
     if "pose" in self.streams and poses is None:
       raise ValueError(NO_POSES)
 
+  def require_no_frames(self) -> None:
+    """Checks that the model needs nothing but poses.
+
+    Raises:
+      ValueError: it has a stream of RGB frames.
+    """
+    if "rgb" in self.streams:
+      raise ValueError(
+        f"the model sees RGB frames (streams {' + '.join(self.streams)}): give the videos, too "
+        "(--video=PATH); only a model of poses alone predicts without them"
+      )
+
   def _checked(
     self,
     frames: ArrayLike | None,
@@ -236,8 +274,8 @@ class Recognizer:
           f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {list(frames.shape)}"
         )
       size = frames.shape[1:3]
-    elif size is None or len(size) != 2 or min(size) < 1:
-      raise ValueError("without frames, give their size=(height, width) in pixels")
+    elif size is not None and (len(size) != 2 or min(size) < 1):
+      raise ValueError(f"size must be (height, width) in pixels, not {size}")
     if keypoints is None:
       return frames, None, len(frames), size
     arrays = _as_array(keypoints, "keypoints"), _as_array(scores, "scores")
@@ -246,6 +284,7 @@ class Recognizer:
     if not num_frames or frames is not None and len(frames) != num_frames:
       count = "" if frames is None else f"there are {len(frames)} frames, but "
       raise ValueError(f"{count}keypoints of {num_frames}")
+    size = size or extent(pose.keypoints)
     pose.check_fit(num_frames, size)
     return frames, pose, num_frames, size
 

@@ -1,4 +1,4 @@
-"""Videos with the poses of their persons, and the time windows they are cut into."""
+"""Videos with the poses of their persons or poses alone, and the windows they are cut into."""
 
 import dataclasses
 import os
@@ -36,10 +36,10 @@ class Window:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Video:
-  """A readable video.
+  """A readable video, or poses without one.
 
   Attributes:
-    path: of the file.
+    path: of the file; without a video, the id of the clip.
     times: of T frames, see `pcan_jax.clips.timing`.
     size: (h, w) in pixels.
     damage: of the file, see `pcan_jax.clips.video.VideoFrames`.
@@ -86,6 +86,22 @@ class Video:
     if poses is not None:
       keypoints, scores = poses.read(clip_id(path), len(frames.times) - 1, size)
     return cls(path, frames.times, size, frames.damage, keypoints, scores)
+
+  @classmethod
+  def of_poses(cls, clip_id: str, poses: PoseFiles, fps: float) -> "Video":
+    """A clip of which there are only poses.
+
+    Args:
+      clip_id: of the clip.
+      poses: which have it.
+      fps: frames per second, unless the poses state them.
+
+    Raises:
+      FileNotFoundError, ValueError: see `PoseFiles.read_alone`.
+    """
+    found = poses.read_alone(clip_id, fps)
+    times = np.arange(found.keypoints.shape[1] + 1) / found.fps
+    return cls(pathlib.Path(clip_id), times, found.size, (), found.keypoints, found.scores)
 
   def frames(self) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """Decodes the video again, one RGB frame at a time."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from pcan_jax.feed.dataset import open_dataset
+from pcan_jax.evaluation.protocol import open_evaluated
 from pcan_jax.feed.pipeline import read_frames
 from pcan_jax.labels import LabelTree
 from pcan_jax.report import statistics
@@ -21,6 +21,8 @@ from pcan_jax.report.evaluated_run import (
   read_run,
 )
 from pcan_jax.report.examples import Example, choose_examples
+from pcan_jax.yardstick.beside import read_kept
+from pcan_jax.yardstick.measured import Yardstick
 
 _FRAMES = 6
 
@@ -53,6 +55,7 @@ class ReportData:
     curves: scalars over training, by name; empty if there are none.
     examples: ambiguous clips.
     dataset: parts of the data set.
+    yardstick: what a simple classifier gets on the same clips, if that was measured.
   """
 
   run: EvaluatedRun
@@ -61,6 +64,7 @@ class ReportData:
   curves: dict[str, Curve]
   examples: list[Example]
   dataset: DatasetParts
+  yardstick: Yardstick | None
 
   @property
   def tree(self) -> LabelTree:
@@ -115,7 +119,14 @@ def read_report_data(
     curves=read_curves(run.workdir),
     examples=examples,
     dataset=_read_dataset(run, clips, data_path),
+    yardstick=_read_yardstick(run),
   )
+
+
+def _read_yardstick(run: EvaluatedRun) -> Yardstick | None:
+  origin = run.results.origin
+  kept = read_kept(run.workdir, run.split, origin.dataset) if origin else None
+  return Yardstick(**kept) if kept else None
 
 
 def _read_dataset(
@@ -124,7 +135,7 @@ def _read_dataset(
   config = run.spec.config.data
   path = data_path if data_path is not None else config.path
   try:
-    dataset = open_dataset(path)
+    dataset = open_evaluated(config, data_path)
   except FileNotFoundError:
     if data_path is not None:
       raise

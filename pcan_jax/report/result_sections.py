@@ -28,6 +28,10 @@ def results(data: ReportData, rows: Sequence[Row]) -> Section:
       cells.append(f"{100 * low:.1f} to {100 * high:.1f}")
     intervals.append([style.BRANCH_NAMES[branch], *cells])
   paragraphs = ["The metrics of table 1 of the PCAN paper (arXiv 2412.14719)."]
+  if data.yardstick is not None:
+    paragraphs.append(
+      f"Yardstick, what a simple classifier gets on the same clips, in %: {data.yardstick}."
+    )
   if len(data.streams) == 1:
     paragraphs.append("The run has one stream, so there is nothing to fuse.")
   if any(row.source == "paper" for row in rows):

@@ -132,7 +132,9 @@ def prepare(config: ConfigDict) -> TrainingRun:
     FileNotFoundError: there is no data set at `config.data.path`.
     ValueError: the config does not fit the data set or the devices.
   """
-  dataset = open_dataset(config.data.path, config.data.instructions)
+  dataset = open_dataset(config.data.path, config.data.instructions, config.data.held_out)
+  if "rgb" in config.model.streams:
+    dataset.require_videos()
   mesh = data_mesh()
   batch_size = config.optimizer.batch_size
   if batch_size % mesh.size:

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from configs.ma52 import VARIANTS
 from pcan_jax.config import load_config
 
-NAMES = ("ma52", "demo", "lookalikes", "utd_mhad")
+NAMES = ("ma52", "demo", "lookalikes", "small", "utd_mhad")
 
 
 def resolved(name: str) -> str:

@@ -1,0 +1,33 @@
+"""For a few hundred clips of one's own: a narrow network, strong augmentation, balanced classes.
+
+  pcan --config=small:pcan_pose --config.data.path=datasets/mine --workdir=runs/mine
+
+docs/SMALL_DATA.md says how it was found and what it gets beside a simple classifier. Left and right
+are different actions to it; `--config.augmentation.flip=0.5` if they are not.
+"""
+
+from ml_collections import ConfigDict
+
+from pcan_jax.config import load_config
+
+
+def get_config(variant: str = "pcan_pose") -> ConfigDict:
+  """MA-52's config and variants for a few hundred clips; poses alone unless another is chosen."""
+  config = load_config(f"utd_mhad:{variant}")
+  config.data.path = "datasets/mine"
+  config.data.instructions = "docs/SMALL_DATA.md says how to make one of your own clips."
+  config.data.sampling = "class_balanced"
+
+  config.augmentation.crop_area = (0.5, 1.0)
+  config.augmentation.rotation = 15.0
+  config.augmentation.scale_jitter = 0.2
+  config.augmentation.keypoint_noise = 0.01
+
+  config.model.dropout = 0.5
+
+  config.optimizer.epochs = 200.0
+  config.optimizer.weight_decay = 5e-4
+
+  config.eval.every_epochs = 25.0
+  config.checkpoints.every_epochs = 25.0
+  return config

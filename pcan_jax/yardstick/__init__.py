@@ -1,0 +1,1 @@
+"""What a simple classifier of the stored joints gets on the same clips: nobody should get less."""

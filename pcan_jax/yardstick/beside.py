@@ -1,0 +1,115 @@
+"""The yardstick beside an evaluation: measured once, kept with the results."""
+
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from pcan_jax.checkpoints import locate
+from pcan_jax.evaluation.protocol import open_evaluated
+from pcan_jax.evaluation.results import Results
+from pcan_jax.feed.dataset import Dataset
+from pcan_jax.saved_steps import SavedStep
+from pcan_jax.writing import replace_file
+
+if TYPE_CHECKING:
+  from pcan_jax.yardstick.measured import Yardstick
+
+MAX_CLIPS = 3000
+"""Most training clips of data sets that are measured beside an evaluation; it takes a minute."""
+
+VERSION = 1
+"""Increases with every change of what is measured."""
+
+_log = logging.getLogger(__name__)
+
+
+def print_beside(
+  results: Results,
+  checkpoint: str | os.PathLike[str],
+  workdir: pathlib.Path,
+  *,
+  split: str | None = None,
+  data_path: str | None = None,
+) -> None:
+  """Prints, below the table of an evaluation, what a simple classifier gets on the same clips.
+
+  Nothing is printed for splits without labels, for the training clips themselves, and where these
+  are more than `MAX_CLIPS`.
+
+  Args:
+    results: of the evaluation.
+    checkpoint: that was evaluated, as for `checkpoints.locate`.
+    workdir: where the results are; the yardstick is kept in its folder `eval`.
+    split, data_path: as for `evaluate_checkpoint`.
+  """
+  if not results.metrics:
+    return
+  config = SavedStep(*locate(checkpoint)).spec.config.data
+  dataset = open_evaluated(config, data_path)
+  split, train = split or config.eval_split, config.train_split
+  if split == train or train not in dataset.splits or dataset.num_clips(train) > MAX_CLIPS:
+    return
+  try:
+    found = _kept_or_measured(dataset, train, split, workdir)
+  except (ModuleNotFoundError, ValueError) as error:
+    _log.info("no yardstick: %s", error)
+    return
+  _log.info("yardstick, in %%: %s", found)
+  if results.metrics["fused"]["action_top1"] < found.metrics["action_top1"]:
+    _log.warning(
+      "the model gets less than this simple classifier; docs/SMALL_DATA.md says what helps"
+    )
+
+
+def read_kept(workdir: pathlib.Path, split: str, fingerprint: str) -> dict[str, Any] | None:
+  """What was measured beside an evaluation, as `Yardstick` holds it; None if nothing was.
+
+  Args:
+    workdir: of the evaluation.
+    split: that was evaluated.
+    fingerprint: of the data set.
+  """
+  try:
+    kept = json.loads(_path(workdir, split).read_text(encoding="utf-8"))
+  except (OSError, ValueError):
+    return None
+  fits = (kept.get("version"), kept.get("dataset")) == (VERSION, fingerprint)
+  return kept["yardstick"] if fits else None
+
+
+def require_scikit_learn() -> None:
+  """Says how to install what the yardstick needs, if it is missing.
+
+  Raises:
+    ModuleNotFoundError: it is.
+  """
+  try:
+    import sklearn  # noqa: F401, an extra
+  except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+      "it needs scikit-learn: pip install 'pcan_jax[report]', or '.[report]' in a checkout"
+    ) from error
+
+
+def _kept_or_measured(
+  dataset: Dataset, train: str, split: str, workdir: pathlib.Path
+) -> "Yardstick":
+  require_scikit_learn()
+  from pcan_jax.yardstick.measured import Yardstick, measure_yardstick
+
+  # Who was held out is part of what was measured.
+  fingerprint = dataset.fingerprint
+  kept = read_kept(workdir, split, fingerprint)
+  if kept is not None and kept["train_clips"] == dataset.num_clips(train):
+    return Yardstick(**kept)
+  found = measure_yardstick(dataset, train, split)
+  content = {"version": VERSION, "dataset": fingerprint, "yardstick": dataclasses.asdict(found)}
+  replace_file(_path(workdir, split), json.dumps(content, indent=2) + "\n")
+  return found
+
+
+def _path(workdir: pathlib.Path, split: str) -> pathlib.Path:
+  return workdir / "eval" / f"yardstick-{split}.json"
