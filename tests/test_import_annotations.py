@@ -1,5 +1,4 @@
 import csv
-import dataclasses
 import json
 import pickle
 import shutil
@@ -12,12 +11,9 @@ import tensorflow_datasets as tfds
 from data.build import build
 from data.check import check_source
 from data.coded_labels import understand
-from data.coded_splits import draw_splits, group_by
 from data.import_annotations import import_annotations, main
-from data.stretches import Stretch
 from pcan_jax.clips import source_layout
 from pcan_jax.clips.video import decode_video
-from pcan_jax.clips.video_writer import VideoWriter
 from pcan_jax.coding.events import Event
 from pcan_jax.keypoints import LAYOUTS
 from pcan_jax.labels import LabelTree
@@ -355,58 +351,6 @@ def test_without_a_tree_names_are_made_unique(study, tmp_path):
   }
 
 
-def drawn(stretches, split_by=None):
-  """What is kept together, the splits, and the notes of a draw."""
-  split_by = group_by(stretches, split_by)
-  return split_by, *draw_splits(stretches, split_by, 0.2, seed=0)
-
-
-def test_splits_are_drawn_by_session_where_people_share_a_picture():
-  stretches = [
-    Stretch(f"talk {index}", first, first + 9, "head", action, person)
-    for index in range(3)
-    for first, action in ((0, "nod"), (10, "shake"), (20, "nod"))
-    for person in ("mother", "child")
-  ]
-  split_by, splits, notes = drawn(stretches)
-  sessions = {s: {x.session for x, y in zip(stretches, splits) if y == s} for s in ("train", "val")}
-  assert split_by == "session" and len(sessions["val"]) == 1
-  assert not sessions["val"] & sessions["train"]
-  assert notes[1] == "people in train and val: child, mother"
-  _, _, notes = drawn(stretches, "person")
-  assert "several people were coded in one picture, which is then in train and val" in notes[1]
-  assert notes[-1].endswith("child (3), mother (3); if these are roles, give --split_by=session")
-  one_each = [dataclasses.replace(s, person=s.session) for s in stretches]
-  assert drawn(one_each)[0] == "person"
-  nobody = [dataclasses.replace(s, person="") for s in stretches]
-  assert drawn(nobody)[0] == "session"
-  with pytest.raises(ValueError, match="--split_by=person: some codings name no subject"):
-    drawn(nobody, "person")
-  with pytest.raises(ValueError, match="there is only one session"):
-    drawn(stretches[:6], "session")
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_no_frame_is_in_two_splits_of_single_clips(seed):
-  rng = np.random.default_rng(seed)
-  stretches = []
-  for _ in range(60):
-    first = int(rng.integers(0, 500))
-    length, action = int(rng.integers(1, 12)), "abc"[rng.integers(0, 3)]
-    stretches.append(Stretch(f"talk {rng.integers(2)}", first, first + length, "head", action, ""))
-  splits = draw_splits(stretches, "clip", 0.3, seed)[0]
-  frames = {
-    split: {
-      (x.session, f)
-      for x, y in zip(stretches, splits)
-      if y == split
-      for f in range(x.first, x.stop)
-    }
-    for split in ("train", "val")
-  }
-  assert frames["train"] and frames["val"] and not frames["train"] & frames["val"]
-
-
 def test_a_boris_project_of_several_videos(study, tmp_path):
   project = {
     "project_format_version": "7.0",
@@ -468,36 +412,6 @@ def test_tiers_of_people_and_tables_that_are_no_mapping(study, tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
       coded(study, tmp_path, rows, mapping=path)
-
-
-def test_videos_of_odd_size_and_varying_rate_keep_their_times(tmp_path):
-  times = np.cumsum(np.tile([0.02, 0.06, 0.04], 20)) - 0.02
-  with VideoWriter(tmp_path / "videos" / "a.mp4", (49, 65), 25.0, crf=0) as writer:
-    for index, frame in enumerate(numbered_frames(0)[: len(times)]):
-      writer.add(np.pad(frame, [(0, 1), (0, 1), (0, 0)]), float(times[index]))
-  rows = "".join(f"a.mp4,{times[first]:.3f},{times[first + 10]:.3f},nod\n" for first in (4, 30))
-  (tmp_path / "codings.csv").write_text(f"video,start,end,label\n{rows}")
-  result = import_annotations(
-    [tmp_path / "codings.csv"], tmp_path / "videos", tmp_path / "source", poses=None, jobs=1
-  )
-  assert not result.errors
-  _, clips = clips_of(tmp_path / "source")
-  assert set(clips) == {"a_000004-000013", "a_000030-000039"}
-  for name, first in (("a_000004-000013", 4), ("a_000030-000039", 30)):
-    frames = decode_video(clips[name].video)
-    images = list(frames)
-    assert images[0].shape == (49, 65, 3)
-    assert [number_of(image[:48, :64]) for image in images] == list(range(first, first + 10))
-    np.testing.assert_allclose(
-      frames.times[:-1], times[first : first + 10] - times[first], atol=1e-4
-    )
-
-
-def test_a_clip_that_is_given_up_leaves_no_file(tmp_path):
-  with pytest.raises(RuntimeError), VideoWriter(tmp_path / "a.mp4", SIZE, 25.0, crf=12) as writer:
-    writer.add(numbered_frames(0)[0], 0.0)
-    raise RuntimeError
-  assert not list(tmp_path.iterdir())
 
 
 def test_missing_poses_are_found_before_anything_is_cut(study, tmp_path):
