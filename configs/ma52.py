@@ -189,6 +189,21 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.eval.num_clips = 10
   config.eval.gamma = ConfigDict({"rgb": 1.0, "pose": 5.0})
 
+  # Events in long recordings; `pcan tune_events` finds the values for a model and its coders. Times
+  # are in seconds, see `pcan_jax.prediction.events`.
+  config.events = ConfigDict()
+  config.events.window = 2.0
+  config.events.stride = 0.5
+  config.events.num_clips = 1
+  config.events.smoothing = 0.5
+  config.events.onset = 0.3
+  config.events.offset = 0.2
+  config.events.shortest = 0.5
+  config.events.bridge = 0.5
+  config.events.overlapping = False
+  config.events.background = "background"
+  config.events.max_distance = 2.0  # from the prototypes, 0 to 2; 2 switches it off
+
   config.checkpoints = ConfigDict()
   config.checkpoints.every_epochs = 1.0
   config.checkpoints.every_minutes = 30.0  # 0 switches it off

@@ -36,6 +36,7 @@ COMMANDS = {
   "import_features": ("data.import_features", "store features of another network with clips"),
   "check": ("data.check", "check clips or a data set, and show samples"),
   "build": ("data.build", "build a data set of clips"),
+  "tune_events": ("pcan_jax.prediction.tune", "find what counts as an event for a model"),
   "yardstick": ("pcan_jax.yardstick.__main__", "what a simple classifier gets on a data set"),
   "convert": ("pcan_jax.torch.command", "convert a PyTorch checkpoint"),
   "hub": ("pcan_jax.hub.__main__", "share a model on the Hugging Face Hub"),
@@ -49,7 +50,7 @@ COMMANDS = {
 _FROM = "workdir checkpoint"  # flags that say where a model is
 _SCORING = "data split num_clips rectify"  # flags of an evaluation
 _HOSTS = "coordinator num_hosts host wait"  # which only mean something with --multi_host
-_VIDEOS = "video pose fps out window stride num_clips overlay features"
+_VIDEOS = "video pose fps out window stride num_clips overlay features events formats review"
 MODES = {
   "train": (
     "--config=NAME[:VARIANT] --workdir=DIR: train, go on where a run ended, evaluate",
@@ -128,10 +129,15 @@ def _define_flags() -> None:
   text("baseline", None, "report: working directory to compare with.")
   text("out", None, "predict, export: directory to write to.")
   text("video", None, "predict: a video, or a folder of videos.")
-  text("pose", None, "predict: poses of the videos, or poses alone, see docs/DATA.md.")
+  text("pose", None, "predict: poses, see docs/DATA.md; of videos they are estimated if missing.")
   flags.DEFINE_float("fps", None, "predict: frames per second of poses without videos (30).")
   flags.DEFINE_float("window", None, "predict: seconds per window; default: whole videos.")
   flags.DEFINE_float("stride", None, "predict: seconds between windows (half a window).")
+  flags.DEFINE_list(
+    "formats", [], "predict: write the events for other tools, see docs/CODING.md: eaf,boris,..."
+  )
+  switch("review", False, "predict: a page per video to review the events on.")
+  switch("events", False, "predict: what happens when, as events.csv and events.json.")
   switch("overlay", False, "predict: also write videos with the predictions.")
   switch("features", False, "predict: also write embeddings and logits.")
 
@@ -146,7 +152,7 @@ def run_mode() -> None:
     log = logging.getLogger("pcan_jax")
     with _hosts(), logging_redirect_tqdm([log]):  # lines above progress bars
       run[FLAGS.mode]()
-  except (OSError, ValueError, FloatingPointError) as error:
+  except (ImportError, OSError, ValueError, FloatingPointError) as error:
     sys.exit(f"error: {error}")
   except KeyboardInterrupt:
     sys.exit(128 + signal.SIGINT)
@@ -268,6 +274,9 @@ def _predict() -> None:
     num_clips=FLAGS.num_clips,
     overlay=FLAGS.overlay,
     features=FLAGS.features,
+    events=FLAGS.events,
+    formats=FLAGS.formats,
+    review=FLAGS.review,
     fps=FLAGS.fps,
   )
   if failed:

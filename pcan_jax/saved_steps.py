@@ -33,6 +33,11 @@ class SavedStep:
   def path(self) -> pathlib.Path:
     return self.directory / str(self.step)
 
+  @property
+  def folder(self) -> pathlib.Path:
+    """What holds the folder of checkpoints: the working directory of the run."""
+    return self.directory.parent if self.directory.name == "checkpoints" else self.directory
+
   @functools.cached_property
   def description(self) -> dict[str, Any]:
     """What a `ModelSpec` holds, `made_with` and, if training wrote it, `run` and `f1_mean`.

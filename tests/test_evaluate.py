@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pcan_jax.checkpoints import load_model
+from pcan_jax.evaluation.calibration import Temperature
 from pcan_jax.evaluation.protocol import Evaluator, evaluate_checkpoint
 from pcan_jax.evaluation.results import Origin, Results
 from pcan_jax.evaluation.submission import check_submission
@@ -34,16 +35,19 @@ def workdir(tiny_dataset, tmp_path_factory):
   return write_tiny_checkpoint(tmp_path_factory.mktemp("run"), tiny_dataset)
 
 
-def test_every_clip_of_the_split_is_evaluated_and_written(workdir, tiny_dataset, tmp_path):
-  results = evaluate_checkpoint(workdir, tmp_path)
-  written = json.loads((tmp_path / "eval/val/metrics.json").read_text())
+def test_every_clip_of_the_split_is_evaluated_and_written(workdir, tiny_dataset):
+  results = evaluate_checkpoint(workdir, workdir)
+  written = json.loads((workdir / "eval/val/metrics.json").read_text())
   assert written["num_videos"] == tiny_dataset.num_clips("val") == len(results.ids)
   assert written["num_clips"] == 2
   for branch in ("fused", "rgb", "pose"):
     assert written[branch].keys() == KEYS
     assert all(0 <= value <= 1 for value in written[branch].values())
-  rows = (tmp_path / "eval/val/predictions.csv").read_text().splitlines()
+  rows = (workdir / "eval/val/predictions.csv").read_text().splitlines()
   assert rows[0].startswith("id,action,top1,top2") and len(rows) == 1 + len(results.ids)
+  temperature = Temperature.read(workdir / "eval/val")
+  assert temperature.nll_after <= temperature.nll_before and temperature.num_videos == len(rows) - 1
+  assert Temperature.read(workdir) == temperature  # for predictions
 
 
 def test_a_split_without_labels_gives_a_submission(workdir, tmp_path):
@@ -55,6 +59,7 @@ def test_a_split_without_labels_gives_a_submission(workdir, tmp_path):
 def test_results_are_read_as_they_were_written(workdir, tiny_dataset, tmp_path):
   results = evaluate_checkpoint(workdir, tmp_path, num_clips=1)
   read = Results.read(tmp_path / "eval/val-1clip")
+  assert Temperature.read(tmp_path / "eval/val-1clip") and Temperature.read(tmp_path) is None
   assert read.ids == results.ids and read.metrics == results.metrics and read.num_clips == 1
   written = json.loads((tmp_path / "eval/val-1clip/metrics.json").read_text())
   origin = Origin(0, SavedStep(workdir / "checkpoints", 0).digest, tiny_dataset.fingerprint)

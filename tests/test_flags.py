@@ -50,6 +50,7 @@ NO_OPTIONS = {"data_path": None, "split": None, "num_clips": None, "rectify": Tr
 EVALUATE = "--data=D --split=test --num_clips=3 --norectify"
 BESIDE = {"split": None, "data_path": None}
 EVALUATED = {"data_path": "D", "split": "test", "num_clips": 3, "rectify": False}
+WRITTEN = "--overlay --features --events --formats=eaf,csv --review"
 EVALUATED_BESIDE = {"split": "test", "data_path": "D"}
 VIDEOS = "--mode=predict --workdir=W --video=V --out=O"
 PREDICTED = {
@@ -60,6 +61,9 @@ PREDICTED = {
   "num_clips": None,
   "overlay": False,
   "features": False,
+  "events": False,
+  "formats": [],
+  "review": False,
   "fps": None,
 }
 
@@ -96,7 +100,7 @@ LINES = {
   "--mode=predict --workdir=W --pose=P --fps=25 --out=O": [
     ("predict_files", ["W", None], PREDICTED | {"pose": "P", "fps": 25.0})
   ],
-  f"{VIDEOS} --checkpoint=C --pose=P --window=2 --stride=0.5 --num_clips=3 --overlay --features": [
+  f"{VIDEOS} --checkpoint=C --pose=P --window=2 --stride=0.5 --num_clips=3 {WRITTEN}": [
     (
       "predict_files",
       ["C", "V"],
@@ -108,6 +112,9 @@ LINES = {
         "num_clips": 3,
         "overlay": True,
         "features": True,
+        "events": True,
+        "formats": ["eaf", "csv"],
+        "review": True,
         "fps": None,
       },
     )

@@ -68,3 +68,23 @@ def test_training_then_evaluation_run_from_start_to_end(tmp_path, monkeypatch):
 
   text, images = execute("evaluate_checkpoint.ipynb", CHECKPOINT.format(work=work), NOTEBOOKS)
   assert "F1 mean" in text and images >= 2
+
+
+TOY_INTERVIEWS = """
+WORK = pathlib.Path({work!r})
+MINUTES, HEIGHT = 1.4, 64
+ACTIONS = "nodding,waving"
+EPOCHS = 1
+"""
+
+
+def test_interviews_are_coded_trained_on_predicted_and_compared(tmp_path, monkeypatch):
+  pytest.importorskip("pympi")
+  monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+  monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+  work = tmp_path / "work"
+  parameters = TOY_INTERVIEWS.format(work=str(work)) + TOY_CONFIG
+  text, images = execute("code_interviews.ipynb", parameters, NOTEBOOKS)
+  assert images == 2 and "temperature" in text and "F1@0.5" in text
+  assert (work / "predicted/interview_02.review.html").is_file()
+  assert (work / "agreement/agreement.tex").is_file()

@@ -2,6 +2,7 @@ import csv
 import json
 import logging
 import pickle
+import shutil
 
 import av
 import numpy as np
@@ -232,10 +233,11 @@ def test_a_model_of_rgb_alone_predicts_whole_frames(tiny_dataset, folder, tmp_pa
     assert not any(name.endswith("/embedding") for name in features.files)
 
 
-def test_mistakes_are_answered_before_any_work(checkpoint, folder, tmp_path):
+def test_mistakes_are_answered_before_any_work(checkpoint, folder, tmp_path, monkeypatch):
+  monkeypatch.setattr(shutil, "which", lambda name: None)
   options = {"output": tmp_path / "output", "pose": folder / "poses.pkl"}
   for videos, changes, message in (
-    (folder, {"pose": None}, "data/extract_pose.py VIDEO --out FILE"),
+    (folder, {"pose": None}, "uv, which is not installed.*extract_pose.py .* --pose="),
     (folder, {"pose": folder / "missing.pkl"}, "no poses at"),
     (folder, {"window": -1.0}, "window must be a positive"),
     (folder, {"stride": 1.0}, "needs a window"),

@@ -85,7 +85,7 @@ def test_windows_of_one_pass_equal_their_frames_alone(recognizer, video):
     alone = recognizer.predict(
       frames[first:stop], video.keypoints[:, first:stop], video.scores[:, first:stop]
     )
-    assert largest_difference(prediction, alone) == 0
+    assert largest_difference(prediction, alone) < 1e-5  # of another batch
 
 
 def test_the_best_classes_come_first_by_name(recognizer, video):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from pcan_jax.evaluation.calibration import calibrate
 from pcan_jax.evaluation.metrics import Predictions
 from pcan_jax.labels import LabelTree
 from pcan_jax.report import statistics
@@ -40,11 +41,11 @@ def test_difficulty_is_hard_below_50_and_easy_above_60():
 
 def test_calibration_error_by_hand():
   probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7], [0.4, 0.6]])
-  found = statistics.calibrate(probabilities, np.array([0, 1, 1, 1]))
+  found = calibrate(probabilities, np.array([0, 1, 1, 1]))
   # Bins of 1/15: twice 0.9 and right once; 0.7 and 0.6 alone and right.
   assert found.error == pytest.approx((2 * 0.4 + 0.3 + 0.4) / 4)
   assert found.count.sum() == 4 and found.count[13] == 2
-  certain = statistics.calibrate(np.array([[1.0, 0.0]]), np.array([0]))
+  certain = calibrate(np.array([[1.0, 0.0]]), np.array([0]))
   assert certain.error == 0 and certain.count[-1] == 1
 
 

@@ -14,7 +14,7 @@ from pcan_jax.config import load_config
 
 # Fields that decide no weight; those of `eval` are part of what is evaluated.
 _FREE = ("seed", "log_every", "data.path", "data.instructions", "data.eval_split", "model.remat")
-_FREE_GROUPS = ("checkpoints.", "eval.")
+_FREE_GROUPS = ("checkpoints.", "eval.", "events.")
 # What earlier versions did, which had no such field: it counts as absent.
 _EARLIER = {
   "data.label_share": 1.0,

@@ -13,13 +13,17 @@ neither on the number of processes nor on other clips.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
+import itertools
 import multiprocessing
 import os
 import pathlib
 import pickle
 import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import av
 import cv2
@@ -37,6 +41,8 @@ from .room import draw_room
 from .take import FPS, Performance, Take
 
 Array = np.ndarray
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 SPLITS = ("train", "val")
 _LABELS, _FIGURE, _CLIP, _BETWEEN = range(4)  # kinds of seed sequences
 _README = """Synthetic micro-actions, drawn by a program. Not MA-52, and no real people.
@@ -180,15 +186,17 @@ def make_clip(
   }
 
 
-def write_video(path: pathlib.Path, frames: list[UInt8[Array, "h w 3"]]) -> None:
+def write_video(path: pathlib.Path, frames: Iterable[UInt8[Array, "h w 3"]]) -> None:
   """Writes RGB frames as H.264 mp4."""
-  height, width = frames[0].shape[:2]
+  frames = iter(frames)
+  first = next(frames)
+  height, width = first.shape[:2]
   # One thread: x264's output depends on their number.
   options = {"preset": "ultrafast", "crf": "23", "threads": "1"}
   with av.open(str(path), "w", format="mp4") as container:
     stream = container.add_stream("libx264", rate=FPS, options=options)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-    for frame in frames:
+    for frame in itertools.chain([first], frames):
       planes = cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420)
       container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
     container.mux(stream.encode())
@@ -200,25 +208,64 @@ def _write_clip(out: pathlib.Path, settings: Settings, clip: Clip) -> dict[str, 
   return annotation
 
 
-def _write_clips(
-  out: pathlib.Path, settings: Settings, clips: list[Clip], jobs: int
-) -> list[dict[str, object]]:
-  """Writes the videos, `jobs` at a time; returns the annotations in order."""
-  write = functools.partial(_write_clip, out, settings)
+def in_processes(
+  write: Callable[[Item], Result], items: Sequence[Item], jobs: int, together: int = 1
+) -> list[Result]:
+  """Calls `write` for every item, in `jobs` processes that take so many at a time; keeps the order.
+
+  Raises:
+    ValueError: `jobs` is not positive.
+  """
+  if jobs < 1:
+    raise ValueError(f"jobs must be at least 1, not {jobs}")
   if jobs == 1:
-    return [write(clip) for clip in clips]
+    return [write(item) for item in items]
   # Spawned, because forking a process with threads (JAX, TensorFlow) may deadlock.
   context = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(
     jobs, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)
   ) as pool:
-    return list(pool.map(write, clips, chunksize=8))
+    return list(pool.map(write, items, chunksize=together))
+
+
+@contextlib.contextmanager
+def new_directory(
+  out: str | os.PathLike[str], readme: str, folders: Sequence[str]
+) -> Iterator[pathlib.Path | None]:
+  """A directory to write to, which is renamed to `out` when it is complete.
+
+  Args:
+    out: a directory that does not exist, is empty, or is complete.
+    readme: what `README.txt` says; its last line tells whether a directory is the one asked for.
+    folders: to make in it.
+
+  Yields:
+    The directory, OUT.partial; None if `out` is complete.
+
+  Raises:
+    FileExistsError: `out` has other contents.
+  """
+  out = pathlib.Path(out)
+  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    note = out / "README.txt"
+    if note.is_file() and note.read_text(encoding="utf-8").endswith(readme.splitlines()[-1] + "\n"):
+      yield None
+      return
+    raise FileExistsError(f"{out} has other contents; delete it or choose another directory")
+  partial = out.with_name(out.name + ".partial")
+  if partial.exists():
+    shutil.rmtree(partial)
+  for folder in folders:
+    (partial / folder).mkdir(parents=True)
+  yield partial
+  (partial / "README.txt").write_text(readme, encoding="utf-8")
+  if out.exists():
+    out.rmdir()
+  partial.rename(out)
 
 
 def generate(out: str | os.PathLike[str], settings: Settings, jobs: int = 1) -> bool:
   """Writes the source directory.
-
-  It is written to `OUT.partial` and renamed when complete.
 
   Args:
     out: a directory that does not exist, is empty, or already has clips of these settings.
@@ -232,31 +279,18 @@ def generate(out: str | os.PathLike[str], settings: Settings, jobs: int = 1) -> 
     FileExistsError: `out` has other contents.
     ValueError: `jobs` is not positive.
   """
-  if jobs < 1:
-    raise ValueError(f"jobs must be at least 1, not {jobs}")
-  out = pathlib.Path(out)
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
-    note = out / "README.txt"
-    if note.is_file() and note.read_text(encoding="utf-8").endswith(f" {settings.options}\n"):
+  folders = ["pose", "annotations", *(f"raw_videos/{split}" for split in SPLITS)]
+  with new_directory(out, _README.format(options=settings.options), folders) as partial:
+    if partial is None:
       return False
-    raise FileExistsError(f"{out} has other contents; delete it or choose another directory")
-  partial = out.with_name(out.name + ".partial")
-  if partial.exists():
-    shutil.rmtree(partial)
-  for folder in ("pose", "annotations", *(f"raw_videos/{split}" for split in SPLITS)):
-    (partial / folder).mkdir(parents=True)
-  get_tree("ma52").write_csv(partial / "annotations" / "actions.csv")
-
-  clips = [clip for split in SPLITS for clip in plan(settings, split)]
-  annotations = _write_clips(partial, settings, clips, jobs)
-  for split in SPLITS:
-    chosen = [i for i, clip in enumerate(clips) if clip.split == split]
-    with (partial / "pose" / f"MA52_{split}.pkl").open("wb") as file:
-      pickle.dump([annotations[i] for i in chosen], file, protocol=4)
-    lines = "".join(f"{clips[i].name}.mp4 {clips[i].label}\r\n" for i in chosen)
-    (partial / "annotations" / f"{split}_list_videos.txt").write_bytes(lines.encode())
-  (partial / "README.txt").write_text(_README.format(options=settings.options), encoding="utf-8")
-  if out.exists():
-    out.rmdir()
-  partial.rename(out)
+    get_tree("ma52").write_csv(partial / "annotations" / "actions.csv")
+    clips = [clip for split in SPLITS for clip in plan(settings, split)]
+    write = functools.partial(_write_clip, partial, settings)
+    annotations = in_processes(write, clips, jobs, together=8)
+    for split in SPLITS:
+      chosen = [i for i, clip in enumerate(clips) if clip.split == split]
+      with (partial / "pose" / f"MA52_{split}.pkl").open("wb") as file:
+        pickle.dump([annotations[i] for i in chosen], file, protocol=4)
+      lines = "".join(f"{clips[i].name}.mp4 {clips[i].label}\r\n" for i in chosen)
+      (partial / "annotations" / f"{split}_list_videos.txt").write_bytes(lines.encode())
   return True

@@ -5,6 +5,7 @@ all joints. Coordinates given to `reach` are for the left hand: x is positive on
 and is mirrored for the right hand.
 """
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 
@@ -62,6 +63,21 @@ class Performance:
     hair = self.trunk.head[:, None] + np.array([0, 0.17, 0])
     soles = self.trunk.balls * np.array([1, 0, 1]) + np.array([0, -0.02, 0.06])
     return np.concatenate([self.keypoints, hair, soles], 1)
+
+  def excerpt(self, first: int, stop: int) -> "Performance":
+    """Some frames of it, with the same object."""
+
+    def cut(part: Trunk | Arm) -> Trunk | Arm:
+      arrays = {name: value for name, value in vars(part).items() if isinstance(value, Array)}
+      return dataclasses.replace(part, **{k: v[first:stop] for k, v in arrays.items()})
+
+    right, left = self.arms
+    return dataclasses.replace(
+      self,
+      trunk=cut(self.trunk),
+      arms=(cut(right), cut(left)),
+      keypoints=self.keypoints[first:stop],
+    )
 
 
 def ease(x: Float[Array, "t"]) -> Float[Array, "t"]:
@@ -325,13 +341,56 @@ class Take:
     point, contact, fingers, palm, curl, spread, pole = state
     return HandPosture(point, contact, fingers, palm, curl, spread[:, 0], pole)
 
+  def hands(self, trunk: Trunk) -> tuple[HandPosture, HandPosture]:
+    """Where both hands are, given the trunk; first the one on which the other leans."""
+    arms: list[Arm | None] = [None, None]
+    hands: list[HandPosture | None] = [None, None]
+    leans = [any("arm" in r.frame for r in self.reaches[side]) for side in (RIGHT, LEFT)]
+    for side in sorted((RIGHT, LEFT), key=lambda side: leans[side]):
+      hands[side] = self._hand(side, trunk, arms[1 - side])
+      arms[side] = skeleton.arm(self.body, trunk.shoulders[:, side], hands[side], side)
+    return tuple(hands)
+
   def perform(self) -> Performance:
     """Computes all joints."""
     trunk = skeleton.trunk(self.body, self.posture)
-    arms: list[Arm | None] = [None, None]
-    leans = [any("arm" in r.frame for r in self.reaches[side]) for side in (RIGHT, LEFT)]
-    for side in sorted((RIGHT, LEFT), key=lambda side: leans[side]):
-      hand = self._hand(side, trunk, arms[1 - side])
-      arms[side] = skeleton.arm(self.body, trunk.shoulders[:, side], hand, side)
-    keypoints = skeleton.openpose28(trunk, tuple(arms))
-    return Performance(trunk, tuple(arms), keypoints, self.prop, self.glasses)
+    return perform(trunk, self.hands(trunk), self.prop, self.glasses)
+
+  def excerpt(self, first: int, stop: int, rng: np.random.Generator) -> "Take":
+    """Some frames as a take of their own, with its own random draws and acting limb."""
+
+    def cut(values: Array) -> Array:
+      return values[first:stop] if values.ndim > 1 else values  # one for all frames
+
+    def excerpt(reach: Reach) -> Reach:
+      return dataclasses.replace(
+        reach,
+        weight=reach.weight[first:stop],
+        at=cut(reach.at),
+        fingers=cut(reach.fingers),
+        palm=cut(reach.palm),
+        curl=reach.curl[first:stop],
+      )
+
+    part = copy.copy(self)
+    part.rng, part.num_frames = rng, stop - first
+    part.t = np.arange(part.num_frames) / FPS
+    part.seconds = part.num_frames / FPS
+    part.side = int(rng.integers(2))
+    part.other = 1 - part.side
+    part.posture = Posture(
+      *(getattr(self.posture, f.name)[first:stop].copy() for f in dataclasses.fields(Posture))
+    )
+    right, left = self.reaches
+    part.reaches = [excerpt(reach) for reach in right], [excerpt(reach) for reach in left]
+    return part
+
+
+def perform(
+  trunk: Trunk, hands: tuple[HandPosture, HandPosture], prop: str, glasses: bool
+) -> Performance:
+  """Computes all joints from the trunk and the hands."""
+  arms = tuple(
+    skeleton.arm(trunk.body, trunk.shoulders[:, side], hands[side], side) for side in (RIGHT, LEFT)
+  )
+  return Performance(trunk, arms, skeleton.openpose28(trunk, arms), prop, glasses)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from pcan_jax.checkpoints import BEST, load_model, locate
+from pcan_jax.evaluation.calibration import Temperature, fit_temperature
 from pcan_jax.evaluation.metrics import Predictions, measure
 from pcan_jax.evaluation.results import Origin, Results, results_folder
 from pcan_jax.evaluation.submission import write_submission
@@ -164,12 +165,25 @@ def evaluate_checkpoint(
     Evaluator(spec, dataset)(variables, split, num_clips),
     origin=Origin(step, saved.digest, dataset.fingerprint),
   )
+  temperature = fit_temperature(
+    results.outputs["fused"]["action"]["probabilities"],
+    results.actions,
+    split=split,
+    checkpoint=saved.digest,
+    step=step,
+  )
   if jax.process_index() == 0:
     results.write(folder, spec.tree)
+    if temperature:
+      temperature.write(folder)
+      # For predictions: as the model is meant to be evaluated, and not where others may not write.
+      usual = split == config.data.eval_split and rectify and data_path in (None, config.data.path)
+      if usual and saved.folder.resolve() == output.resolve():
+        temperature.write(output)
     if not results.metrics:
       write_submission(results, spec.tree, folder)
   _log.info(
-    "%s, step %d: %d videos of split %r, %d clip(s) per video%s, in %%\n\n%s\n\nwritten to %s",
+    "%s, step %d: %d videos of split %r, %d clip(s) per video%s, in %%\n\n%s\n\n%swritten to %s",
     path,
     step,
     len(results.ids),
@@ -177,9 +191,27 @@ def evaluate_checkpoint(
     num_clips,
     "" if rectify else ", not rectified",
     results.table(),
+    _said(temperature),
     folder,
   )
   return results
+
+
+def _said(temperature: Temperature | None) -> str:
+  """A line about a temperature, or nothing."""
+  if temperature is None:
+    return ""
+  nll, ece = (
+    f"{before:.3f} -> {after:.3f}"
+    for before, after in (
+      (temperature.nll_before, temperature.nll_after),
+      (temperature.ece_before, temperature.ece_after),
+    )
+  )
+  return (
+    f"temperature {temperature.temperature:.3f}: NLL of actions {nll}, expected "
+    f"calibration error {ece}\n\n"
+  )
 
 
 def open_evaluated(config: ConfigDict, path: str | os.PathLike[str] | None = None) -> Dataset:

@@ -8,23 +8,34 @@ import json
 import logging
 import os
 import pathlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tqdm
 
+from pcan_jax.checkpoints import locate
 from pcan_jax.clips.pose_files import open_poses
 from pcan_jax.clips.source_layout import SKELETON_FPS
 from pcan_jax.clips.video_files import clip_id, find_videos
+from pcan_jax.prediction.event_files import EventFiles, check_formats
+from pcan_jax.prediction.event_settings import settings_of
 from pcan_jax.prediction.overlay import write_overlay
+from pcan_jax.prediction.pose_script import estimate_poses
 from pcan_jax.prediction.recognizer import Prediction, Recognizer
 from pcan_jax.prediction.videos import Video, Window, check_window
+from pcan_jax.saved_steps import SavedStep
 from pcan_jax.spec import flatten_outputs
 
 TOP = 5
 """Number of actions and body parts written for every window."""
 
+ESTIMATED_POSES = "poses.pkl"
+"""Where poses are kept, in the output folder, if none were given."""
+
 _log = logging.getLogger(__name__)
+_LONG = 60  # seconds of computing of which it is said beforehand
 _BAR = "{percentage:3.0f} %|{bar}| {elapsed}, {remaining} left"
 
 Record = dict[str, Any]
@@ -41,6 +52,9 @@ def predict_files(
   num_clips: int | None = None,
   overlay: bool = False,
   features: bool = False,
+  events: bool = False,
+  formats: Sequence[str] = (),
+  review: bool = False,
   fps: float | None = None,
 ) -> int:
   """Predicts a video, all videos in a folder and its subfolders, or all clips in files of poses.
@@ -52,12 +66,18 @@ def predict_files(
     checkpoint: as for `Recognizer.load`.
     videos: a file or a folder; None predicts from poses alone.
     output: folder for the files; it is created.
-    pose: poses of the videos, for `pcan_jax.clips.pose_files.open_poses`.
-    window: length of a window in seconds; None takes every video as one clip.
-    stride: seconds from window to window; None is half a window.
-    num_clips: test clips per window; None is the number used in evaluation.
+    pose: poses of the videos, for `pcan_jax.clips.pose_files.open_poses`. If there are none and the
+      model needs them, they are estimated and kept in the output folder.
+    window: length of a window in seconds; None takes every video as one clip, or is the config's
+      for events.
+    stride: seconds from window to window; None is half a window, or the config's for events.
+    num_clips: test clips per window; None is the number used in evaluation, or the config's for
+      events.
     overlay: whether to write NAME.overlay.mp4, the video with skeletons and predictions.
     features: whether to write features.npz, embeddings and logits of every window.
+    events: whether to find events and write events.csv and events.json.
+    formats: in which to write the events as well, see `pcan_jax.coding.formats`; implies `events`.
+    review: whether to write a page per video on which the events are reviewed; implies `events`.
     fps: frames per second of poses without videos that do not state it; None is `SKELETON_FPS`.
 
   Returns:
@@ -67,15 +87,27 @@ def predict_files(
     FileNotFoundError: the checkpoint, the videos or the poses do not exist.
     ValueError: an argument is invalid; the message says which and what to do.
   """
-  check_window(window, stride)
-  _check_what_there_is(videos, pose, overlay=overlay, fps=fps)
+  events = events or bool(formats) or review
+  check_formats(formats)
+  if not events:
+    check_window(window, stride)
+  _check_what_there_is(videos, pose, overlay=overlay, review=review, fps=fps)
   files: dict[str, pathlib.Path] = {}
   if videos is not None:
     files = _named(pathlib.Path(videos), pathlib.Path(output), with_poses=pose is not None)
-  recognizer = Recognizer.load(checkpoint, num_clips=num_clips)
+  saved, settings = SavedStep(*locate(checkpoint)), None
+  if events:
+    settings = settings_of(saved).changed(window=window, stride=stride, num_clips=num_clips)
+    rules = settings.rules
+    window, stride, num_clips = rules.window, rules.stride, rules.num_clips
+    _log.info("events: %s", settings.origin)
+  recognizer = Recognizer.load(saved.path, num_clips=num_clips)
+  output = pathlib.Path(output)
+  if videos is not None and pose is None and "pose" in recognizer.streams:
+    pose = output / ESTIMATED_POSES
+    estimate_poses(pathlib.Path(videos), files.values(), recognizer.layout, pose)
   only = clip_id(next(iter(files.values()))) if len(files) == 1 else None
   poses = None if pose is None else open_poses(pose, recognizer.layout, only_clip=only)
-  recognizer.require_poses(poses)
   if videos is None and poses is not None:
     recognizer.require_no_frames()
     files = {name: pathlib.Path(name) for name in poses.clip_ids}
@@ -83,8 +115,8 @@ def predict_files(
     _log.info("poses without videos, %g frames per second%s", fps or SKELETON_FPS, stated)
   if poses is None:
     _log.info("no poses: the model sees whole frames instead of the square around the persons")
-  output = pathlib.Path(output)
   output.mkdir(parents=True, exist_ok=True)
+  found = EventFiles(recognizer, settings) if settings else None
   records = []
   rows = _FeatureRows()
   with (
@@ -103,14 +135,23 @@ def predict_files(
           video = Video.open(path, poses)
         record |= _facts(video)
         windows, predictions = video.windows(window, stride), []
-        for span, prediction in zip(windows, recognizer.predict_windows(video, windows)):
-          _log.info("%s", _line(name, span, prediction))
+        clock = _announced(
+          recognizer.predict_windows(video, windows),
+          f"{name}: {float(video.times[-1]):.0f} s of video",
+          len(windows),
+          recognizer.batch_size(len(windows)),
+        )
+        for span, prediction in zip(windows, clock):
+          if not found:
+            _log.info("%s", _line(name, span, prediction))
           predictions.append(prediction)
           record["windows"].append(_window_record(video, span, prediction))
           table.writerow(_row(record, record["windows"][-1]))
           if features:
             rows.add(name, span, prediction)
           bar.update(done + len(predictions) / len(windows) - bar.n)
+        if found:
+          found.add(name, video, windows, predictions)
         if overlay:
           target = output / pathlib.Path(name).with_name(f"{clip_id(path)}.overlay.mp4")
           write_overlay(video, windows, predictions, recognizer.layout, target)
@@ -135,13 +176,15 @@ def predict_files(
   (output / "predictions.json").write_text(json.dumps(summary, indent=1) + "\n")
   if features:
     rows.write(output / "features.npz")
+  if found:
+    found.write(output, formats, review=review)
   failed = sum(bool(_problems(record)) for record in records)
   _log.info("%s: %d videos, %d with a problem", output / "predictions.json", len(records), failed)
   return failed
 
 
 def _check_what_there_is(
-  videos: object | None, pose: object | None, *, overlay: bool, fps: float | None
+  videos: object | None, pose: object | None, *, overlay: bool, review: bool, fps: float | None
 ) -> None:
   if fps is not None and not 0 < fps < np.inf:
     raise ValueError(f"--fps is {fps}; give the frames per second of the poses")
@@ -151,6 +194,8 @@ def _check_what_there_is(
     raise ValueError("nothing to predict: give --video=PATH, or --pose=PATH of poses alone")
   if videos is None and overlay:
     raise ValueError("--overlay draws on videos; give them with --video=PATH")
+  if videos is None and review:
+    raise ValueError("--review shows videos; give them with --video=PATH")
 
 
 def _named(
@@ -172,6 +217,24 @@ def _named(
       )
     first[key] = path
   return {path.relative_to(videos).as_posix(): path for path in found}
+
+
+def _announced(
+  predictions: Iterable[Prediction], what: str, count: int, batch: int
+) -> Iterator[Prediction]:
+  """Passes predictions on, and says how long the rest will take if that is long.
+
+  It is measured from the first batch to the second, which leaves out the compilation.
+  """
+  first = 0.0
+  for done, prediction in enumerate(predictions):
+    if done == 0:
+      first = time.monotonic()
+    if done == batch:
+      rest = (time.monotonic() - first) / batch * (count - batch)
+      if rest > _LONG:
+        _log.info("%s, %d windows: about %.0f minutes from now", what, count, np.ceil(rest / 60))
+    yield prediction
 
 
 def _facts(video: Video) -> Record:

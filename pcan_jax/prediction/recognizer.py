@@ -12,9 +12,11 @@ the same resizing and JPEG compression, the same frames in every test clip.
 import collections
 import dataclasses
 import functools
+import itertools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import cv2
 import jax
@@ -41,6 +43,9 @@ NO_POSES = (
   "the model needs poses, and none were given: estimate them with "
   "`uv run data/extract_pose.py VIDEO --out FILE`, then pass them (--pose=FILE)"
 )
+
+CLIPS_PER_BATCH = 64
+"""Test clips that an accelerator gets at a time; a CPU gets as many as in evaluation."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -181,7 +186,7 @@ class Recognizer:
     )
     for index in collector.wanted:
       collector.add(index, frames[index])
-    return self._predict(collector)
+    return next(self._predict([collector], 1))
 
   def predict_video(
     self, path: str | os.PathLike[str], pose: str | os.PathLike[str] | PoseFiles | None = None
@@ -205,7 +210,7 @@ class Recognizer:
   def predict_windows(self, video: Video, windows: Sequence[Window]) -> Iterator[Prediction]:
     """Recognises the actions in windows of a video, which is read once for all of them.
 
-    Memory holds only the test clips of windows that overlap.
+    Memory holds the test clips of two batches, and of windows that overlap.
 
     Args:
       video: a video, with poses if the model needs them.
@@ -217,9 +222,20 @@ class Recognizer:
     Raises:
       ValueError: the video has changed since it was opened.
     """
+    return self._predict(self._collected(video, windows), self.batch_size(len(windows)))
+
+  def batch_size(self, num_windows: int) -> int:
+    """How many windows the device gets at a time: a power of two for few windows."""
+    backend = jax.default_backend()
+    clips = self.spec.config.eval.batch_size
+    full = max((clips if backend == "cpu" else max(clips, CLIPS_PER_BATCH)) // self.num_clips, 1)
+    return min(full, 1 << max(num_windows - 1, 0).bit_length())
+
+  def _collected(self, video: Video, windows: Sequence[Window]) -> Iterator["_ClipCollector"]:
+    """The test clips of windows, in their order; reads a video once."""
     if "rgb" not in self.streams:
       for window in windows:
-        yield self._predict(self._collector(video, window))
+        yield self._collector(video, window)
       return
     waiting = collections.deque(windows)
     open_windows: collections.deque[tuple[Window, _ClipCollector]] = collections.deque()
@@ -229,7 +245,7 @@ class Recognizer:
       for window, collector in open_windows:
         collector.add(index - window.first, frame)
       while open_windows and open_windows[0][0].stop == index + 1:
-        yield self._predict(open_windows.popleft()[1])
+        yield open_windows.popleft()[1]
     if waiting or open_windows:
       raise ValueError(f"{video.path} has fewer frames than when it was opened; do not change it")
 
@@ -296,10 +312,25 @@ class Recognizer:
     order = evenly_in_time(video.times[window.first : window.stop + 1])
     return self._new_collector(order, video.size, keypoints, scores)
 
-  def _predict(self, collector: "_ClipCollector") -> Prediction:
-    batch = {name: values[None] for name, values in collector.clips.items()}
-    outputs = jax.device_get(self._predict_batch(self._variables, batch))
-    return Prediction(self.tree, jax.tree.map(lambda values: values[0], outputs))
+  def _predict(self, collectors: Iterable["_ClipCollector"], size: int) -> Iterator[Prediction]:
+    """Predictions of windows; while the device computes, the next batch is collected."""
+    collectors = iter(collectors)
+    computing: tuple[Any, int] | None = None
+    while group := list(itertools.islice(collectors, size)):
+      rows = [collector.clips for collector in group]
+      rows += rows[:1] * (size - len(rows))  # the last batch is filled up, not compiled for
+      batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+      submitted = self._predict_batch(self._variables, batch), len(group)
+      if computing:
+        yield from self._rows(*computing)
+      computing = submitted
+    if computing:
+      yield from self._rows(*computing)
+
+  def _rows(self, outputs: Any, count: int) -> Iterator[Prediction]:
+    outputs = jax.device_get(outputs)
+    for row in range(count):
+      yield Prediction(self.tree, jax.tree.map(lambda values, row=row: values[row], outputs))
 
 
 def _as_array(values: ArrayLike, name: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from pcan_jax.evaluation.calibration import CALIBRATION_BINS, calibrate
 from pcan_jax.evaluation.metrics import measure
 from pcan_jax.evaluation.results import TABLE_COLUMNS
 from pcan_jax.report import score_figures, statistics, style, tables
@@ -188,16 +189,13 @@ def calibration(data: ReportData) -> Section:
   if baseline is not None:
     runs[data.names[1]] = (baseline, style.BASELINE)
   levels = {
-    level: {
-      name: statistics.calibrate(one.probabilities(level), true) for name, (one, _) in runs.items()
-    }
+    level: {name: calibrate(one.probabilities(level), true) for name, (one, _) in runs.items()}
     for level, true in run.labels.items()
   }
   rows = []
   for branch in run.branches:
     errors = [
-      statistics.calibrate(run.probabilities(level, branch), true).error
-      for level, true in run.labels.items()
+      calibrate(run.probabilities(level, branch), true).error for level, true in run.labels.items()
     ]
     rows.append([style.BRANCH_NAMES[branch], *(f"{100 * error:.1f}" for error in errors)])
   found = levels["action"][data.names[0]]
@@ -207,7 +205,7 @@ def calibration(data: ReportData) -> Section:
   picture = Picture(
     "calibration",
     score_figures.reliability_figure(levels, {name: colour for name, (_, colour) in runs.items()}),
-    f"Top: accuracy of predictions by confidence, in {statistics.CALIBRATION_BINS} bins of equal "
+    f"Top: accuracy of predictions by confidence, in {CALIBRATION_BINS} bins of equal "
     "width; the area of a dot grows with its number of clips, and the dashed line is perfect "
     "calibration. Bottom: histogram of confidence.",
     f"Reliability diagrams. Expected calibration error of actions {100 * found.error:.1f} %; mean "

@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from matplotlib.figure import Figure
 
+from pcan_jax.evaluation.calibration import Calibration
 from pcan_jax.labels import LabelTree
 from pcan_jax.report import style
-from pcan_jax.report.statistics import Calibration
 
 _SHOWN_ACTIONS, _SHOWN_BODIES = 5, 4
 

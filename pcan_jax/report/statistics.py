@@ -1,4 +1,4 @@
-"""Statistics for tables and figures: accuracy per class, difficulty, calibration, differences.
+"""Statistics for tables and figures: accuracy per class, difficulty, differences.
 
 N is the number of clips; accuracies are fractions.
 """
@@ -15,7 +15,6 @@ from pcan_jax.labels import LabelTree
 
 RESAMPLES = 2000
 COVERAGE = 0.95
-CALIBRATION_BINS = 15
 
 HARD_BELOW, EASY_ABOVE = 0.5, 0.6
 
@@ -47,46 +46,6 @@ def difficulty_groups(accuracy: Float[np.ndarray, " k"]) -> dict[str, Int[np.nda
     "medium": np.flatnonzero((accuracy >= HARD_BELOW) & (accuracy <= EASY_ABOVE)),
     "easy": np.flatnonzero(accuracy > EASY_ABOVE),
   }
-
-
-@dataclasses.dataclass(frozen=True)
-class Calibration:
-  """Accuracy of predictions by confidence.
-
-  Attributes:
-    edges: of the bins of confidence, which have equal width.
-    count: predictions per bin.
-    confidence: mean confidence per bin; NaN for empty bins.
-    accuracy: share of right predictions per bin; NaN for empty bins.
-    error: expected calibration error, the mean of |accuracy - confidence| over predictions.
-  """
-
-  edges: Float[np.ndarray, " edges"]
-  count: Int[np.ndarray, " bins"]
-  confidence: Float[np.ndarray, " bins"]
-  accuracy: Float[np.ndarray, " bins"]
-  error: float
-
-
-def calibrate(probabilities: Float[np.ndarray, "n k"], true: Int[np.ndarray, " n"]) -> Calibration:
-  """Bins predictions by the probability of the predicted class.
-
-  References:
-    Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
-  """
-  confidence = probabilities.max(axis=1).astype(np.float64)
-  right = probabilities.argmax(axis=1) == true
-  edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
-  # A bin includes its upper edge, so that a confidence of 1 is in the last one.
-  index = np.clip(np.digitize(confidence, edges, right=True) - 1, 0, CALIBRATION_BINS - 1)
-  count = np.bincount(index, minlength=CALIBRATION_BINS)
-  filled = np.where(count > 0, count, np.nan)
-  mean_confidence = np.bincount(index, confidence, CALIBRATION_BINS) / filled
-  accuracy = np.bincount(index, right, CALIBRATION_BINS) / filled
-  gaps = np.abs(accuracy - mean_confidence)
-  return Calibration(
-    edges, count, mean_confidence, accuracy, float(np.nansum(gaps * count) / len(true))
-  )
 
 
 def bootstrap(

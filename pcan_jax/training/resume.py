@@ -23,6 +23,7 @@ FREE_FIELDS = (
   "log_every",
   "checkpoints.",
   "eval.",
+  "events.",
   "data.path",
   "data.instructions",
   "data.eval_split",
