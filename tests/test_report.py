@@ -328,7 +328,7 @@ def test_without_its_libraries_a_report_says_what_to_install(monkeypatch, librar
   monkeypatch.setitem(sys.modules, library, None)
   message = rf"reports need {library}: pip install 'pcan_jax\[report\]'"
   with pytest.raises(ModuleNotFoundError, match=message):
-    importlib.import_module("pcan_jax.report")
+    _ = importlib.import_module("pcan_jax.report").write_report
 
 
 def test_frames_are_those_of_the_clip_asked_for(tiny_dataset):

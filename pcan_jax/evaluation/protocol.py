@@ -233,7 +233,7 @@ def open_evaluated(config: ConfigDict, path: str | os.PathLike[str] | None = Non
 
 def _require_same_data(spec: ModelSpec, dataset: Dataset) -> None:
   where = dataset.path
-  if "rgb" in spec.config.model.streams:
+  if spec.frame_sampling(None).rgb_frames:
     dataset.require_videos()
   if dataset.tree != spec.tree:
     raise ValueError(

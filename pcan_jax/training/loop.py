@@ -133,8 +133,6 @@ def prepare(config: ConfigDict) -> TrainingRun:
     ValueError: the config does not fit the data set or the devices.
   """
   dataset = open_dataset(config.data.path, config.data.instructions, config.data.held_out)
-  if "rgb" in config.model.streams:
-    dataset.require_videos()
   mesh = data_mesh()
   batch_size = config.optimizer.batch_size
   if batch_size % mesh.size:
@@ -144,6 +142,8 @@ def prepare(config: ConfigDict) -> TrainingRun:
     )
   split = config.data.train_split
   spec = ModelSpec(config, dataset.tree, dataset.layout, dataset.stored_size)
+  if spec.frame_sampling(None).rgb_frames:
+    dataset.require_videos()
   if spec.pretrains:
     order = uniform_order(dataset.num_clips(split))
   else:
