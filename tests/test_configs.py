@@ -28,7 +28,8 @@ def test_full_size_networks_can_be_built(name, variant):
   spec = ModelSpec(config, TREE, get_layout("openpose-28"), stored_size=256)
   variables = jax.eval_shape(spec.init)
   streams = {f"head_{stream}" for stream in config.model.streams}
-  assert variables["params"].keys() == {"backbone", *streams}
+  fused = {"fusion_weight"} if spec.model.learned_fusion else set()
+  assert variables["params"].keys() == {"backbone", *streams} | fused
   assert bool(variables["prototypes"]) == config.model.prototypes
   assert learning_rate(config.optimizer, steps_per_epoch=100.0)(0) >= 0
 
