@@ -2,15 +2,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from pcan_jax.checkpoints import Checkpoints, locate
+from pcan_jax.config import load_config
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
 from pcan_jax.spec import ModelSpec
 
 SPEC = ModelSpec(
-  ConfigDict({"model": {"streams": ("rgb",), "dropout": 0.5}}),
+  load_config("ma52:posec3d_rgb"),
   LabelTree(("nod", "wave"), ("head", "arm"), (0, 1)),
   get_layout("openpose-28"),
   stored_size=48,
