@@ -14,7 +14,7 @@ _REFUSED = {
   "optimizer.momentum": "0.5",
   "seed": "7",
   "loss.pcc_weight": "0.5",
-  "loss.temperature": "0.2",
+  "loss.pcc_temperature": "0.2",
   "model.pose.widths": "(8,8,16)",
   "input.pose_frames": "16",
   "input.train_size": "48",
