@@ -7,8 +7,8 @@ import numpy as np
 from pcan_jax.saved_steps import find_steps
 from tests.faults.trials import NUM_STEPS, Ground, Trial, arrays_of, saved_steps
 
-_BROKEN = ("--config.optimizer.learning_rate=1e30", "--config.optimizer.clip_norm=1e30")
-_BACK = "optimizer.learning_rate,optimizer.clip_norm"
+_BROKEN = "--config.optimizer.learning_rate=1e30"
+_BACK = "optimizer.learning_rate"
 
 
 def trials(ground: Ground, count: int) -> Iterator[Trial]:
@@ -20,7 +20,7 @@ def trials(ground: Ground, count: int) -> Iterator[Trial]:
     program.process.kill()
     program.process.wait()
     before = saved_steps(workdir)
-    program = ground.train(workdir, *_BROKEN, *_allow(before))
+    program = ground.train(workdir, _BROKEN, *_allow(before))
     program.finish()
     told = program.ended_in_words(
       "not finite" if "not finite" in program.errors else "step ", "its clips are"
