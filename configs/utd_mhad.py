@@ -46,20 +46,15 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.eval.every_epochs = 35.0
   config.checkpoints.every_epochs = 10.0
   if config.model.rgb.kind == "videomae":
-    _narrow_videomae(config)
+    _take_transformer(config, load_config(f"demo:{variant}"))
   return config
 
 
-def _narrow_videomae(config: ConfigDict) -> None:
-  """A transformer of the same cost as the narrow 3D CNN, and a rate for one of its width."""
-  config.input.rgb_frames = 8
-  config.model.rgb.width = 96
-  config.model.rgb.depth = 4
-  config.model.rgb.heads = 4
-  config.model.rgb.mlp_width = 384
-  config.model.rgb.patch = 8
-  config.model.rgb.position_grid = (4, 8, 8)
-  config.optimizer.learning_rate = 1e-3
-  config.optimizer.clip_norm = 1.0
-  config.optimizer.layer_decay = 0.9
-  config.optimizer.ema = 0.99
+def _take_transformer(config: ConfigDict, demo: ConfigDict) -> None:
+  """The demo's transformer and what suits its width, but with a drop path: this run is longer."""
+  drop_path = config.model.rgb.drop_path
+  config.model.rgb = demo.model.rgb
+  config.model.rgb.drop_path = drop_path
+  config.input.rgb_frames = demo.input.rgb_frames
+  for field in ("learning_rate", "clip_norm", "layer_decay", "ema"):
+    config.optimizer[field] = demo.optimizer[field]

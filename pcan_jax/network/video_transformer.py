@@ -6,6 +6,7 @@ the stream's feature. The topology and the parameters are those of VideoMAE's en
 NeurIPS 2022, arXiv 2203.12602) as it is fine-tuned.
 """
 
+import abc
 import dataclasses
 
 import flax.linen as nn
@@ -24,7 +25,7 @@ _EPSILON = 1e-6  # of every LayerNorm
 
 
 @dataclasses.dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(abc.ABC):
   """Shape of a transformer.
 
   Attributes:
@@ -61,13 +62,13 @@ class TransformerConfig:
   def num_stages(self) -> int:
     return self.depth
 
+  @abc.abstractmethod
   def parts(self, x: Float[Array, "n *size c"]) -> Float[Array, "n *grid p"]:
     """Cuts clips into what becomes a token each."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def positions(self, grid: tuple[int, ...]) -> Float[np.ndarray, "*grid d"]:
     """What is added to the tokens of a clip, so that each says where it is."""
-    raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
