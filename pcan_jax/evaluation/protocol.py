@@ -224,10 +224,9 @@ def open_evaluated(config: ConfigDict, path: str | os.PathLike[str] | None = Non
   Raises:
     FileNotFoundError, ValueError: see `open_dataset`.
   """
-  held_out = config.get("held_out", ())  # missing in older checkpoints
   dataset = open_dataset(path or config.path, config.instructions)
-  if held_out and (path is None or dataset.shows(held_out)):
-    dataset = dataset.hold_out(held_out)
+  if config.held_out and (path is None or dataset.shows(config.held_out)):
+    dataset = dataset.hold_out(config.held_out)
   return dataset
 
 

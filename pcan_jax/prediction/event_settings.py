@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from pcan_jax.config import load_config
 from pcan_jax.evaluation.calibration import TEMPERATURE_FILE, Temperature, soften
 from pcan_jax.labels import LabelTree
 from pcan_jax.prediction.events import EventRules, WindowScores
@@ -51,7 +50,7 @@ def settings_of(saved: SavedStep) -> EventSettings:
     ValueError: a file beside the checkpoint is damaged; the message names it.
   """
   tuned, fitted = saved.folder / TUNED_FILE, Temperature.read(saved.folder)
-  values = saved.spec.config.get("events") or load_config("ma52").events  # of earlier versions
+  values = saved.spec.config.events
   rules, origin = EventRules.of_values(dict(values)), "event rules of the config"
   if tuned.is_file():
     try:
