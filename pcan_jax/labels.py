@@ -5,8 +5,10 @@ No other module knows how many actions or body parts there are.
 
 import csv
 import dataclasses
+import functools
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from pcan_jax import shipped
@@ -49,6 +51,17 @@ class LabelTree:
   @property
   def num_bodies(self) -> int:
     return len(self.bodies)
+
+  @functools.cached_property
+  def body_of(self) -> dict[str, str]:
+    """The body part of every action, by name."""
+    return {action: self.bodies[parent] for action, parent in zip(self.actions, self.parents)}
+
+  def subset(self, actions: Sequence[str]) -> "LabelTree":
+    """The tree of some actions, in this order, and of their body parts."""
+    parents = [self.body_of[action] for action in actions]
+    bodies = tuple(dict.fromkeys(parents))
+    return LabelTree(tuple(actions), bodies, tuple(map(bodies.index, parents)))
 
   @classmethod
   def read_csv(cls, path: str | os.PathLike[str]) -> "LabelTree":

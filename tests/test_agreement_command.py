@@ -64,7 +64,7 @@ def test_the_command_names_what_is_wrong(tmp_path, monkeypatch):
   for words, message in (
     ((one, other), f"only {one} has 'a.mp4'; only {other} has 'b.mp4'"),
     ((one, tmp_path / "missing.eaf"), "missing.eaf"),
-    ((tmp_path / "empty", one), "no file of codings in this folder"),
+    ((tmp_path / "empty", one), "no file of codings in"),
     ((one, one, "--overlap", "0"), "least overlap"),
   ):
     with pytest.raises(SystemExit, match="error: ") as stopped:

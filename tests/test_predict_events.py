@@ -182,7 +182,7 @@ def test_rules_are_tuned_and_found_by_predictions(workdir, recordings, tmp_path,
   with pytest.raises(ValueError, match="one is coded twice"):
     tune(workdir, recordings / "videos", [tmp_path / "coded"], pose=recordings / "poses.pkl")
   (tmp_path / "none").mkdir()
-  with pytest.raises(FileNotFoundError, match="no codings in"):
+  with pytest.raises(FileNotFoundError, match="no file of codings in"):
     tune(workdir, recordings / "videos", [tmp_path / "none"])
 
 

@@ -112,10 +112,7 @@ class Interviews:
   @property
   def tree(self) -> LabelTree:
     """The actions, and the body parts to which they belong."""
-    whole = get_tree("ma52")
-    parents = [whole.bodies[whole.parents[whole.actions.index(name)]] for name in self.actions]
-    bodies = tuple(dict.fromkeys(parents))
-    return LabelTree(self.actions, bodies, tuple(bodies.index(name) for name in parents))
+    return get_tree("ma52").subset(self.actions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,11 +232,10 @@ def name_of(index: int) -> str:
 
 def coding_of(settings: Interviews, index: int) -> Coding:
   """The true events of an interview."""
-  tree = settings.tree
+  body_of = settings.tree.body_of
   events = tuple(
-    Event(act.first / FPS, act.stop / FPS, act.action, tree.bodies[tree.parents[label]])
+    Event(act.first / FPS, act.stop / FPS, act.action, body_of[act.action])
     for act in plan(settings, index)
-    for label in [tree.actions.index(act.action)]
   )
   return Coding(f"{name_of(index)}.mp4", events, round(60 * FPS * settings.minutes) / FPS)
 

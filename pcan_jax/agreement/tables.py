@@ -42,13 +42,13 @@ def overall_rows(found: Agreement) -> list[tuple[str, str]]:
   return [
     (MEASURES[name] + (" (s)" if "set_" in name else ""), with_interval(value))
     for name, value in found.overall.values.items()
-    if name in MEASURES and not name.startswith("ap_")
+    if not name.startswith("ap_")
   ]
 
 
-def scope_header(names: tuple[str, str] = ("A", "B")) -> tuple[str, ...]:
+def scope_header() -> tuple[str, ...]:
   """The header of `scope_rows`."""
-  return ("", f"events {names[0]}", f"events {names[1]}", *(MEASURES[name] for name in SHOWN))
+  return ("", "events A", "events B", *(MEASURES[name] for name in SHOWN))
 
 
 def scope_rows(scopes: Sequence[Scope], intervals: bool = False) -> list[tuple[str, ...]]:

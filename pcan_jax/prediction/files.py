@@ -94,7 +94,8 @@ def predict_files(
   _check_what_there_is(videos, pose, overlay=overlay, review=review, fps=fps)
   files: dict[str, pathlib.Path] = {}
   if videos is not None:
-    files = _named(pathlib.Path(videos), pathlib.Path(output), with_poses=pose is not None)
+    by_name = pose is not None or bool(formats)  # poses, and the files of other tools
+    files = _named(pathlib.Path(videos), pathlib.Path(output), by_name=by_name)
   saved, settings = SavedStep(*locate(checkpoint)), None
   if events:
     settings = settings_of(saved).changed(window=window, stride=stride, num_clips=num_clips)
@@ -198,10 +199,8 @@ def _check_what_there_is(
     raise ValueError("--review shows videos; give them with --video=PATH")
 
 
-def _named(
-  videos: pathlib.Path, output: pathlib.Path, *, with_poses: bool
-) -> dict[str, pathlib.Path]:
-  """The videos by their path below the folder; their names must be unambiguous."""
+def _named(videos: pathlib.Path, output: pathlib.Path, *, by_name: bool) -> dict[str, pathlib.Path]:
+  """The videos by their path below the folder, of which `by_name` only the last part counts."""
   found = find_videos(videos)
   if videos.is_file():
     return {videos.name: videos}
@@ -209,7 +208,7 @@ def _named(
     raise ValueError(f"the output {output} is inside the folder of videos {videos}; choose another")
   first: dict[pathlib.PurePath | str, pathlib.Path] = {}
   for path in found:
-    key = clip_id(path) if with_poses else path.with_name(clip_id(path))
+    key = clip_id(path) if by_name else path.with_name(clip_id(path))
     if key in first:
       raise ValueError(
         f"{first[key]} and {path} have the same name, so their poses or results could be mixed up; "
