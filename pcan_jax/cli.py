@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from absl import app, flags
 
 from pcan_jax import cpu, devices, hosts
-from pcan_jax.console import define_config_flag, quiet_libraries, run_with_flags
+from pcan_jax.console import define_config_flag, run_with_flags, show_log
 
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
@@ -79,7 +79,7 @@ def main() -> None:
   else:
     sys.argv = [program, *words]
     _define_flags()
-    app.call_after_init(_show_log)
+    app.call_after_init(show_log)
     app.call_after_init(_keep_compiled_programs)
     app.call_after_init(_suit_cpu)  # the first to import JAX, which reads what the others set
     run_with_flags(run_mode, _usage(), __name__)
@@ -109,7 +109,7 @@ def _define_flags() -> None:
   define_config_flag()
   text, switch = flags.DEFINE_string, flags.DEFINE_bool
   flags.DEFINE_enum("mode", "train", MODES, "What to do.")
-  text("workdir", None, "Where checkpoints, logs and results go.")
+  text("workdir", None, "Where checkpoints, logs and results go (eval: the checkpoint's).")
   text("checkpoint", None, "eval, predict, export: DIR, DIR/best or DIR/checkpoints/STEP.")
   flags.DEFINE_list("allow_changes", [], "train: settings that may differ from the checkpoint's.")
   flags.DEFINE_enum("folds", None, ["person"], "train: cross-validate, a run per person.")
@@ -219,9 +219,10 @@ def _train_folds(config: "ConfigDict", workdir: pathlib.Path) -> None:
 
 def _eval() -> None:
   source = pathlib.Path(_source())
-  from pcan_jax.checkpoints import BEST
+  from pcan_jax.checkpoints import locate
+  from pcan_jax.saved_steps import SavedStep
 
-  workdir = pathlib.Path(FLAGS.workdir or (source.parent if source.name == BEST else source))
+  workdir = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else SavedStep(*locate(source)).folder
   _evaluate(source, workdir)
 
 
@@ -302,15 +303,6 @@ def _source() -> str:
   if source is None:
     raise ValueError(f"--mode={FLAGS.mode} needs --workdir or --checkpoint; see `pcan --help`")
   return source
-
-
-def _show_log() -> None:
-  """Prints what this project logs, and only errors of the libraries it uses."""
-  quiet_libraries()
-  log = logging.getLogger("pcan_jax")
-  log.addHandler(logging.StreamHandler(sys.stdout))
-  log.setLevel(logging.INFO)
-  log.propagate = False
 
 
 def _keep_compiled_programs() -> None:

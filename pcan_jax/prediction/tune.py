@@ -29,7 +29,7 @@ from pcan_jax.coding.events import Coding, Event
 from pcan_jax.coding.formats import find_codings, read_codings
 from pcan_jax.coding.matching import iou, pair_events
 from pcan_jax.coding.reading import media_name
-from pcan_jax.console import quiet_libraries
+from pcan_jax.console import show_log
 from pcan_jax.labels import LabelTree
 from pcan_jax.prediction.event_settings import settings_of, window_scores, write_tuned
 from pcan_jax.prediction.events import EventRules, WindowScores, find_events, score_moments
@@ -326,10 +326,7 @@ def main() -> None:
     "--check", action="store_true", help="only compare with the rules so far; writes nothing"
   )
   arguments = vars(parser.parse_args())
-  quiet_libraries()
-  _log.addHandler(logging.StreamHandler(sys.stdout))
-  _log.setLevel(logging.INFO)
-  _log.propagate = False
+  show_log()
   try:
     tune(**arguments)
   except (ImportError, OSError, ValueError) as error:
