@@ -9,7 +9,6 @@ import argparse
 import collections
 import csv
 import dataclasses
-import functools
 import pathlib
 import pickle
 import shutil
@@ -95,8 +94,10 @@ def import_clips(
     raise FileNotFoundError(f"no folder of videos at {videos}")
   keypoint_layout = get_layout(layout)
   plan = _plan(table, videos, tree, val_share, seed)
-  read = _read_poses if videos else functools.partial(_read_skeletons, fps=fps)
-  entries, pose_notes = read(plan, poses, keypoint_layout, out, jobs)
+  if poses and not videos:
+    entries, pose_notes = _read_skeletons(plan, poses, keypoint_layout, out, fps)
+  else:
+    entries, pose_notes = _read_poses(plan, poses, keypoint_layout, out, jobs)
   partial = out.with_name(f"{out.name}.partial")
   if partial.exists():
     shutil.rmtree(partial)
@@ -264,7 +265,6 @@ def _read_skeletons(
   path: pathlib.Path,
   layout: KeypointLayout,
   out: pathlib.Path,
-  jobs: int,
   fps: float | None,
 ) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
   """As `_read_poses`, of clips without videos; one process reads them all."""

@@ -80,11 +80,6 @@ class Checkpoints:
     finally:
       absl.logging.get_absl_logger().removeFilter(_is_not_raised_later)
 
-  @property
-  def latest_step(self) -> int | None:
-    """Of those that are completely written."""
-    return max((saved.step for saved in saved_steps.find_steps(self._directory)), default=None)
-
   def save(
     self,
     step: int,

@@ -108,7 +108,7 @@ def read_boris(
     playlist = _playlist(observation, where, told)
     rows = _rows(_field(observation, "events", list, where), behaviours, where, told)
     shift = _shift(observation)
-    codings += events_of(rows, playlist, shift, points, where, told)
+    codings += events_of(rows, playlist, shift, points, told)
   points.check()
   return codings
 
@@ -190,7 +190,6 @@ def events_of(
   playlist: Playlist,
   shift: float,
   points: Points,
-  where: str,
   tell: Tell,
 ) -> list[Coding]:
   """The events of one observation, sorted by the videos that they are in."""

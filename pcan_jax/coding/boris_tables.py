@@ -79,7 +79,7 @@ def read_boris_table(
     shift = seconds(_known(of_one[0][1].get("Time offset (s)", "")) or "0", where)
     read = _aggregated if _is_aggregated(header) else _tabular
     found = (row for place, cells in of_one for row in read(cells, place, told))
-    codings += events_of(found, playlist, shift, points, where, told)
+    codings += events_of(found, playlist, shift, points, told)
   points.check()
   return codings
 
