@@ -248,10 +248,8 @@ def _evaluate(source: pathlib.Path, workdir: pathlib.Path) -> "Results":
 
 def _report() -> None:
   workdir = pathlib.Path(_needed("workdir"))
-  try:
-    from pcan_jax.report import write_report
-  except ModuleNotFoundError as error:
-    sys.exit(f"error: {error}")
+  from pcan_jax.report import write_report
+
   page = write_report(
     workdir,
     baseline=pathlib.Path(FLAGS.baseline) if FLAGS.baseline else None,

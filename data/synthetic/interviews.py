@@ -30,7 +30,7 @@ from .actions import ACTIONS
 from .camera import sample_camera
 from .detector import detect
 from .figure import Figure, sample_figure
-from .generate import in_processes, new_directory, write_video
+from .generate import in_processes, new_directory, width_for, write_video
 from .rendering import render
 from .room import draw_room
 from .skeleton import HandPosture, Posture
@@ -87,8 +87,7 @@ class Interviews:
   actions: tuple[str, ...] = SCHEME
 
   def __post_init__(self) -> None:
-    if self.height < 64 or self.height % 2:
-      raise ValueError(f"height must be an even number of at least 64 pixels, not {self.height}")
+    width_for(self.height)
     if self.interviews < 1 or not 0.1 <= self.minutes <= 600:
       raise ValueError("interviews must be at least 1, and minutes between 0.1 and 600")
     known = get_tree("ma52").actions
@@ -98,8 +97,8 @@ class Interviews:
 
   @property
   def width(self) -> int:
-    """Width of the videos, even."""
-    return 2 * round(0.6 * self.height)
+    """Of the videos."""
+    return width_for(self.height)
 
   @property
   def options(self) -> str:

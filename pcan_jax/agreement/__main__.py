@@ -18,6 +18,7 @@ from pcan_jax.coding import agreement
 from pcan_jax.coding.comparison import bring_together, video_key
 from pcan_jax.coding.events import Coding
 from pcan_jax.coding.formats import find_codings, read_codings
+from pcan_jax.extras import needed_by
 from pcan_jax.labels import LabelTree, get_tree
 from pcan_jax.writing import replace_file, require_writable
 
@@ -127,12 +128,10 @@ def _lengths(folder: str, codings: Sequence[Coding]) -> dict[str, float]:
 def _page(folder: pathlib.Path, found: agreement.Agreement, names: tuple[str, str]) -> str:
   """Writes the page and gives its path, or says what it needs."""
   try:
-    from pcan_jax.agreement.page import write_page
+    with needed_by("no page, which needs", "report"):
+      from pcan_jax.agreement.page import write_page
   except ModuleNotFoundError as error:
-    library = (error.name or "").partition(".")[0]
-    if library == "pcan_jax":
-      raise
-    return f"no page, which needs {library}: pip install 'pcan_jax[report]'"
+    return str(error)
   return str(write_page(folder / "agreement.html", found, names))
 
 

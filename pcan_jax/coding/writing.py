@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pcan_jax.coding.events import Coding, Event
 from pcan_jax.coding.reading import media_stem
+from pcan_jax.extras import needed_by
 from pcan_jax.labels import LabelTree
 
 TIER = "events"
@@ -17,14 +18,10 @@ def optional(package: str) -> types.ModuleType:
   """Imports a package of the extra `coding`.
 
   Raises:
-    ImportError: it is not installed; the message says how to install it.
+    ModuleNotFoundError: it is not installed; the message says how to install it.
   """
-  try:
+  with needed_by("this format needs", "coding"):
     return importlib.import_module(package)
-  except ImportError as error:
-    raise ImportError(
-      f"{package} is not installed; `pip install 'pcan_jax[coding]'` installs it"
-    ) from error
 
 
 def tier_of(event: Event, tree: LabelTree) -> str:
