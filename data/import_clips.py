@@ -268,11 +268,11 @@ def _read_skeletons(
   fps: float | None,
 ) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
   """As `_read_poses`, of clips without videos; one process reads them all."""
+  default = source_layout.skeleton_rate(fps)
   clips = [clip for of_split in plan.clips.values() for clip in of_split]
   poses = open_poses(path, layout, only_clip=clips[0].id if len(clips) == 1 else None)
   entries: dict[str, list[dict[str, Any]]] = {split: [] for split in plan.clips}
   problems: list[Problem] = []
-  default = fps or source_layout.SKELETON_FPS
   rates = set()
   for clip in tqdm.tqdm(clips, "poses", disable=None):
     try:

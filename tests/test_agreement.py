@@ -237,7 +237,7 @@ def test_what_is_taken_for_what_also_across_tiers():
   first = [coding(event(0, 2), event(4, 6), event(8, 10))]
   second = [coding(event(0, 2, "shake"), event(4, 6, "wave", "arm"))]
   found = agreement(first, second)
-  taken = {(one.first, one.second): one.count for one in found.taken}
+  taken = {(one.first, one.second): one.count for one in found.disagreements}
   assert taken == {
     (("head", "nod"), ("head", "shake")): 1,
     (("head", "nod"), ("arm", "wave")): 1,
@@ -271,7 +271,7 @@ def test_a_coding_agrees_with_itself(overlapping):
       assert one.value == expected or (
         math.isnan(one.value) and name in ("kappa_time", "kappa_tiers")
       )
-  assert found.taken == ()
+  assert found.disagreements == ()
 
 
 def test_one_label_alone_is_defined():
