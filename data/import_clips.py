@@ -90,6 +90,7 @@ def import_clips(
     raise ValueError("without videos there must be poses; give --poses")
   if videos is not None and fps is not None:
     raise ValueError("--fps means nothing with --videos, which say when their frames appear")
+  source_layout.skeleton_rate(fps)
   if videos and not videos.is_dir():
     raise FileNotFoundError(f"no folder of videos at {videos}")
   keypoint_layout = get_layout(layout)

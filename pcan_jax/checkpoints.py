@@ -207,6 +207,11 @@ def locate(path: str | os.PathLike[str]) -> tuple[pathlib.Path, int]:
   return saved.directory, saved.step
 
 
+def workdir_of(path: str | os.PathLike[str]) -> pathlib.Path:
+  """The working directory of a checkpoint, named as for `locate`, which raises the same errors."""
+  return SavedStep(*locate(path)).folder
+
+
 def _find(path: pathlib.Path) -> SavedStep:
   directory = _directory(path)
   steps = saved_steps.find_steps(directory)

@@ -219,10 +219,9 @@ def _train_folds(config: "ConfigDict", workdir: pathlib.Path) -> None:
 
 def _eval() -> None:
   source = pathlib.Path(_source())
-  from pcan_jax.checkpoints import locate
-  from pcan_jax.saved_steps import SavedStep
+  from pcan_jax.checkpoints import workdir_of
 
-  workdir = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else SavedStep(*locate(source)).folder
+  workdir = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else workdir_of(source)
   _evaluate(source, workdir)
 
 

@@ -42,9 +42,7 @@ def record(module, name):
 for module, name in {[(f.__module__, f.__name__) for f in FUNCTIONS]}:
   record(module, name)
 sys.modules["jax"] = types.SimpleNamespace(process_index=lambda: 0)
-sys.modules["pcan_jax.checkpoints"] = types.SimpleNamespace(
-  locate=lambda path: (path.parent / "checkpoints", 0)
-)
+sys.modules["pcan_jax.checkpoints"] = types.SimpleNamespace(workdir_of=lambda path: path.parent)
 sys.modules["pcan_jax.report"] = sys.modules["pcan_jax.report.write"]
 cli._suit_cpu = lambda: None
 """
