@@ -375,7 +375,7 @@ def test_a_part_of_the_recordings_and_common_videos():
 
 def test_a_length_counts_that_only_the_video_has():
   one = [coding(event(0, 1), duration=None)]
-  assert "nothing says how long 'a.mp4' is" in bring_together(one, one).notes[0]
+  assert "the length of 'a.mp4' is not known" in bring_together(one, one).notes[0]
   found = bring_together(one, one, lengths={"a": 30.0})
   assert found.notes == () and found.recordings[0].duration == 30
 

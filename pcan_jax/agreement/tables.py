@@ -108,7 +108,7 @@ def facts(found: Agreement, names: tuple[str, str]) -> dict[str, str]:
     "compared": f"{count} video{'s' if count > 1 else ''}, {found.seconds / 60:.1f} minutes, "
     f"{found.overall.events[0]} and {found.overall.events[1]} events",
     "time unit": f"{found.unit:g} s",
-    "matched events": f"share {100 * found.overlap:g} % of the longer one or more",
+    "matched events": f"share at least {100 * found.overlap:g} % of the longer one",
   } | ({"intervals": "95 %, bootstrap over videos"} if count > 1 else {})
 
 

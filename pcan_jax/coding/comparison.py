@@ -112,8 +112,8 @@ def bring_together(
       recordings.append(Recording(_name(one.video), subject, stop - start, *of_subject))
   if unknown:
     notes.append(
-      f"nothing says how long {_listed(unknown)} is: compared up to the last event, which leaves "
-      "out the time after it"
+      f"the length of {_listed(unknown)} is not known: compared up to the last event, which leaves "
+      "out the time after it; --videos gives the lengths"
     )
   if start or end is not None:
     part = f"from {start:g} s" + ("" if end is None else f" to {end:g} s")
