@@ -96,36 +96,32 @@ def test_members_of_different_networks_and_data_sets_are_evaluated_once(
   members, tmp_path, monkeypatch, caplog
 ):
   caplog.set_level(logging.INFO, "pcan_jax")
-  alone = [evaluate_checkpoint(path, tmp_path / path.name) for path in members]
-  both = evaluate_checkpoints(members, tmp_path / "out")
+  first = shutil.copytree(members[0], tmp_path / "both")
+  alone = [evaluate_checkpoint(first, first)]
+  found = evaluate_checkpoints([first, members[1]], tmp_path / "out")
+  assert f"{first}: the results in {first}/eval/val" in caplog.text
+  (kept,) = (tmp_path / "out/members").iterdir()
+  alone.append(Results.read(kept / "eval/val"))
+  assert kept.name == alone[1].origin.checkpoint and not (members[1] / "eval").exists()
   for level in LEVELS:
-    mean = np.mean([by_id(results, "fused", level, both.ids) for results in alone], axis=0)
-    np.testing.assert_allclose(both.outputs["fused"][level]["probabilities"], mean, rtol=1e-6)
-  assert [member.metrics for member in both.origin.members] == [
-    results.metrics["fused"] for results in alone
-  ]
-  for path, results in zip(members, alone):
-    kept = Results.read(tmp_path / "out/members" / results.origin.checkpoint / "eval/val")
-    assert kept.origin == results.origin and not (path / "eval").exists()
+    mean = np.mean([by_id(results, "fused", level, found.ids) for results in alone], axis=0)
+    np.testing.assert_allclose(found.outputs["fused"][level]["probabilities"], mean, rtol=1e-6)
+  for member, results in zip(found.origin.members, alone):
+    assert (member.origin, member.metrics) == (results.origin, results.metrics["fused"])
+
+  one = evaluate_checkpoints(members[1:], tmp_path / "one", weights=[3.0])  # it is that run
+  assert one.origin == alone[1].origin and not (tmp_path / "one/members").exists()
+  for name in ("metrics.json", "predictions.csv"):
+    assert (tmp_path / "one/eval/val" / name).read_bytes() == (
+      kept / "eval/val" / name
+    ).read_bytes()
+
   monkeypatch.setattr(protocol, "Evaluator", None)  # not needed again
-  caplog.clear()
-  again = evaluate_checkpoints(members, tmp_path / "out", weights=[1.0, 3.0])
-  assert caplog.text.count(": the results in ") == 2
+  again = evaluate_checkpoints([first, members[1]], tmp_path / "out", weights=[1.0, 3.0])
   for level in LEVELS:
-    first, second = (by_id(results, "fused", level, again.ids) for results in alone)
-    found = again.outputs["fused"][level]["probabilities"]
-    np.testing.assert_allclose(found, 0.25 * first + 0.75 * second, rtol=1e-6)
-
-
-def test_an_ensemble_of_one_is_that_run(members, tmp_path):
-  run = evaluate_checkpoint(members[0], tmp_path / "run")
-  one = evaluate_checkpoints(members[:1], tmp_path / "one", weights=[3.0])
-  assert one.origin == run.origin and one.metrics == run.metrics
-  for name in ("metrics.json", "predictions.csv", "temperature.json", "scores.npz"):
-    files = [tmp_path / folder / "eval/val" / name for folder in ("run", "one")]
-    if name != "scores.npz":  # an archive holds the time
-      assert files[0].read_bytes() == files[1].read_bytes()
-  assert not (tmp_path / "one/members").exists()
+    ours, theirs = (by_id(results, "fused", level, again.ids) for results in alone)
+    scores = again.outputs["fused"][level]["probabilities"]
+    np.testing.assert_allclose(scores, 0.25 * ours + 0.75 * theirs, rtol=1e-6)
 
 
 def test_weights_branches_and_metrics_are_those_computed_by_hand(scored, tmp_path, caplog):
@@ -169,28 +165,32 @@ def test_weights_branches_and_metrics_are_those_computed_by_hand(scored, tmp_pat
   assert Temperature.read(tmp_path / "out") is None
 
 
-def test_results_of_other_settings_are_computed_again(scored, tiny_dataset, tmp_path, monkeypatch):
-  def evaluator(spec, dataset):
-    raise RuntimeError("evaluates")
+def test_results_of_other_settings_are_computed_again(scored, tmp_path, monkeypatch):
+  class Evaluates(Exception):
+    """In place of an evaluation."""
 
-  monkeypatch.setattr(protocol, "Evaluator", evaluator)
+  def evaluate(*_):
+    raise Evaluates
+
+  monkeypatch.setattr(protocol, "_evaluate", evaluate)
   evaluate_checkpoints(scored, tmp_path / "out")
   for options in ({"rectify": False}, {"num_clips": 1}, {"split": "train", "num_clips": 3}):
-    with pytest.raises(RuntimeError, match="evaluates"):
+    with pytest.raises(Evaluates):
       evaluate_checkpoints(scored, tmp_path / "out", **options)
-  for change in ({"checkpoint": "0" * 32}, {"dataset": "0" * 32}, {"rectified": None}):
-    results = Results.read(scored[0] / "eval/val")
-    other = dataclasses.replace(results, origin=dataclasses.replace(results.origin, **change))
-    other.write(scored[0] / "eval/val", TREE)
-    with pytest.raises(RuntimeError, match="evaluates"):
+  place = scored[0] / "eval/val"
+  results = Results.read(place)
+  of = results.origin
+  for other in (
+    dataclasses.replace(results, origin=dataclasses.replace(of, checkpoint="0" * 32)),
+    dataclasses.replace(results, origin=dataclasses.replace(of, dataset="0" * 32)),
+    dataclasses.replace(results, origin=dataclasses.replace(of, rectified=None)),
+    results.in_order(results.ids[:-1]),
+  ):
+    other.write(place, TREE)
+    with pytest.raises(Evaluates):
       evaluate_checkpoints(scored, tmp_path / "out")
-    results.write(scored[0] / "eval/val", TREE)
-  part = results.in_order(results.ids[:-1])
-  part.write(scored[0] / "eval/val", TREE)
-  with pytest.raises(RuntimeError, match="evaluates"):
-    evaluate_checkpoints(scored, tmp_path / "out")
-  (scored[0] / "eval/val/scores.npz").write_bytes(b"PK")
-  with pytest.raises(RuntimeError, match="evaluates"):
+  (place / "scores.npz").write_bytes(b"PK")
+  with pytest.raises(Evaluates):
     evaluate_checkpoints(scored, tmp_path / "out")
 
 
@@ -345,7 +345,7 @@ def test_other_labels_and_settings_of_checkpoints_are_refused(
 
 
 def test_a_report_shows_members_weights_and_where_they_come_from(scored, tmp_path, monkeypatch):
-  monkeypatch.setattr(style, "_PIXELS_PER_INCH", 20)
+  monkeypatch.setattr(style, "save", lambda figure, path: b"")  # tests/test_report.py looks at them
   monkeypatch.setattr(statistics, "RESAMPLES", 5)
   monkeypatch.setattr(examples, "_PER_KIND", 1)
   out = tmp_path / "out"
