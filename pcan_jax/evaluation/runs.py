@@ -92,13 +92,13 @@ def require_choosable(
       f"--fit_weights={split} is the split that is evaluated: weights chosen on it make its "
       "figures too good. Name another one"
     )
-  for run in runs:
-    if fit_split == run.spec.config.data.train_split:
-      _log.warning(
-        "%s was trained on %r: weights chosen there favour what remembers its clips best",
-        run.path,
-        fit_split,
-      )
+  trained = [run.path for run in runs if run.spec.config.data.train_split == fit_split]
+  if trained:
+    _log.warning(
+      "trained on %r: %s. Weights chosen there favour what remembers its clips best",
+      fit_split,
+      ", ".join(trained),
+    )
 
 
 def require_alike(runs: Sequence[Run], output: pathlib.Path, splits: Sequence[str]) -> None:

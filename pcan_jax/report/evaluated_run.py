@@ -122,8 +122,8 @@ def read_run(workdir: str | os.PathLike[str], split: str | None = None) -> Evalu
 
   Args:
     workdir: of training, or of the evaluation of an ensemble.
-    split: the evaluated split; by default the config's `data.eval_split`, or the only one on which
-      the ensemble was evaluated.
+    split: the evaluated split; by default the config's `data.eval_split`, or the only one with
+      labels on which the ensemble was evaluated.
 
   Raises:
     FileNotFoundError: there is no checkpoint, or no evaluation of that split.
@@ -159,15 +159,17 @@ def read_run(workdir: str | os.PathLike[str], split: str | None = None) -> Evalu
 
 def _read_ensemble(workdir: pathlib.Path, split: str | None) -> EvaluatedRun | None:
   """Reads the results of an ensemble; None if there are none in the folder."""
-  evaluated = {}
+  usual, labelled, any_results = [], [], False
   for path in sorted((workdir / "eval").glob("*/metrics.json")):
-    ensemble = json.loads(path.read_text(encoding="utf-8")).get("ensemble")
-    if ensemble:
-      evaluated[path.parent.name] = ensemble["split"]
-  if not evaluated:
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    if "ensemble" in metrics:
+      any_results = True
+      if path.parent.name == metrics["ensemble"]["split"]:  # not SPLIT-1clip
+        usual.append(path.parent.name)
+        labelled += usual[-1:] * ("fused" in metrics)
+  if not any_results:
     return None
-  usual = [name for name, of_split in evaluated.items() if name == of_split]  # not SPLIT-1clip
-  wanted = [split] if split else usual
+  wanted = [split] if split else labelled or usual
   if len(wanted) > 1:
     raise ValueError(f"{workdir} was evaluated on {', '.join(wanted)}: choose one with --split")
   if not wanted or wanted[0] not in usual:
