@@ -99,7 +99,7 @@ def test_members_of_different_networks_and_data_sets_are_evaluated_once(
   first = shutil.copytree(members[0], tmp_path / "both")
   alone = [evaluate_checkpoint(first, first)]
   found = evaluate_checkpoints([first, members[1]], tmp_path / "out")
-  assert f"{first}: the results in {first}/eval/val" in caplog.text
+  assert f"{first}: results read from {first}/eval/val" in caplog.text
   (kept,) = (tmp_path / "out/members").iterdir()
   alone.append(Results.read(kept / "eval/val"))
   assert kept.name == alone[1].origin.checkpoint and not (members[1] / "eval").exists()

@@ -42,21 +42,14 @@ def fit_weights(
 
   Args:
     runs: the members.
-    scored: their results on the split, with the clips of all in the same order.
+    scored: their results on the split, with the clips of all in the same order; every clip has a
+      label.
     split: its name.
 
   Returns:
     The weights, which add up to 1, and what they were chosen on.
-
-  Raises:
-    ValueError: the split has no labels.
   """
   actions = scored[0].actions
-  if not len(actions) or (actions < 0).any():
-    raise ValueError(
-      f"the clips of {split!r} have no labels to choose weights by; name another split with "
-      "--fit_weights"
-    )
   true = {"action": actions, "body": np.asarray(runs[0].spec.tree.parents)[actions]}
   rows = np.arange(len(actions))
   of_truth = np.array(
@@ -76,7 +69,7 @@ def fit_weights(
 def most_likely_weights(probabilities: Float[np.ndarray, "m n"]) -> Float[np.ndarray, " m"]:
   """The weights of a mixture with the highest likelihood, by expectation maximisation.
 
-  The likelihood is concave in the weights, so that there is one maximum. It is approached from
+  The log likelihood is concave in the weights, so that there is one maximum. It is approached from
   equal weights, and no round makes it worse.
 
   Args:
@@ -129,7 +122,9 @@ def combine(
       branch=run.branch,
       weight=weight,
       origin=run.origin,
-      metrics=results.metrics.get(run.branch, {}),
+      metrics=measure_branches(
+        {run.branch: results.outputs[run.branch]}, results.actions, run.spec.tree
+      ).get(run.branch, {}),
       description=run.spec.to_json(),
     )
     for run, results, weight in zip(runs, scored, weights)

@@ -53,7 +53,7 @@ class Run:
         continue
       same = (found.origin, found.num_clips) == (self.origin, num_clips)
       if same and sorted(found.ids) == sorted(self.dataset.clip_ids(split)):
-        _log.info("%s: the results in %s", self.path, folder)
+        _log.info("%s: results read from %s", self.path, folder)
         return found
     return None
 
@@ -81,7 +81,8 @@ def require_choosable(
   """Refuses flags about weights or branches that contradict each other, or mean nothing.
 
   Raises:
-    ValueError: they do, or the weights would be chosen on the evaluated split.
+    ValueError: they do, or the weights would be chosen on the evaluated split, or on one without
+      labels.
   """
   if len(runs) == 1 and (fit_split or runs[0].branch != "fused"):
     raise ValueError("--fit_weights and --branches mean nothing with one checkpoint")
@@ -91,6 +92,11 @@ def require_choosable(
     raise ValueError(
       f"--fit_weights={split} is the split that is evaluated: weights chosen on it make its "
       "figures too good. Name another one"
+    )
+  if fit_split and (runs[0].dataset.actions(fit_split) < 0).any():
+    raise ValueError(
+      f"the clips of {fit_split!r} have no labels to choose weights by; name another split with "
+      "--fit_weights"
     )
   trained = [run.path for run in runs if run.spec.config.data.train_split == fit_split]
   if trained:
