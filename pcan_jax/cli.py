@@ -49,7 +49,7 @@ COMMANDS = {
 
 _FROM = "workdir checkpoint"  # flags that say where a model is
 _SCORING = "data split num_clips rectify"  # flags of an evaluation
-_ENSEMBLE = "weights fit_weights branches"  # of one of several checkpoints
+_ENSEMBLE = "weights fit_weights branches"  # of one of several checkpoints together
 _HOSTS = "coordinator num_hosts host wait"  # which only mean something with --multi_host
 _VIDEOS = "video pose fps out window stride num_clips overlay features events formats review"
 MODES = {
