@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.study.explain import logged_gradients
 from configs import ma52
 from pcan_jax.evaluation.protocol import evaluate_checkpoint
 from pcan_jax.keypoints import get_layout
@@ -314,8 +315,12 @@ def test_a_run_records_what_its_losses_depend_on(tiny_dataset, tmp_path, caplog)
   assert "7 of them are evaluated, too (split 'val')" in caplog.text
   assert "7 of these 7 videos were trained on" in caplog.text
   assert not (tmp_path / "temperature.json").exists()  # it would be too sure
-  curves = read_curves(tmp_path)
-  assert curves["gradients/ce_frames/pose"].steps.tolist() == [2]
+  assert read_curves(tmp_path)["gradients/ce_frames/pose"].steps.tolist() == [2]
+  gradients = logged_gradients(tmp_path)
+  assert gradients.keys() == {
+    f"pose/gradient_{term}" for term in ("ce_action", "ce_body", "ce_frames")
+  }
+  assert min(gradients.values()) > 0
 
   saved = find_steps(tmp_path / "checkpoints")[0]
   counts = tiny_dataset.action_counts("train+val")

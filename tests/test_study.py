@@ -289,6 +289,7 @@ def test_the_page_says_what_is_clear(results):
   assert "`pcan` is clearly above `posec3d`" in text
   assert section.rows["pcan"]["pose"].means["f1_mean"].seeds == 3
   assert "images/results_parts_toy.png" in text
+  assert "| `pcan` | pose | 1.000 |" in text  # gradients
   shown = f"{100 * section.rows['posec3d']['pose'].means['action_top1'].mean:.2f}"
   assert shown in page.table(section)
   block = "<!-- study: parts toy -->\nold\n<!-- end of study -->\n"
