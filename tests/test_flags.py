@@ -46,10 +46,10 @@ sys.modules["pcan_jax.checkpoints"] = types.SimpleNamespace(BEST="best")
 sys.modules["pcan_jax.report"] = sys.modules["pcan_jax.report.write"]
 cli._suit_cpu = lambda: None
 """
-NO_OPTIONS = {"data_path": None, "split": None, "num_clips": None, "rectify": True, "flip": None}
-EVALUATE = "--data=D --split=test --num_clips=3 --norectify --flip"
+NO_OPTIONS = {"data_path": None, "split": None, "num_clips": None, "rectify": True}
+EVALUATE = "--data=D --split=test --num_clips=3 --norectify"
 BESIDE = {"split": None, "data_path": None}
-EVALUATED = {"data_path": "D", "split": "test", "num_clips": 3, "rectify": False, "flip": True}
+EVALUATED = {"data_path": "D", "split": "test", "num_clips": 3, "rectify": False}
 WRITTEN = "--overlay --features --events --formats=eaf,csv --review"
 EVALUATED_BESIDE = {"split": "test", "data_path": "D"}
 VIDEOS = "--mode=predict --workdir=W --video=V --out=O"

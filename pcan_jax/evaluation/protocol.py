@@ -130,7 +130,6 @@ def evaluate_checkpoint(
   split: str | None = None,
   num_clips: int | None = None,
   rectify: bool = True,
-  flip: bool | None = None,
 ) -> Results:
   """Evaluates a checkpoint, prints the table and writes `OUTPUT/eval/SPLIT/`.
 
@@ -142,12 +141,10 @@ def evaluate_checkpoint(
     output: where the results go.
     data_path, split, num_clips: other values than those of the checkpoint's config.
     rectify: whether the prototypes correct the predictions.
-    flip: whether mirrored clips are averaged with the others, if not the config's `eval.flip`.
 
   Raises:
     FileNotFoundError: there is no checkpoint or no data set.
-    ValueError: the checkpoint is damaged, does not fit the data set, or mirrored clips are of other
-      actions.
+    ValueError: the checkpoint is damaged, or does not fit the data set.
     OSError: `output` cannot be written to, which is tried first.
   """
   saved = SavedStep(*locate(path))
@@ -160,15 +157,10 @@ def evaluate_checkpoint(
   folder = results_folder(output, split, num_clips, config.eval.num_clips, best=best)
   if jax.process_index() == 0:
     require_writable(folder)
-  usual = rectify and flip in (None, config.eval.flip)
-  if not usual:
+  if not rectify:
     config = config.copy_and_resolve_references()
-    if not rectify:
-      config.eval.gamma.update(rgb=0.0, pose=0.0)
-    if flip is not None:
-      config.eval.flip = flip
+    config.eval.gamma.update(rgb=0.0, pose=0.0)
     spec = dataclasses.replace(spec, config=config)
-  trained_on = _trained_on(saved, dataset, split)
   results = dataclasses.replace(
     Evaluator(spec, dataset)(variables, split, num_clips),
     origin=Origin(step, saved.digest, dataset.fingerprint),
@@ -184,44 +176,25 @@ def evaluate_checkpoint(
     results.write(folder, spec.tree)
     if temperature:
       temperature.write(folder)
-      # For predictions: as the model is meant to be evaluated, on clips that it has not seen, and
-      # not where others may not write.
-      usual &= split == config.data.eval_split and data_path in (None, config.data.path)
-      if usual and not trained_on and saved.folder.resolve() == output.resolve():
+      # For predictions: as the model is meant to be evaluated, and not where others may not write.
+      usual = split == config.data.eval_split and rectify and data_path in (None, config.data.path)
+      if usual and saved.folder.resolve() == output.resolve():
         temperature.write(output)
     if not results.metrics:
       write_submission(results, spec.tree, folder)
   _log.info(
-    "%s, step %d: %d videos of split %r, %d clip(s) per video%s%s, in %%\n\n%s\n\n%swritten to %s",
+    "%s, step %d: %d videos of split %r, %d clip(s) per video%s, in %%\n\n%s\n\n%swritten to %s",
     path,
     step,
     len(results.ids),
     split,
     num_clips,
-    ", mirrored ones too" if config.eval.flip else "",
     "" if rectify else ", not rectified",
     results.table(),
     _said(temperature),
     folder,
   )
-  if trained_on:
-    _log.warning(
-      "%d of these %d videos were trained on (data.train_split=%r): the figures say nothing about "
-      "others",
-      trained_on,
-      len(results.ids),
-      config.data.train_split,
-    )
   return results
-
-
-def _trained_on(saved: SavedStep, dataset: Dataset, split: str) -> int:
-  """How many clips of a split a checkpoint has been trained on."""
-  fingerprint = saved.description.get("run", {}).get("dataset", {}).get("fingerprint")
-  train_split = saved.spec.config.data.train_split
-  if fingerprint != dataset.fingerprint or not dataset.has_split(train_split):
-    return 0
-  return dataset.shared_clips(train_split, split)
 
 
 def _said(temperature: Temperature | None) -> str:
