@@ -101,7 +101,7 @@ class TrainingRun:
   def _caution(self) -> str:
     """What to know of evaluations on clips that are trained on."""
     data = self.config.data
-    if not self.dataset.has_split(data.eval_split):
+    if self.spec.pretrains or not self.dataset.has_split(data.eval_split):
       return ""
     shared = self.dataset.shared_clips(data.train_split, data.eval_split)
     return f"; {shared:,} of them are evaluated, too (split {data.eval_split!r})" if shared else ""
