@@ -14,7 +14,7 @@ import signal
 import sys
 import types
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import app, flags
@@ -49,6 +49,7 @@ COMMANDS = {
 
 _FROM = "workdir checkpoint"  # flags that say where a model is
 _SCORING = "data split num_clips rectify"  # flags of an evaluation
+_ENSEMBLE = "weights fit_weights branches"  # of one of several checkpoints together
 _HOSTS = "coordinator num_hosts host wait"  # which only mean something with --multi_host
 _VIDEOS = "video pose fps out window stride num_clips overlay features events formats review"
 MODES = {
@@ -56,7 +57,10 @@ MODES = {
     "--config=NAME[:VARIANT] --workdir=DIR: train, go on where a run ended, evaluate",
     f"config workdir allow_changes folds dry_run overfit_batch multi_host {_HOSTS} {_SCORING}",
   ),
-  "eval": ("--workdir=DIR: evaluate", f"{_FROM} multi_host {_HOSTS} {_SCORING}"),
+  "eval": (
+    "--workdir=DIR [--checkpoint=DIR,DIR]: evaluate, several together",
+    f"{_FROM} multi_host {_HOSTS} {_SCORING} {_ENSEMBLE}",
+  ),
   "report": ("--workdir=DIR: write a page on a run", "workdir baseline data split"),
   "predict": ("--checkpoint=DIR --video=PATH --pose=PATH --out=DIR", f"{_FROM} {_VIDEOS}"),
   "export": ("--checkpoint=DIR --out=DIR: one function", f"{_FROM} out num_clips"),
@@ -111,6 +115,9 @@ def _define_flags() -> None:
   flags.DEFINE_enum("mode", "train", MODES, "What to do.")
   text("workdir", None, "Where checkpoints, logs and results go.")
   text("checkpoint", None, "eval, predict, export: DIR, DIR/best or DIR/checkpoints/STEP.")
+  flags.DEFINE_list("weights", None, "eval: of several checkpoints, such as 2,1,1; default: equal.")
+  text("fit_weights", None, "eval: split on which the weights are chosen; not the evaluated one.")
+  flags.DEFINE_list("branches", ["fused"], "eval: fused, rgb or pose of each checkpoint, or all.")
   flags.DEFINE_list("allow_changes", [], "train: settings that may differ from the checkpoint's.")
   flags.DEFINE_enum("folds", None, ["person"], "train: cross-validate, a run per person.")
   switch("dry_run", False, "train: one of everything, nothing is written.")
@@ -120,7 +127,7 @@ def _define_flags() -> None:
   flags.DEFINE_integer("num_hosts", None, "multi_host: how many there are.", lower_bound=1)
   flags.DEFINE_integer("host", None, "multi_host: which one this is, from 0.", lower_bound=0)
   flags.DEFINE_integer("wait", 300, "multi_host: seconds to wait for the others.", lower_bound=1)
-  text("data", None, "eval, report: data set, if not the one trained on.")
+  text("data", None, "eval, report: data set, if not the one trained on; one per checkpoint.")
   text("split", None, "eval, report: split, if not the config's eval_split.")
   flags.DEFINE_integer(
     "num_clips", None, "eval, predict, export: clips per video, if not the config's.", lower_bound=1
@@ -211,38 +218,65 @@ def _train_folds(config: "ConfigDict", workdir: pathlib.Path) -> None:
 
   def run(config: "ConfigDict", fold: pathlib.Path) -> "Results":
     train(config, fold, FLAGS.allow_changes)
-    return _evaluate(fold, fold)
+    return _evaluate([str(fold)], fold)
 
   table = cross_validate(config, workdir, run)
   logging.getLogger("pcan_jax").info("\n%s\n\nby person, in %%", table)
 
 
 def _eval() -> None:
-  source = pathlib.Path(_source())
+  sources = _several(FLAGS.checkpoint) if FLAGS.checkpoint else [_source()]
   from pcan_jax.checkpoints import BEST
 
-  workdir = pathlib.Path(FLAGS.workdir or (source.parent if source.name == BEST else source))
-  _evaluate(source, workdir)
+  if not all(sources):
+    raise ValueError(f"--checkpoint={FLAGS.checkpoint} names nothing at one of its commas")
+  if len(sources) > 1:
+    workdir = pathlib.Path(_needed("workdir"))
+  else:
+    source = pathlib.Path(sources[0])
+    workdir = pathlib.Path(FLAGS.workdir or (source.parent if source.name == BEST else source))
+  _evaluate(sources, workdir)
 
 
-def _evaluate(source: pathlib.Path, workdir: pathlib.Path) -> "Results":
-  """Evaluates a checkpoint as the flags say, with the yardstick beside it."""
+def _evaluate(sources: Sequence[str], workdir: pathlib.Path) -> "Results":
+  """Evaluates checkpoints as the flags say, with the yardstick beside them."""
+  weights = _weights()
   import jax
 
-  from pcan_jax.evaluation.protocol import evaluate_checkpoint
+  from pcan_jax.evaluation.protocol import evaluate_checkpoints
   from pcan_jax.yardstick.beside import print_beside
 
-  results = evaluate_checkpoint(
-    source,
+  data_paths = [path or None for path in _several(FLAGS.data or "")]
+  results = evaluate_checkpoints(
+    sources,
     workdir,
-    data_path=FLAGS.data,
+    data_paths=data_paths,
+    branches=FLAGS.branches,
+    weights=weights,
+    fit_split=FLAGS.fit_weights,
     split=FLAGS.split,
     num_clips=FLAGS.num_clips,
     rectify=FLAGS.rectify,
   )
   if jax.process_index() == 0:
-    print_beside(results, source, workdir, split=FLAGS.split, data_path=FLAGS.data)
+    print_beside(results, sources[0], workdir, split=FLAGS.split, data_path=data_paths[0])
   return results
+
+
+def _several(paths: str) -> list[str]:
+  """The paths between commas; a path that has a comma itself is taken whole if it exists."""
+  from pcan_jax.checkpoints import BEST
+
+  place = pathlib.Path(paths)
+  whole = (place.parent if place.name == BEST else place).exists()
+  return [paths] if whole else paths.split(",")
+
+
+def _weights() -> list[float] | None:
+  try:
+    return None if FLAGS.weights is None else [float(weight) for weight in FLAGS.weights]
+  except ValueError as error:
+    raise ValueError(f"--weights must be numbers such as 2,1,1 ({error})") from error
 
 
 def _report() -> None:

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from pcan_jax.cli import MODES
-from pcan_jax.evaluation.protocol import evaluate_checkpoint
+from pcan_jax.cli import MODES, _several
+from pcan_jax.evaluation.protocol import evaluate_checkpoints
 from pcan_jax.hosts import joined
 from pcan_jax.prediction.export import export_checkpoint
 from pcan_jax.prediction.files import predict_files
@@ -23,7 +23,7 @@ FUNCTIONS = [
   cross_validate,
   preflight.dry_run,
   preflight.overfit_batch,
-  evaluate_checkpoint,
+  evaluate_checkpoints,
   print_beside,
   write_report,
   predict_files,
@@ -46,10 +46,23 @@ sys.modules["pcan_jax.checkpoints"] = types.SimpleNamespace(BEST="best")
 sys.modules["pcan_jax.report"] = sys.modules["pcan_jax.report.write"]
 cli._suit_cpu = lambda: None
 """
-NO_OPTIONS = {"data_path": None, "split": None, "num_clips": None, "rectify": True}
+NO_OPTIONS = {
+  "data_paths": [None],
+  "branches": ["fused"],
+  "weights": None,
+  "fit_split": None,
+  "split": None,
+  "num_clips": None,
+  "rectify": True,
+}
 EVALUATE = "--data=D --split=test --num_clips=3 --norectify"
 BESIDE = {"split": None, "data_path": None}
-EVALUATED = {"data_path": "D", "split": "test", "num_clips": 3, "rectify": False}
+EVALUATED = NO_OPTIONS | {
+  "data_paths": ["D"],
+  "split": "test",
+  "num_clips": 3,
+  "rectify": False,
+}
 WRITTEN = "--overlay --features --events --formats=eaf,csv --review"
 EVALUATED_BESIDE = {"split": "test", "data_path": "D"}
 VIDEOS = "--mode=predict --workdir=W --video=V --out=O"
@@ -72,26 +85,42 @@ LINES = {
   "--config=demo --overfit_batch": [("overfit_batch", ["CONFIG"], {})],
   f"--config=demo --workdir=W --allow_changes=seed,data.path {EVALUATE}": [
     ("train", ["CONFIG", "W", ["seed", "data.path"]], {}),
-    ("evaluate_checkpoint", ["W", "W"], EVALUATED),
+    ("evaluate_checkpoints", [["W"], "W"], EVALUATED),
     ("print_beside", ["CONFIG", "W", "W"], EVALUATED_BESIDE),
   ],
   "--config=demo --workdir=W --folds=person": [("cross_validate", ["CONFIG", "W", "CONFIG"], {})],
   "--mode=eval --workdir=W": [
-    ("evaluate_checkpoint", ["W", "W"], NO_OPTIONS),
+    ("evaluate_checkpoints", [["W"], "W"], NO_OPTIONS),
     ("print_beside", ["CONFIG", "W", "W"], BESIDE),
   ],
   "--mode=eval --workdir=W --multi_host --coordinator=c:1 --num_hosts=2 --host=1 --wait=9": [
     ("joined", ["c:1", 2, 1, 9], {}),
-    ("evaluate_checkpoint", ["W", "W"], NO_OPTIONS),
+    ("evaluate_checkpoints", [["W"], "W"], NO_OPTIONS),
     ("print_beside", ["CONFIG", "W", "W"], BESIDE),
   ],
   "--mode=eval --checkpoint=W/best": [
-    ("evaluate_checkpoint", ["W/best", "W"], NO_OPTIONS),
+    ("evaluate_checkpoints", [["W/best"], "W"], NO_OPTIONS),
     ("print_beside", ["CONFIG", "W/best", "W"], BESIDE),
   ],
   f"--mode=eval --workdir=W --checkpoint=C {EVALUATE}": [
-    ("evaluate_checkpoint", ["C", "W"], EVALUATED),
+    ("evaluate_checkpoints", [["C"], "W"], EVALUATED),
     ("print_beside", ["CONFIG", "C", "W"], EVALUATED_BESIDE),
+  ],
+  "--mode=eval --checkpoint=A,B/best --workdir=W --data=D, --weights=2,1 --branches=rgb,pose": [
+    (
+      "evaluate_checkpoints",
+      [["A", "B/best"], "W"],
+      NO_OPTIONS | {"data_paths": ["D", None], "branches": ["rgb", "pose"], "weights": [2.0, 1.0]},
+    ),
+    ("print_beside", ["CONFIG", "A", "W"], {"split": None, "data_path": "D"}),
+  ],
+  "--mode=eval --checkpoint=A,B --workdir=W --fit_weights=val --split=test": [
+    (
+      "evaluate_checkpoints",
+      [["A", "B"], "W"],
+      NO_OPTIONS | {"fit_split": "val", "split": "test"},
+    ),
+    ("print_beside", ["CONFIG", "A", "W"], {"split": "test", "data_path": None}),
   ],
   "--mode=report --workdir=W --baseline=B --data=D --split=test": [
     ("write_report", ["W"], {"baseline": "B", "split": "test", "data_path": "D"})
@@ -150,3 +179,23 @@ def test_every_flag_is_set_by_a_line():
     word.lstrip("-").removeprefix("no").split("=")[0] for line in LINES for word in line.split()
   }
   assert set(" ".join(flags for _, flags in MODES.values()).split()) <= given
+
+
+MISTAKES = {
+  "--mode=eval --checkpoint=A,B": "--mode=eval needs --workdir",
+  "--mode=eval --checkpoint=A,,B --workdir=W": "names nothing at one of its commas",
+  "--mode=eval --checkpoint=A,B --workdir=W --weights=1,b": "--weights must be numbers such as",
+  "--mode=report --workdir=W --weights=1,2": "--weights means nothing with --mode=report",
+}
+
+
+def test_mistakes_in_lists_are_answered():
+  for line, found in answers(list(MISTAKES), RECORD).items():
+    assert found.code == 1 and MISTAKES[line] in found.stderr
+
+
+def test_a_path_with_a_comma_is_one_path(tmp_path):
+  (tmp_path / "a,b").mkdir()
+  assert _several(f"{tmp_path}/a,b") == [f"{tmp_path}/a,b"]
+  assert _several(f"{tmp_path}/a,b/best") == [f"{tmp_path}/a,b/best"]
+  assert _several(f"{tmp_path}/a,{tmp_path}/b/best") == [f"{tmp_path}/a", f"{tmp_path}/b/best"]

@@ -1,1 +1,1 @@
-"""Evaluation of a model on a split: protocol, metrics, results, challenge submissions."""
+"""Evaluation of a model on a split: protocol, metrics, results, ensembles, challenge files."""

@@ -70,8 +70,8 @@ class Temperature:
     ece_before, ece_after: the expected calibration error, likewise.
     split: of the data set.
     num_videos: in it.
-    checkpoint: digest of the checkpoint.
-    step: of the checkpoint.
+    checkpoint: digest of the checkpoint, or of an ensemble.
+    step: of the checkpoint; None for an ensemble.
   """
 
   temperature: float
@@ -82,7 +82,7 @@ class Temperature:
   split: str
   num_videos: int
   checkpoint: str
-  step: int
+  step: int | None
 
   def write(self, folder: pathlib.Path) -> None:
     """Writes it to a folder."""
@@ -124,7 +124,7 @@ def fit_temperature(
   *,
   split: str,
   checkpoint: str,
-  step: int,
+  step: int | None,
 ) -> Temperature | None:
   """Fits a temperature to the labels of a split: the one with the smallest NLL.
 

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from pcan_jax.labels import LabelTree
+from pcan_jax.spec import HostOutputs
 
 TOP_K = 5
 
@@ -120,3 +121,16 @@ def measure(
     "f1_action_micro": action_micro,
     "f1_mean": (body_macro + body_micro + action_macro + action_micro) / 4,
   }
+
+
+def measure_branches(
+  outputs: HostOutputs, actions: Int[np.ndarray, " n"], tree: LabelTree
+) -> dict[str, dict[str, float]]:
+  """The metrics of every branch; empty without labels."""
+  if (actions < 0).all():
+    return {}
+  metrics = {}
+  for branch, levels in outputs.items():
+    scores = (levels[level]["probabilities"] for level in ("action", "body"))
+    metrics[branch] = measure(Predictions.of_scores(*scores, actions, tree), actions, tree)
+  return metrics

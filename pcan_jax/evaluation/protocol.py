@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,16 +15,16 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from pcan_jax.checkpoints import BEST, load_model, locate
-from pcan_jax.evaluation.calibration import Temperature, fit_temperature
-from pcan_jax.evaluation.metrics import Predictions, measure
-from pcan_jax.evaluation.results import Origin, Results, results_folder
-from pcan_jax.evaluation.submission import write_submission
+from pcan_jax.evaluation.ensembles import combine, fit_weights, normalise_weights
+from pcan_jax.evaluation.metrics import measure_branches
+from pcan_jax.evaluation.outcome import keep
+from pcan_jax.evaluation.results import Results, results_folder
+from pcan_jax.evaluation.runs import Run, one_each, require_alike, require_choosable, shared
 from pcan_jax.feed.dataset import Dataset, open_dataset
 from pcan_jax.feed.pipeline import evaluation_batches
-from pcan_jax.labels import LabelTree
 from pcan_jax.mesh import data_mesh, jit_step, local_rows, send
 from pcan_jax.saved_steps import SavedStep
-from pcan_jax.spec import HostOutputs, ModelSpec
+from pcan_jax.spec import ModelSpec
 from pcan_jax.writing import require_writable
 
 PyTree = Any
@@ -84,7 +84,7 @@ class Evaluator:
     found = jax.tree.map(lambda *parts: np.concatenate(parts), *predicted)
     ids = self._dataset.clip_ids(split)
     actions, outputs = found["action"].astype(np.int64), found["outputs"]
-    metrics = _metrics(outputs, actions, self._spec.tree)
+    metrics = measure_branches(outputs, actions, self._spec.tree)
     return Results([ids[index] for index in found["index"]], actions, num_clips, outputs, metrics)
 
 
@@ -109,19 +109,6 @@ def _predict_with_facts(
   return facts | {"outputs": spec.predict(variables, stored)}
 
 
-def _metrics(
-  outputs: HostOutputs, actions: np.ndarray, tree: LabelTree
-) -> dict[str, dict[str, float]]:
-  """The metrics of every branch; empty without labels."""
-  if (actions < 0).all():
-    return {}
-  metrics = {}
-  for branch, levels in outputs.items():
-    scores = (levels[level]["probabilities"] for level in ("action", "body"))
-    metrics[branch] = measure(Predictions.of_scores(*scores, actions, tree), actions, tree)
-  return metrics
-
-
 def evaluate_checkpoint(
   path: str | os.PathLike[str],
   output: pathlib.Path,
@@ -131,87 +118,137 @@ def evaluate_checkpoint(
   num_clips: int | None = None,
   rectify: bool = True,
 ) -> Results:
-  """Evaluates a checkpoint, prints the table and writes `OUTPUT/eval/SPLIT/`.
+  """Evaluates one checkpoint; see `evaluate_checkpoints` for arguments and errors."""
+  return evaluate_checkpoints(
+    [path],
+    output,
+    data_paths=[data_path],
+    split=split,
+    num_clips=num_clips,
+    rectify=rectify,
+  )
+
+
+def evaluate_checkpoints(
+  paths: Sequence[str | os.PathLike[str]],
+  output: pathlib.Path,
+  *,
+  data_paths: Sequence[str | None] = (None,),
+  branches: Sequence[str] = ("fused",),
+  weights: Sequence[float] | None = None,
+  fit_split: str | None = None,
+  split: str | None = None,
+  num_clips: int | None = None,
+  rectify: bool = True,
+) -> Results:
+  """Evaluates a checkpoint or an ensemble, prints the table and writes `OUTPUT/eval/SPLIT/`.
+
+  The probabilities of several checkpoints are averaged. Their own results are those in their
+  working directories, if they are of the same checkpoint, data set and settings; others are
+  computed, and kept in `OUTPUT/members`.
 
   For a split without labels it also writes a submission for the challenges, see
   `pcan_jax.evaluation.submission`.
 
   Args:
-    path: as for `checkpoints.locate`.
+    paths: of one checkpoint or several, as for `checkpoints.locate`.
     output: where the results go.
-    data_path, split, num_clips: other values than those of the checkpoint's config.
+    data_paths: a data set per checkpoint, or one for all; None is that of the checkpoint's config.
+    branches: per checkpoint, or one for all, whose probabilities are averaged: `fused` or a stream.
+    weights: per checkpoint, at least 0, which are made to add up to 1; by default equal ones.
+    fit_split: choose the weights on this split, see `ensembles.fit_weights`.
+    split, num_clips: other values than those of the checkpoints' configs.
     rectify: whether the prototypes correct the predictions.
 
   Raises:
     FileNotFoundError: there is no checkpoint or no data set.
-    ValueError: the checkpoint is damaged, or does not fit the data set.
+    ValueError: a checkpoint is damaged, or does not fit its data set; or several do not fit each
+      other, or the weights are wrong.
     OSError: `output` cannot be written to, which is tried first.
   """
-  saved = SavedStep(*locate(path))
-  spec, variables, step = load_model(saved.path)
-  config = spec.config
-  dataset = open_evaluated(config.data, data_path)
-  split = split or config.data.eval_split
-  num_clips = num_clips or config.eval.num_clips
-  best = pathlib.Path(path).name == BEST
-  folder = results_folder(output, split, num_clips, config.eval.num_clips, best=best)
-  if jax.process_index() == 0:
-    require_writable(folder)
-  if not rectify:
-    config = config.copy_and_resolve_references()
-    config.eval.gamma.update(rgb=0.0, pose=0.0)
-    spec = dataclasses.replace(spec, config=config)
-  results = dataclasses.replace(
-    Evaluator(spec, dataset)(variables, split, num_clips),
-    origin=Origin(step, saved.digest, dataset.fingerprint),
-  )
-  temperature = fit_temperature(
-    results.outputs["fused"]["action"]["probabilities"],
-    results.actions,
-    split=split,
-    checkpoint=saved.digest,
-    step=step,
-  )
-  if jax.process_index() == 0:
-    results.write(folder, spec.tree)
-    if temperature:
-      temperature.write(folder)
-      # For predictions: as the model is meant to be evaluated, and not where others may not write.
-      usual = split == config.data.eval_split and rectify and data_path in (None, config.data.path)
-      if usual and saved.folder.resolve() == output.resolve():
-        temperature.write(output)
-    if not results.metrics:
-      write_submission(results, spec.tree, folder)
-  _log.info(
-    "%s, step %d: %d videos of split %r, %d clip(s) per video%s, in %%\n\n%s\n\n%swritten to %s",
-    path,
-    step,
-    len(results.ids),
+  runs = _open_runs(paths, data_paths, branches, rectify)
+  shares, fit = normalise_weights(weights, len(runs)), None
+  split = split or shared({run.path: run.spec.config.data.eval_split for run in runs}, "split")
+  usual = {run.path: run.spec.config.eval.num_clips for run in runs}
+  num_clips = num_clips or shared(usual, "num_clips")
+  require_choosable(runs, weights, fit_split, split)
+  if len(runs) > 1:
+    require_alike(runs, output, [split, *([fit_split] if fit_split else [])])
+  folder = results_folder(
+    output,
     split,
     num_clips,
-    "" if rectify else ", not rectified",
-    results.table(),
-    _said(temperature),
-    folder,
+    usual[runs[0].path] if len({*usual.values()}) == 1 else num_clips,
+    best=len(runs) == 1 and pathlib.Path(runs[0].path).name == BEST,
   )
+  if jax.process_index() == 0:
+    require_writable(folder)
+  if len(runs) == 1:
+    results = _evaluate(runs[0], split, num_clips)
+  else:
+    scored = _score(runs, split, num_clips, output)
+    if fit_split:
+      shares, fit = fit_weights(runs, _score(runs, fit_split, num_clips, output), fit_split)
+    results = combine(runs, scored, shares, split, fit)
+  keep(results, runs, folder, output, split=split)
   return results
 
 
-def _said(temperature: Temperature | None) -> str:
-  """A line about a temperature, or nothing."""
-  if temperature is None:
-    return ""
-  nll, ece = (
-    f"{before:.3f} -> {after:.3f}"
-    for before, after in (
-      (temperature.nll_before, temperature.nll_after),
-      (temperature.ece_before, temperature.ece_after),
-    )
-  )
-  return (
-    f"temperature {temperature.temperature:.3f}: NLL of actions {nll}, expected "
-    f"calibration error {ece}\n\n"
-  )
+def _open_runs(
+  paths: Sequence[str | os.PathLike[str]],
+  data_paths: Sequence[str | None],
+  branches: Sequence[str],
+  rectify: bool,
+) -> list[Run]:
+  """Finds checkpoints and opens their data sets."""
+  runs = []
+  for path, data_path, branch in zip(
+    paths,
+    one_each(data_paths, len(paths), "data"),
+    one_each(branches, len(paths), "branches"),
+  ):
+    saved = SavedStep(*locate(path))
+    spec = saved.spec
+    known = ("fused", *spec.config.model.streams)
+    if branch not in known:
+      raise ValueError(f"{path} has no branch {branch!r} (--branches); it has {', '.join(known)}")
+    dataset = open_evaluated(spec.config.data, data_path)
+    _require_same_data(spec, dataset)
+    moved = data_path not in (None, spec.config.data.path)
+    runs.append(Run(os.fspath(path), saved, spec, dataset, moved, branch, rectify))
+  return runs
+
+
+def _evaluate(run: Run, split: str, num_clips: int) -> Results:
+  """Computes the results of a checkpoint."""
+  spec, variables, _ = load_model(run.saved.path)
+  if not run.rectify:
+    config = spec.config.copy_and_resolve_references()
+    config.eval.gamma.update(rgb=0.0, pose=0.0)
+    spec = dataclasses.replace(spec, config=config)
+  results = Evaluator(spec, run.dataset)(variables, split, num_clips)
+  return dataclasses.replace(results, origin=run.origin)
+
+
+def _score(runs: Sequence[Run], split: str, num_clips: int, output: pathlib.Path) -> list[Results]:
+  """The results of every checkpoint, found or computed, all in the order of the first one's."""
+  scored: list[Results] = []
+  for run in runs:
+    usual = run.spec.config.eval.num_clips
+    kept = results_folder(output / "members" / run.origin.checkpoint, split, num_clips, usual)
+    found = None
+    if jax.process_count() == 1:  # several hosts might not find the same
+      places = (
+        results_folder(run.saved.folder, split, num_clips, usual, best=best)
+        for best in (False, True)
+      )
+      found = run.find([*places, kept], split, num_clips)
+    if found is None:
+      found = _evaluate(run, split, num_clips)
+      if jax.process_index() == 0:
+        found.write(kept, run.spec.tree)
+    scored.append(found.in_order(scored[0].ids) if scored else found)
+  return scored
 
 
 def open_evaluated(config: ConfigDict, path: str | os.PathLike[str] | None = None) -> Dataset:

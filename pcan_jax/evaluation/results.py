@@ -8,9 +8,12 @@ import os
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Sequence
 
+import jax
 import numpy as np
 
+from pcan_jax.evaluation.origins import Ensemble, Origin
 from pcan_jax.labels import LabelTree
 from pcan_jax.spec import HostOutputs, flatten_outputs, unflatten_outputs
 from pcan_jax.writing import replace_file
@@ -28,21 +31,6 @@ TABLE_COLUMNS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Origin:
-  """What was evaluated on what.
-
-  Attributes:
-    step: of the checkpoint.
-    checkpoint: its digest, `SavedStep.digest`.
-    dataset: fingerprint of the data set.
-  """
-
-  step: int
-  checkpoint: str
-  dataset: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Results:
   """The results of an evaluation.
 
@@ -53,7 +41,8 @@ class Results:
     outputs: per branch and level `probabilities` [N, C] and, per stream, `logits` [N, C] and
       `embedding` [N, D], see `ModelSpec.predict`.
     metrics: per branch those of `metrics.measure`; empty if the split has no labels.
-    origin: what they are of; None for a state in training, whose results are not written.
+    origin: what they are of; None for a state in training, whose results are not written. Those
+      of an ensemble have no other branch than `fused`.
   """
 
   ids: list[str]
@@ -61,20 +50,35 @@ class Results:
   num_clips: int
   outputs: HostOutputs
   metrics: dict[str, dict[str, float]]
-  origin: Origin | None = None
+  origin: Origin | Ensemble | None = None
 
   def table(self) -> str:
-    """The metrics in per cent: one row per branch, the columns of the paper's table 1."""
+    """The metrics in per cent: one row per branch, the columns of the paper's table 1.
+
+    Below an ensemble there is a row for each of its members.
+    """
     if not self.metrics:
       return "no labels, no metrics"
+    metrics = [*self.metrics.items()]
+    if isinstance(self.origin, Ensemble):
+      metrics = [("ensemble", self.metrics["fused"])]
+      metrics += [(f"{m.name} x {m.weight:.3f}", m.metrics) for m in self.origin.members]
     rows = [["", *TABLE_COLUMNS.values()]]
-    rows += [
-      [branch, *(f"{100 * values[key]:.2f}" for key in TABLE_COLUMNS)]
-      for branch, values in self.metrics.items()
-    ]
+    rows += [[name, *(f"{100 * of[key]:.2f}" for key in TABLE_COLUMNS)] for name, of in metrics]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+  def in_order(self, ids: Sequence[str]) -> "Results":
+    """The same videos in another order."""
+    rows = {name: row for row, name in enumerate(self.ids)}
+    order = np.array([rows[name] for name in ids], np.int64)
+    return dataclasses.replace(
+      self,
+      ids=list(ids),
+      actions=self.actions[order],
+      outputs=jax.tree.map(lambda values: values[order], self.outputs),
+    )
 
   def write(self, directory: pathlib.Path, tree: LabelTree) -> None:
     """Writes the results, which have an origin, to a directory, which is made.
@@ -84,8 +88,12 @@ class Results:
     """
     assert self.origin is not None
     directory.mkdir(parents=True, exist_ok=True)
-    origin = dataclasses.asdict(self.origin)
-    summary = origin | {"num_videos": len(self.ids), "num_clips": self.num_clips} | self.metrics
+    counts = {"num_videos": len(self.ids), "num_clips": self.num_clips}
+    summary = self.origin.summary() | counts | self.metrics
+    if isinstance(self.origin, Ensemble):
+      origin = {"ensemble": json.dumps(self.origin.to_json())}
+    else:
+      origin = self.origin.summary()
     scores = io.BytesIO()
     np.savez_compressed(
       scores,
@@ -117,16 +125,17 @@ class Results:
         results = {name: arrays[name] for name in arrays.files}
     except (zipfile.BadZipFile, zlib.error, ValueError, EOFError) as error:
       raise ValueError(f"{scores} is damaged ({error}): {again}") from error
-    if "fused/action/probabilities" not in results or "checkpoint" not in results:
+    if "fused/action/probabilities" not in results or not {"checkpoint", "ensemble"} & {*results}:
       raise ValueError(f"{scores} was written by an earlier version: {again}")
+    outputs = unflatten_outputs(results)
     metrics = json.loads((directory / "metrics.json").read_text())
     return cls(
       ids=results["ids"].tolist(),
       actions=results["actions"],
       num_clips=int(results["num_clips"]),
-      outputs=unflatten_outputs(results),
-      metrics={branch: values for branch, values in metrics.items() if isinstance(values, dict)},
-      origin=Origin(int(results["step"]), str(results["checkpoint"]), str(results["dataset"])),
+      outputs=outputs,
+      metrics={branch: metrics[branch] for branch in metrics if branch in outputs},
+      origin=_origin(results),
     )
 
   def _predictions(self, tree: LabelTree) -> str:
@@ -146,6 +155,14 @@ class Results:
         ]
       )
     return text.getvalue()
+
+
+def _origin(stored: dict[str, np.ndarray]) -> Origin | Ensemble:
+  """What the arrays in a file of results say that they are of."""
+  if "ensemble" in stored:
+    return Ensemble.from_json(json.loads(str(stored["ensemble"])))
+  rectified = bool(stored["rectified"]) if "rectified" in stored else None
+  return Origin(int(stored["step"]), str(stored["checkpoint"]), str(stored["dataset"]), rectified)
 
 
 def results_folder(

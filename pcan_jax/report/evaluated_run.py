@@ -1,10 +1,12 @@
 """Reads the working directory of a run for a report: model, results, curves, prototypes.
 
-A baseline is read the same way, and its clips are put in the order of the run's.
+That of an ensemble has only results. A baseline is read the same way, and its clips are put in the
+order of the run's.
 """
 
 import dataclasses
 import functools
+import json
 import os
 import pathlib
 
@@ -16,27 +18,29 @@ from tensorboard.util import tensor_util
 
 from pcan_jax.checkpoints import load_model, locate
 from pcan_jax.evaluation.metrics import Predictions, confusion_matrix
+from pcan_jax.evaluation.origins import Ensemble
 from pcan_jax.evaluation.results import Results, results_folder
 from pcan_jax.labels import LabelTree
+from pcan_jax.report import style
 from pcan_jax.saved_steps import SavedStep
 from pcan_jax.spec import ModelSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluatedRun:
-  """An evaluated run.
+  """An evaluated run, or an ensemble of several.
 
   Attributes:
     workdir: its working directory.
-    spec: of the model in its latest checkpoint.
-    step: of that checkpoint.
+    spec: of the model in its latest checkpoint, or of the first member of an ensemble.
+    step: of that checkpoint; None for an ensemble.
     split: the evaluated split.
     results: of the evaluation; every clip has a label.
   """
 
   workdir: pathlib.Path
   spec: ModelSpec
-  step: int
+  step: int | None
   split: str
   results: Results
 
@@ -49,10 +53,19 @@ class EvaluatedRun:
     return self.spec.tree
 
   @property
+  def ensemble(self) -> Ensemble | None:
+    """What was averaged, if it is an ensemble."""
+    return self.results.origin if isinstance(self.results.origin, Ensemble) else None
+
+  @property
   def branches(self) -> tuple[str, ...]:
-    """`fused` and the streams, or the only stream."""
+    """`fused` and the streams, or the only stream; of an ensemble `fused`."""
     streams = tuple(b for b in ("rgb", "pose") if b in self.results.outputs)
-    return ("fused", *streams) if len(streams) > 1 else streams
+    return streams if len(streams) == 1 else ("fused", *streams)
+
+  def name_of(self, branch: str) -> str:
+    """What a branch is called on the page."""
+    return "ensemble" if self.ensemble else style.BRANCH_NAMES[branch]
 
   def probabilities(self, level: str, branch: str = "fused") -> Float[np.ndarray, "n _"]:
     """The probabilities of every clip and class of a level."""
@@ -108,15 +121,20 @@ def read_run(workdir: str | os.PathLike[str], split: str | None = None) -> Evalu
   """Reads a run that has been evaluated.
 
   Args:
-    workdir: of training.
-    split: the evaluated split; by default the config's `data.eval_split`.
+    workdir: of training, or of the evaluation of an ensemble.
+    split: the evaluated split; by default the config's `data.eval_split`, or the only one with
+      labels on which the ensemble was evaluated.
 
   Raises:
     FileNotFoundError: there is no checkpoint, or no evaluation of that split.
     ValueError: the checkpoint is damaged, the split has no labels, or the results are of another
-      checkpoint.
+      checkpoint; or an ensemble was evaluated on several splits.
   """
   workdir = pathlib.Path(workdir)
+  if not (workdir / "checkpoints").is_dir():
+    ensemble = _read_ensemble(workdir, split)
+    if ensemble is not None:
+      return ensemble
   saved = SavedStep(*locate(workdir))
   spec = saved.spec
   split = split or spec.config.data.eval_split
@@ -129,8 +147,7 @@ def read_run(workdir: str | os.PathLike[str], split: str | None = None) -> Evalu
       f"{folder} holds results of step {results.origin.step}, but the latest checkpoint, of step "
       f"{saved.step}, is another: run pcan --mode=eval with this --workdir again"
     )
-  if not results.ids or (np.asarray(results.actions) < 0).any():
-    raise ValueError(f"{folder} holds no labels to compare with; choose a labelled split (--split)")
+  _require_labels(results, folder)
   classes = results.outputs["fused"]["action"]["probabilities"].shape[1]
   if classes != spec.tree.num_actions:
     raise ValueError(
@@ -138,6 +155,38 @@ def read_run(workdir: str | os.PathLike[str], split: str | None = None) -> Evalu
       "run pcan --mode=eval with this --workdir again"
     )
   return EvaluatedRun(workdir, spec, saved.step, split, results)
+
+
+def _read_ensemble(workdir: pathlib.Path, split: str | None) -> EvaluatedRun | None:
+  """Reads the results of an ensemble; None if there are none in the folder."""
+  usual, labelled, any_results = [], [], False
+  for path in sorted((workdir / "eval").glob("*/metrics.json")):
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    if "ensemble" in metrics:
+      any_results = True
+      if path.parent.name == metrics["ensemble"]["split"]:  # not SPLIT-1clip
+        usual.append(path.parent.name)
+        labelled += usual[-1:] * ("fused" in metrics)
+  if not any_results:
+    return None
+  wanted = [split] if split else labelled or usual
+  if len(wanted) > 1:
+    raise ValueError(f"{workdir} was evaluated on {', '.join(wanted)}: choose one with --split")
+  if not wanted or wanted[0] not in usual:
+    raise FileNotFoundError(
+      f"no results of the ensemble {workdir} on {split or 'any split'} with the usual number of "
+      "clips: run pcan --mode=eval with this --workdir first"
+    )
+  folder = workdir / "eval" / wanted[0]
+  results = Results.read(folder)
+  _require_labels(results, folder)
+  spec = ModelSpec.from_json(results.origin.members[0].description)
+  return EvaluatedRun(workdir, spec, None, wanted[0], results)
+
+
+def _require_labels(results: Results, folder: pathlib.Path) -> None:
+  if not results.ids or (np.asarray(results.actions) < 0).any():
+    raise ValueError(f"{folder} holds no labels to compare with; choose a labelled split (--split)")
 
 
 def align(baseline: EvaluatedRun, run: EvaluatedRun) -> EvaluatedRun:
@@ -148,9 +197,9 @@ def align(baseline: EvaluatedRun, run: EvaluatedRun) -> EvaluatedRun:
   """
   if baseline.tree != run.tree:
     raise ValueError(f"baseline {baseline.workdir} has another label tree than {run.workdir}")
-  rows = {clip: row for row, clip in enumerate(baseline.results.ids)}
-  lacking = [clip for clip in run.results.ids if clip not in rows]
-  extra = rows.keys() - set(run.results.ids)
+  there = set(baseline.results.ids)
+  lacking = [clip for clip in run.results.ids if clip not in there]
+  extra = there - set(run.results.ids)
   if lacking or extra:
     example = lacking[0] if lacking else min(extra)
     raise ValueError(
@@ -158,13 +207,7 @@ def align(baseline: EvaluatedRun, run: EvaluatedRun) -> EvaluatedRun:
       f"{run.split!r}: {len(lacking)} are only in the run, {len(extra)} only in the baseline, "
       f"such as {example!r}. Evaluate both on one data set: --mode=eval --data=DIR"
     )
-  order = np.array([rows[clip] for clip in run.results.ids])
-  reordered = dataclasses.replace(
-    baseline.results,
-    ids=list(run.results.ids),
-    actions=baseline.results.actions[order],
-    outputs=jax.tree.map(lambda values: values[order], baseline.results.outputs),
-  )
+  reordered = baseline.results.in_order(run.results.ids)
   differ = np.flatnonzero(reordered.actions != run.results.actions)
   if differ.size:
     clip = run.results.ids[differ[0]]
@@ -177,7 +220,7 @@ def align(baseline: EvaluatedRun, run: EvaluatedRun) -> EvaluatedRun:
 
 def read_prototypes(run: EvaluatedRun) -> dict[str, dict[str, Float[np.ndarray, "_ _"]]]:
   """Per stream the prototypes of `action` [A, D] and `body` [B, D']; empty if there are none."""
-  if not run.spec.config.model.prototypes:
+  if run.ensemble or not run.spec.config.model.prototypes:
     return {}
   _, variables, _ = load_model(run.workdir)
   return jax.tree.map(np.asarray, jax.device_get(dict(variables["prototypes"])))

@@ -8,6 +8,7 @@ from pcan_jax.report.report_data import ReportData
 
 _NO_PROTOTYPES = "This run has no prototypes (config.model.prototypes is false)."
 _NO_EVENTS = "There are no TensorBoard events in the working directory."
+_OF_MEMBERS = "An ensemble has none of its own; see the reports on its members."
 _MOST_ALIKE = 8
 _CLASSES_SIDE_BY_SIDE = 30
 
@@ -15,6 +16,8 @@ _CLASSES_SIDE_BY_SIDE = 30
 def ambiguous_sets(data: ReportData) -> Section:
   """Sizes of the ambiguous sets over training."""
   anchor, title = "sets", "Ambiguous sets over training"
+  if data.run.ensemble:
+    return Section(anchor, title, [_OF_MEMBERS])
   streams = [stream for stream in data.streams if f"{stream}/num_tp" in data.curves]
   if not streams:
     return Section(anchor, title, [_NO_EVENTS])
@@ -45,6 +48,8 @@ def ambiguous_sets(data: ReportData) -> Section:
 def similarities(data: ReportData) -> Section:
   """Cosine similarities of prototypes."""
   anchor, title = "prototypes", "Similarity of prototypes"
+  if data.run.ensemble:
+    return Section(anchor, title, [_OF_MEMBERS])
   if not data.prototypes:
     return Section(anchor, title, [_NO_PROTOTYPES])
   tree = data.tree
@@ -109,6 +114,8 @@ def similarities(data: ReportData) -> Section:
 def embeddings(data: ReportData) -> Section:
   """Maps of embedded clips with the prototypes."""
   anchor, title = "map", "Map of clips and prototypes"
+  if data.run.ensemble:
+    return Section(anchor, title, [_OF_MEMBERS])
   if not data.prototypes:
     return Section(anchor, title, [_NO_PROTOTYPES])
   run, tree = data.run, data.tree
@@ -142,6 +149,8 @@ def embeddings(data: ReportData) -> Section:
 def training(data: ReportData) -> Section:
   """Losses and accuracies over training."""
   anchor, title = "training", "Training"
+  if data.run.ensemble:
+    return Section(anchor, title, [_OF_MEMBERS])
   curves = data.curves
   streams = [stream for stream in data.streams if f"{stream}/action_top1" in curves]
   if not streams or "loss" not in curves:

@@ -133,9 +133,10 @@ def _read_dataset(
   run: EvaluatedRun, clips: Sequence[str], data_path: str | os.PathLike[str] | None
 ) -> DatasetParts:
   config = run.spec.config.data
-  path = data_path if data_path is not None else config.path
+  evaluated = run.ensemble.members[0].data_path if run.ensemble else config.path
+  path = data_path if data_path is not None else evaluated
   try:
-    dataset = open_evaluated(config, data_path)
+    dataset = open_evaluated(config, path if run.ensemble else data_path)
   except FileNotFoundError:
     if data_path is not None:
       raise

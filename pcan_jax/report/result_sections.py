@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pcan_jax.evaluation.calibration import CALIBRATION_BINS, calibrate
 from pcan_jax.evaluation.metrics import measure
+from pcan_jax.evaluation.origins import Ensemble
 from pcan_jax.evaluation.results import TABLE_COLUMNS
 from pcan_jax.report import score_figures, statistics, style, tables
 from pcan_jax.report.page import Picture, Section, Table
@@ -27,7 +28,7 @@ def results(data: ReportData, rows: Sequence[Row]) -> Section:
     for metric in TABLE_COLUMNS:
       low, high = statistics.interval(values[metric])
       cells.append(f"{100 * low:.1f} to {100 * high:.1f}")
-    intervals.append([style.BRANCH_NAMES[branch], *cells])
+    intervals.append([run.name_of(branch), *cells])
   paragraphs = ["The metrics of table 1 of the PCAN paper (arXiv 2412.14719)."]
   if data.yardstick is not None:
     paragraphs.append(
@@ -56,8 +57,26 @@ def results(data: ReportData, rows: Sequence[Row]) -> Section:
         ["streams", *TABLE_COLUMNS.values()],
         intervals,
       ),
+      *(_members(run.ensemble) if run.ensemble else ()),
     ],
   )
+
+
+def _members(ensemble: Ensemble) -> list[Table]:
+  """What an ensemble is made of."""
+  return [
+    Table(
+      f"The members of the ensemble, each alone, in %. Weights: {ensemble.weights_from()}.",
+      ["member", "weight", *TABLE_COLUMNS.values()],
+      tables.member_rows(ensemble),
+    ),
+    Table(
+      "Their checkpoints and data sets, by digest and fingerprint.",
+      ["member", "step", "checkpoint", "data set", "fingerprint"],
+      tables.member_facts(ensemble),
+      text_columns=5,
+    ),
+  ]
 
 
 def differences(data: ReportData) -> Section:
@@ -153,7 +172,7 @@ def ambiguous_clips(data: ReportData) -> Section:
   for number, example in enumerate(data.examples, start=1):
     clip = run.results.ids[example.row]
     true = int(run.labels["action"][example.row])
-    sources = {style.BRANCH_NAMES[branch]: (run, branch) for branch in run.branches}
+    sources = {run.name_of(branch): (run, branch) for branch in run.branches}
     if baseline is not None:
       sources["baseline"] = (baseline, "fused")
     columns = {
@@ -197,7 +216,7 @@ def calibration(data: ReportData) -> Section:
     errors = [
       calibrate(run.probabilities(level, branch), true).error for level, true in run.labels.items()
     ]
-    rows.append([style.BRANCH_NAMES[branch], *(f"{100 * error:.1f}" for error in errors)])
+    rows.append([run.name_of(branch), *(f"{100 * error:.1f}" for error in errors)])
   found = levels["action"][data.names[0]]
   mean_confidence = float(run.probabilities("action").max(axis=1).mean())
   accuracy = float(run.right("action").mean())

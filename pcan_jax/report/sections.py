@@ -18,21 +18,39 @@ def title(data: ReportData) -> str:
 
 def facts(data: ReportData) -> dict[str, str]:
   """Facts about the run, by name."""
-  run, config = data.run, data.run.spec.config
-  streams = " and ".join(data.streams)
-  model = "PCAN, with prototypes" if config.model.prototypes else "PoseConv3D, without prototypes"
+  run = data.run
   found = {
     "Evaluated": f"{len(run.results.ids):,} clips of the split {run.split!r}, {_samples(run)}",
-    "Data set": str(config.data.path),
+    "Data set": str(run.spec.config.data.path),
     "Labels": f"{run.tree.num_actions} actions of {run.tree.num_bodies} body parts",
-    "Network": f"{model}; {streams}"
-    + (f", joined by {config.model.fusion} fusion" if len(data.streams) > 1 else ""),
-    "Checkpoint": f"{run.workdir}, step {run.step:,}",
+    "Network": _network(data),
+    "Checkpoint": _checkpoint(run),
   }
+  if run.ensemble:
+    members = run.ensemble.members
+    found["Data set"] = ", ".join(dict.fromkeys(member.data_path for member in members))
+    found["Weights"] = run.ensemble.weights_from()
   if data.baseline is not None:
-    other = data.baseline
-    found["Baseline"] = f"{other.workdir}, step {other.step:,}, {_samples(other)}"
+    found["Baseline"] = f"{_checkpoint(data.baseline)}, {_samples(data.baseline)}"
   return found
+
+
+def _network(data: ReportData) -> str:
+  """What predicts."""
+  if data.run.ensemble:
+    return f"an ensemble of {len(data.run.ensemble.members)} checkpoints, see the results"
+  config = data.run.spec.config
+  model = "PCAN, with prototypes" if config.model.prototypes else "PoseConv3D, without prototypes"
+  fusion = f", joined by {config.model.fusion} fusion" if len(data.streams) > 1 else ""
+  return f"{model}; {' and '.join(data.streams)}{fusion}"
+
+
+def _checkpoint(run: EvaluatedRun) -> str:
+  """Where it comes from."""
+  if run.ensemble is None:
+    return f"{run.workdir}, step {run.step:,}"
+  shown = (f"{member.weight:.3f} x {member.name}" for member in run.ensemble.members)
+  return f"{run.workdir}: {' + '.join(shown)}"
 
 
 def _samples(run: EvaluatedRun) -> str:
@@ -56,10 +74,18 @@ def sections(data: ReportData, rows: Sequence[Row]) -> list[Section]:
     model_sections.embeddings(data),
     result_sections.calibration(data),
     model_sections.training(data),
-    Section(
-      "config",
-      "Configuration",
-      ["The complete config of the run, as stored in its checkpoint."],
-      code=json.dumps(data.run.spec.to_json()["config"], indent=2),
-    ),
+    _config(data.run),
   ]
+
+
+def _config(run: EvaluatedRun) -> Section:
+  """The settings of the run."""
+  if run.ensemble:
+    text = (
+      "The members of the ensemble with their complete configs, as stored in their checkpoints."
+    )
+    content = run.ensemble.to_json()
+  else:
+    text = "The complete config of the run, as stored in its checkpoint."
+    content = run.spec.to_json()["config"]
+  return Section("config", "Configuration", [text], code=json.dumps(content, indent=2))

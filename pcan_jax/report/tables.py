@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from pcan_jax.evaluation.origins import Ensemble
 from pcan_jax.evaluation.results import TABLE_COLUMNS
 from pcan_jax.labels import get_tree
 from pcan_jax.report import style
@@ -50,8 +51,28 @@ def table_rows(run: EvaluatedRun, baseline: EvaluatedRun | None) -> list[Row]:
     for branch in one.branches:
       metrics = one.results.metrics[branch]
       values = tuple(100 * metrics[name] for name in TABLE_COLUMNS)
-      rows.append(Row(one.name, style.BRANCH_NAMES[branch], values, source))
+      rows.append(Row(one.name, one.name_of(branch), values, source))
   return rows + paper_rows() if run.tree == get_tree("ma52") else rows
+
+
+def member_rows(ensemble: Ensemble) -> list[list[str]]:
+  """Of each member of an ensemble name, weight and, in %, the metrics, if there are labels."""
+  return [
+    [
+      member.name,
+      f"{member.weight:.3f}",
+      *(f"{100 * member.metrics[name]:.2f}" for name in TABLE_COLUMNS),
+    ]
+    for member in ensemble.members
+  ]
+
+
+def member_facts(ensemble: Ensemble) -> list[list[str]]:
+  """Which checkpoint and data set each member of an ensemble is."""
+  return [
+    [m.name, str(m.origin.step), m.origin.checkpoint, m.data_path, m.origin.dataset]
+    for m in ensemble.members
+  ]
 
 
 def paper_rows() -> list[Row]:
