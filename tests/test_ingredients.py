@@ -12,6 +12,8 @@ import pytest
 
 from benchmarks.study.explain import logged_gradients
 from configs import ma52
+from pcan_jax.evaluation.protocol import evaluate_checkpoint
+from pcan_jax.evaluation.results import Results
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
 from pcan_jax.method import losses
@@ -310,7 +312,12 @@ def test_a_run_records_what_its_losses_depend_on(tiny_dataset, tmp_path, caplog)
   config.optimizer.epochs, config.eval.every_epochs, config.log_gradients = 1.0, 0.0, 2
   with caplog.at_level(logging.INFO, "pcan_jax"):
     loop.train(config, tmp_path)
+    results = evaluate_checkpoint(tmp_path, tmp_path, flip=True)
   assert "7 of them are evaluated, too (split 'val')" in caplog.text
+  assert "was trained on 7 of these videos (data.train_split='train+val')" in caplog.text
+  assert not (tmp_path / "temperature.json").exists()  # it would be too sure
+  assert "2 clip(s) per video, mirrored ones too" in caplog.text
+  assert results.origin.mirrored and Results.read(tmp_path / "eval/val").origin == results.origin
   assert read_curves(tmp_path)["gradients/ce_frames/pose"].steps.tolist() == [2]
   gradients = logged_gradients(tmp_path)
   assert gradients.keys() == {

@@ -81,7 +81,7 @@ def _evaluate(workdir: pathlib.Path, out: pathlib.Path) -> None:
   def evaluate(spec: ModelSpec) -> Results:
     split, num_clips = given.data.eval_split, given.eval.num_clips
     results = Evaluator(spec, dataset)(variables, split, num_clips)
-    origin = Origin(step, saved.digest, dataset.fingerprint)
+    origin = Origin(step, saved.digest, dataset.fingerprint, mirrored=spec.config.eval.flip)
     return dataclasses.replace(results, origin=origin)
 
   results = plain = evaluate(spec)
