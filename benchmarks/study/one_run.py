@@ -60,7 +60,7 @@ def _train(workdir: pathlib.Path) -> None:
 
 def _evaluate(workdir: pathlib.Path, out: pathlib.Path) -> None:
   """Evaluates with what the flags say of evaluation, which may not be what the run was told."""
-  from benchmarks.study.explain import explain
+  from benchmarks.study.explain import explain, logged_gradients
   from benchmarks.timing import environment
   from pcan_jax.checkpoints import load_model, locate
   from pcan_jax.evaluation.protocol import Evaluator
@@ -94,7 +94,7 @@ def _evaluate(workdir: pathlib.Path, out: pathlib.Path) -> None:
     plain = evaluate(dataclasses.replace(spec, config=config))
   about = environment() | {
     "evaluation_seconds": seconds,
-    "why": explain(results, plain, variables["prototypes"], spec.tree),
+    "why": explain(results, plain, variables["prototypes"], spec.tree) | logged_gradients(workdir),
   }
   (out / EVALUATED).write_text(json.dumps(about, indent=1) + "\n")
 
