@@ -306,6 +306,17 @@ def test_joined_splits_hold_the_clips_of_both(tiny_dataset):
     tiny_dataset.num_clips("train+holdout")
 
 
+def test_rare_actions_are_not_favoured_twice_unnoticed(tiny_dataset, caplog):
+  config = tiny_config("posec3d_pose", **{"loss.class_balance": 0.9})
+  config.data.path, config.data.label_share = str(tiny_dataset.path), 0.5
+  counts = loop.prepare(config).spec.action_counts
+  assert counts == tiny_dataset.action_counts("train", 0.5) and sum(counts) < 16
+  assert "twice" not in caplog.text
+  config.data.sampling = "class_balanced"
+  loop.prepare(config)
+  assert "rare actions are favoured twice" in caplog.text
+
+
 def test_a_run_records_what_its_losses_depend_on(tiny_dataset, tmp_path, caplog):
   config = tiny_config("posec3d_pose", **{"loss.logit_adjustment": 1.0, "loss.frame_weight": 0.5})
   config.data.path, config.data.train_split = str(tiny_dataset.path), "train+val"

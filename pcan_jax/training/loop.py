@@ -154,6 +154,12 @@ def prepare(config: ConfigDict) -> TrainingRun:
   if spec.losses.needs_counts:
     counts = dataset.action_counts(split, config.data.label_share)
     spec = dataclasses.replace(spec, action_counts=counts)
+    if config.data.sampling != "uniform":
+      _log.warning(
+        "rare actions are favoured twice: by data.sampling=%r and by the losses; set it to uniform "
+        "unless that is meant",
+        config.data.sampling,
+      )
   if spec.frame_sampling(None).rgb_frames:
     dataset.require_videos()
   if spec.pretrains:
