@@ -20,14 +20,14 @@ TREE = LabelTree(("nod", "bow", "wave"), ("head", "arm"), (0, 0, 1))
 DATA = pathlib.Path("datasets/lookalikes")
 
 HEADLINE = {
-  "pcan": "3adef2c140c727be",
-  "pcan_pose": "00c1a6e665f877c3",
-  "pcan_rgb": "30c9e5fea9590605",
-  "pcan_scratch": "08c26653f361aaa9",
-  "posec3d": "3e86437cdf7a2c6a",
-  "posec3d_pose": "8a9df00ef61daa58",
-  "posec3d_rgb": "820ba39388143427",
-  "posec3d_scratch": "c32473fa51781d6b",
+  "posec3d_pose": "512551c1bcf0bd0f",
+  "posec3d_rgb": "34fffc519a9427e5",
+  "posec3d": "5da4c90442732735",
+  "posec3d_scratch": "4feb66ef5ee03524",
+  "pcan_pose": "a714b66bdda51752",
+  "pcan_rgb": "9a83b725418726a9",
+  "pcan": "8c4f45a61171bb03",
+  "pcan_scratch": "a36b2299c8b69953",
 }
 
 TOY_CONFIG = """
