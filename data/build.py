@@ -5,7 +5,6 @@ SOURCE is a directory in MA-52's layout; the shards are written to OUT/pcan/LAYO
 
 import argparse
 import json
-import math
 import pathlib
 import sys
 import tempfile
@@ -116,13 +115,9 @@ def skeleton_fps(source: pathlib.Path, fps: float | None) -> float:
   Raises:
     ValueError: a rate is given for videos, or is no rate.
   """
-  if fps is None:
-    return source_layout.SKELETON_FPS
-  if source_layout.has_videos(source):
+  if fps is not None and source_layout.has_videos(source):
     raise ValueError(f"--fps means nothing for {source}: its videos say when their frames appear")
-  if not 0 < fps < math.inf:
-    raise ValueError(f"--fps is {fps}; give the frames per second of the poses")
-  return fps
+  return source_layout.skeleton_rate(fps)
 
 
 def _count_damaged(folder: pathlib.Path) -> int:

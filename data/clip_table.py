@@ -145,7 +145,7 @@ def _check_header(header: Sequence[str], path: pathlib.Path) -> None:
   if not {"video", "label"} <= set(header):
     raise ValueError(
       f"{path}: the first line must name the columns 'video,label', and can name "
-      f"'body', 'split' and 'person'; found {','.join(header)[:80]!r}"
+      f"{', '.join(COLUMNS[2:])}; found {','.join(header)[:80]!r}"
     )
   named = [name for name in header if name]
   if len(set(named)) != len(named):

@@ -203,8 +203,8 @@ def _in_tree(
       continue
     candidates = [exact[meaning[1]]] if meaning[1] in exact else similar[_plain(meaning[1])]
     if len(candidates) == 1:
-      body = tree.bodies[tree.parents[candidates[0]]]
-      found[tier, label] = body, tree.actions[candidates[0]]
+      action = tree.actions[candidates[0]]
+      found[tier, label] = tree.body_of[action], action
       continue
     close = difflib.get_close_matches(meaning[1], tree.actions, 3, 0.6)
     hint = f"; close to {', '.join(map(repr, close))}" if close else ""

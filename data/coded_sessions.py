@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 
 from pcan_jax.clips.video_files import VIDEO_SUFFIXES, clip_id, composed, find_videos
 from pcan_jax.coding.events import Coding, Event
-from pcan_jax.coding.formats import read_codings
+from pcan_jax.coding.formats import find_codings, read_codings
 from pcan_jax.coding.reading import media_name, plain_path
 from pcan_jax.labels import LabelTree
 
 from .findings import Finding
 
-_SUFFIXES = (".eaf", ".boris", ".vtt", ".csv", ".tsv")
 _SHOWN = 3
 
 
@@ -59,7 +58,7 @@ def read_sessions(
   """
   available = find_videos(videos)
   codings: list[tuple[str, Coding]] = []
-  for path, is_named in _files(paths):
+  for path in dict.fromkeys(file for given in paths for file in find_codings(given)):
     try:
       read = read_codings(
         path,
@@ -69,10 +68,12 @@ def read_sessions(
       )
     except ValueError as error:
       detail = str(error).removeprefix(f"{path}: ")
-      if is_named or path.suffix.lower() not in (".csv", ".tsv") or "not a file of" not in detail:
-        findings.append(Finding("unreadable", str(path), detail, is_error=True))
-      else:
+      # A folder may hold other tables.
+      is_table = path.suffix.lower() in (".csv", ".tsv") and path not in paths
+      if is_table and "not a file of" in detail:
         findings.append(Finding("no codings", str(path), "left out", is_error=False))
+      else:
+        findings.append(Finding("unreadable", str(path), detail, is_error=True))
       continue
     codings += [(path.name, coding) for coding in read]
   of_video: dict[pathlib.Path, list[tuple[str, Coding]]] = collections.defaultdict(list)
@@ -90,23 +91,6 @@ def read_sessions(
   ]
   _check_names(sessions, findings)
   return sessions
-
-
-def _files(paths: Sequence[pathlib.Path]) -> list[tuple[pathlib.Path, bool]]:
-  """The files, and whether each was named and not found in a folder."""
-  files: dict[pathlib.Path, bool] = {}
-  for path in paths:
-    if path.is_dir():
-      found = sorted(p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file())
-      if not found:
-        raise FileNotFoundError(f"{path} holds no codings ({' '.join(_SUFFIXES)})")
-      for file in found:
-        files.setdefault(file, False)
-    elif path.is_file():
-      files[path] = True
-    else:
-      raise FileNotFoundError(f"no codings at {path}")
-  return list(files.items())
 
 
 def _match(

@@ -9,7 +9,6 @@ import argparse
 import collections
 import csv
 import dataclasses
-import functools
 import pathlib
 import pickle
 import shutil
@@ -91,12 +90,15 @@ def import_clips(
     raise ValueError("without videos there must be poses; give --poses")
   if videos is not None and fps is not None:
     raise ValueError("--fps means nothing with --videos, which say when their frames appear")
+  source_layout.skeleton_rate(fps)
   if videos and not videos.is_dir():
     raise FileNotFoundError(f"no folder of videos at {videos}")
   keypoint_layout = get_layout(layout)
   plan = _plan(table, videos, tree, val_share, seed)
-  read = _read_poses if videos else functools.partial(_read_skeletons, fps=fps)
-  entries, pose_notes = read(plan, poses, keypoint_layout, out, jobs)
+  if poses and not videos:
+    entries, pose_notes = _read_skeletons(plan, poses, keypoint_layout, out, fps)
+  else:
+    entries, pose_notes = _read_poses(plan, poses, keypoint_layout, out, jobs)
   partial = out.with_name(f"{out.name}.partial")
   if partial.exists():
     shutil.rmtree(partial)
@@ -264,15 +266,14 @@ def _read_skeletons(
   path: pathlib.Path,
   layout: KeypointLayout,
   out: pathlib.Path,
-  jobs: int,
   fps: float | None,
 ) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
   """As `_read_poses`, of clips without videos; one process reads them all."""
+  default = source_layout.skeleton_rate(fps)
   clips = [clip for of_split in plan.clips.values() for clip in of_split]
   poses = open_poses(path, layout, only_clip=clips[0].id if len(clips) == 1 else None)
   entries: dict[str, list[dict[str, Any]]] = {split: [] for split in plan.clips}
   problems: list[Problem] = []
-  default = fps or source_layout.SKELETON_FPS
   rates = set()
   for clip in tqdm.tqdm(clips, "poses", disable=None):
     try:

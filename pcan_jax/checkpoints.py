@@ -80,11 +80,6 @@ class Checkpoints:
     finally:
       absl.logging.get_absl_logger().removeFilter(_is_not_raised_later)
 
-  @property
-  def latest_step(self) -> int | None:
-    """Of those that are completely written."""
-    return max((saved.step for saved in saved_steps.find_steps(self._directory)), default=None)
-
   def save(
     self,
     step: int,
@@ -210,6 +205,11 @@ def locate(path: str | os.PathLike[str]) -> tuple[pathlib.Path, int]:
       )
     )
   return saved.directory, saved.step
+
+
+def workdir_of(path: str | os.PathLike[str]) -> pathlib.Path:
+  """The working directory of a checkpoint, named as for `locate`, which raises the same errors."""
+  return SavedStep(*locate(path)).folder
 
 
 def _find(path: pathlib.Path) -> SavedStep:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from absl import app, flags
 
 from pcan_jax import cpu, devices, hosts
-from pcan_jax.console import define_config_flag, quiet_libraries, run_with_flags
+from pcan_jax.console import define_config_flag, run_with_flags, show_log
 
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
@@ -83,7 +83,7 @@ def main() -> None:
   else:
     sys.argv = [program, *words]
     _define_flags()
-    app.call_after_init(_show_log)
+    app.call_after_init(show_log)
     app.call_after_init(_keep_compiled_programs)
     app.call_after_init(_suit_cpu)  # the first to import JAX, which reads what the others set
     run_with_flags(run_mode, _usage(), __name__)
@@ -113,7 +113,7 @@ def _define_flags() -> None:
   define_config_flag()
   text, switch = flags.DEFINE_string, flags.DEFINE_bool
   flags.DEFINE_enum("mode", "train", MODES, "What to do.")
-  text("workdir", None, "Where checkpoints, logs and results go.")
+  text("workdir", None, "Where checkpoints, logs and results go (eval: the checkpoint's).")
   text("checkpoint", None, "eval, predict, export: DIR, DIR/best or DIR/checkpoints/STEP.")
   flags.DEFINE_list("weights", None, "eval: of several checkpoints, such as 2,1,1; default: equal.")
   text("fit_weights", None, "eval: split on which the weights are chosen; not the evaluated one.")
@@ -227,15 +227,13 @@ def _train_folds(config: "ConfigDict", workdir: pathlib.Path) -> None:
 
 def _eval() -> None:
   sources = _several(FLAGS.checkpoint) if FLAGS.checkpoint else [_source()]
-  from pcan_jax.checkpoints import BEST
+  from pcan_jax.checkpoints import workdir_of
 
   if not all(sources):
     raise ValueError(f"--checkpoint={FLAGS.checkpoint} names nothing at one of its commas")
   if len(sources) > 1:
-    workdir = pathlib.Path(_needed("workdir"))
-  else:
-    source = pathlib.Path(sources[0])
-    workdir = pathlib.Path(FLAGS.workdir or (source.parent if source.name == BEST else source))
+    _needed("workdir")
+  workdir = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else workdir_of(sources[0])
   _evaluate(sources, workdir)
 
 
@@ -283,10 +281,8 @@ def _weights() -> list[float] | None:
 
 def _report() -> None:
   workdir = pathlib.Path(_needed("workdir"))
-  try:
-    from pcan_jax.report import write_report
-  except ModuleNotFoundError as error:
-    sys.exit(f"error: {error}")
+  from pcan_jax.report import write_report
+
   page = write_report(
     workdir,
     baseline=pathlib.Path(FLAGS.baseline) if FLAGS.baseline else None,
@@ -338,15 +334,6 @@ def _source() -> str:
   if source is None:
     raise ValueError(f"--mode={FLAGS.mode} needs --workdir or --checkpoint; see `pcan --help`")
   return source
-
-
-def _show_log() -> None:
-  """Prints what this project logs, and only errors of the libraries it uses."""
-  quiet_libraries()
-  log = logging.getLogger("pcan_jax")
-  log.addHandler(logging.StreamHandler(sys.stdout))
-  log.setLevel(logging.INFO)
-  log.propagate = False
 
 
 def _keep_compiled_programs() -> None:

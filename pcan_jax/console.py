@@ -22,6 +22,15 @@ def quiet_libraries() -> None:
   absl.logging.set_verbosity(absl.logging.ERROR)
 
 
+def show_log() -> None:
+  """Prints what this project logs, and only errors of the libraries it uses."""
+  quiet_libraries()
+  log = logging.getLogger("pcan_jax")
+  log.addHandler(logging.StreamHandler(sys.stdout))
+  log.setLevel(logging.INFO)
+  log.propagate = False
+
+
 def define_config_flag() -> None:
   """Defines `--config=NAME[:VARIANT]`, as `load_config` takes it, and `--config.FIELD=VALUE`."""
   config_flags.DEFINE_config_file(

@@ -5,9 +5,11 @@ No other module knows how many actions or body parts there are.
 
 import csv
 import dataclasses
+import functools
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from pcan_jax import shipped
@@ -59,6 +61,17 @@ class LabelTree:
     known = {name.lower(): name for name in self.actions}
     pairs = [(name, known.get(_SIDE.sub(_other_side, name).lower())) for name in self.actions]
     return [(name, other) for name, other in pairs if other and name < other]
+
+  @functools.cached_property
+  def body_of(self) -> dict[str, str]:
+    """The body part of every action, by name."""
+    return {action: self.bodies[parent] for action, parent in zip(self.actions, self.parents)}
+
+  def subset(self, actions: Sequence[str]) -> "LabelTree":
+    """The tree of some actions, in this order, and of their body parts."""
+    parents = [self.body_of[action] for action in actions]
+    bodies = tuple(dict.fromkeys(parents))
+    return LabelTree(tuple(actions), bodies, tuple(map(bodies.index, parents)))
 
   @classmethod
   def read_csv(cls, path: str | os.PathLike[str]) -> "LabelTree":

@@ -55,10 +55,10 @@ def told_shortly(what: str) -> Iterator[None]:
   """Turns what a full disk leads to in libraries, in whatever thread, into one sentence.
 
   Args:
-    what: cannot be done then; "the checkpoint cannot be written to DIR".
+    what: what cannot be done, as the sentence begins: "the checkpoint cannot be written to DIR".
 
   Raises:
-    OSError: instead of their errors; those of the system are passed on.
+    OSError: instead of the libraries' errors; an OSError is passed on as it is.
   """
   try:
     yield

@@ -237,7 +237,7 @@ def test_what_is_taken_for_what_also_across_tiers():
   first = [coding(event(0, 2), event(4, 6), event(8, 10))]
   second = [coding(event(0, 2, "shake"), event(4, 6, "wave", "arm"))]
   found = agreement(first, second)
-  taken = {(one.first, one.second): one.count for one in found.taken}
+  taken = {(one.first, one.second): one.count for one in found.disagreements}
   assert taken == {
     (("head", "nod"), ("head", "shake")): 1,
     (("head", "nod"), ("arm", "wave")): 1,
@@ -271,7 +271,7 @@ def test_a_coding_agrees_with_itself(overlapping):
       assert one.value == expected or (
         math.isnan(one.value) and name in ("kappa_time", "kappa_tiers")
       )
-  assert found.taken == ()
+  assert found.disagreements == ()
 
 
 def test_one_label_alone_is_defined():
@@ -375,7 +375,7 @@ def test_a_part_of_the_recordings_and_common_videos():
 
 def test_a_length_counts_that_only_the_video_has():
   one = [coding(event(0, 1), duration=None)]
-  assert "nothing says how long 'a.mp4' is" in bring_together(one, one).notes[0]
+  assert "the length of 'a.mp4' is not known" in bring_together(one, one).notes[0]
   found = bring_together(one, one, lengths={"a": 30.0})
   assert found.notes == () and found.recordings[0].duration == 30
 

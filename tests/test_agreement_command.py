@@ -28,7 +28,7 @@ def test_the_command_writes_tables_numbers_and_a_page(tmp_path, monkeypatch, cap
   [table] = write_codings("csv", second, TREE, tmp_path)
   run(monkeypatch, tmp_path / "coder", table, "--out", tmp_path / "out", "--unit", "0.2")
   shown = capsys.readouterr().out
-  assert "kappa, events" in shown and "nothing says how long" in shown
+  assert "kappa, events" in shown and "is not known: compared up to" in shown
   out = tmp_path / "out"
   assert shown.rstrip().endswith(str(out / "agreement.html"))
   numbers = json.loads((out / "agreement.json").read_text("utf-8"))
@@ -54,7 +54,7 @@ def test_the_command_reads_the_lengths_of_videos(tmp_path, monkeypatch, capsys):
   [one] = write_codings("csv", [coding(event(0, 1))], TREE, tmp_path)
   run(monkeypatch, one, one, "--videos", tmp_path)
   shown = capsys.readouterr().out
-  assert "nothing says how long" not in shown and "0.1 minutes" in shown  # 3 s
+  assert "is not known: compared up to" not in shown and "0.1 minutes" in shown  # 3 s
 
 
 def test_the_command_names_what_is_wrong(tmp_path, monkeypatch):
@@ -64,7 +64,7 @@ def test_the_command_names_what_is_wrong(tmp_path, monkeypatch):
   for words, message in (
     ((one, other), f"only {one} has 'a.mp4'; only {other} has 'b.mp4'"),
     ((one, tmp_path / "missing.eaf"), "missing.eaf"),
-    ((tmp_path / "empty", one), "no file of codings in this folder"),
+    ((tmp_path / "empty", one), "no file of codings in"),
     ((one, one, "--overlap", "0"), "least overlap"),
   ):
     with pytest.raises(SystemExit, match="error: ") as stopped:

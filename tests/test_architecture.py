@@ -26,6 +26,7 @@ WINGS = {
     "console",
     "cpu",
     "devices",
+    "extras",
     "hosts",
     "writing",
   ),

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pcan_jax.checkpoints import Checkpoints, locate
+from pcan_jax.checkpoints import Checkpoints, locate, workdir_of
 from pcan_jax.config import load_config
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
@@ -33,8 +33,10 @@ def saved(tmp_path):
 
 
 def test_round_trip(saved):
+  assert locate(saved)[1] == 5
+  for name in ("", "checkpoints", "checkpoints/3"):
+    assert workdir_of(saved / name) == saved
   with Checkpoints(saved / "checkpoints") as checkpoints:
-    assert checkpoints.latest_step == 5
     restored = checkpoints.restore(3, model=shapes(MODEL), training=shapes(TRAINING))
     spec = checkpoints.read_spec(3)
   jax.tree.map(np.testing.assert_array_equal, restored, {"model": MODEL, "training": TRAINING})

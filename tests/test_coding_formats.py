@@ -107,10 +107,11 @@ def test_nothing_coded_and_labels_of_no_tree_are_written_too(name, tmp_path):
 
 
 def test_names_that_would_be_mixed_up_are_refused(tmp_path):
-  codings = [Coding("a/talk.mp4", ()), Coding("b/talk.avi", ())]
-  for name in ("eaf", "boris", "boris_tsv", "vtt", "label_studio"):
-    with pytest.raises(ValueError, match="would both be written to .*talk"):
-      write_codings(name, codings, TREE, tmp_path)
+  for name in ("eaf", "boris", "boris_tsv", "vtt", "label_studio", "detections"):
+    for other in ("b/talk.avi", "a/talk.mp4"):
+      codings = [Coding("a/talk.mp4", ()), Coding(other, ())]
+      with pytest.raises(ValueError, match="would both be written to .*talk"):
+        write_codings(name, codings, TREE, tmp_path)
   with pytest.raises(ValueError, match="unknown format 'elan': expected one of eaf, boris"):
     write_codings("elan", [], TREE, tmp_path)
   with pytest.raises(ValueError, match="which XML does not allow"):

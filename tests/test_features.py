@@ -6,7 +6,7 @@ import pytest
 
 from configs import features
 from data.import_features import main
-from pcan_jax.checkpoints import Checkpoints
+from pcan_jax.checkpoints import locate
 from pcan_jax.clips import sampling as frames_of_clips
 from pcan_jax.clips.sampling import FrameSampling
 from pcan_jax.evaluation.protocol import evaluate_checkpoint
@@ -15,6 +15,7 @@ from pcan_jax.feed.pipeline import evaluation_batches, training_batches
 from pcan_jax.feed.stored_features import add_features
 from pcan_jax.network.pcan import rgb_path
 from pcan_jax.prediction.recognizer import Recognizer
+from pcan_jax.saved_steps import SavedStep
 from pcan_jax.training import loop
 from tests.tiny_config import shrink
 
@@ -95,8 +96,7 @@ def test_a_run_learns_from_them(stored, tmp_path):
   loop.train(config, tmp_path / "run")
   results = evaluate_checkpoint(tmp_path / "run", tmp_path / "run", num_clips=1)
   assert len(results.ids) == 7
-  with Checkpoints(tmp_path / "run" / "checkpoints") as checkpoints:
-    spec = checkpoints.read_spec(checkpoints.latest_step)
+  spec = SavedStep(*locate(tmp_path / "run")).spec
   assert spec.reads_features
   with pytest.raises(ValueError, match="stored features of another network, not videos"):
     Recognizer(spec, {}, 0)

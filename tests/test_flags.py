@@ -42,7 +42,7 @@ def record(module, name):
 for module, name in {[(f.__module__, f.__name__) for f in FUNCTIONS]}:
   record(module, name)
 sys.modules["jax"] = types.SimpleNamespace(process_index=lambda: 0)
-sys.modules["pcan_jax.checkpoints"] = types.SimpleNamespace(BEST="best")
+sys.modules["pcan_jax.checkpoints"] = types.SimpleNamespace(BEST="best", workdir_of=os.path.dirname)
 sys.modules["pcan_jax.report"] = sys.modules["pcan_jax.report.write"]
 cli._suit_cpu = lambda: None
 """

@@ -12,7 +12,7 @@ from pcan_jax.evaluation.results import Results
 from pcan_jax.feed.dataset import open_dataset
 from pcan_jax.feed.person_folds import person_folds
 from pcan_jax.feed.pipeline import evaluation_batches, read_keypoints, training_batches
-from pcan_jax.training.folds import cross_validate, plan_folds, summarise
+from pcan_jax.training.folds import cross_validate, summarise
 from tests.test_skeletons import dataset, source  # noqa: F401, fixtures
 
 
@@ -42,7 +42,7 @@ def test_batches_are_of_the_clips_of_their_split(dataset):  # noqa: F811
   assert sorted(batch["action"]) == sorted(held.actions("train"))
 
 
-def test_a_data_set_that_knows_nobody_says_what_to_do(tiny_dataset, dataset):  # noqa: F811
+def test_a_data_set_that_knows_nobody_says_what_to_do(tiny_dataset, dataset, tmp_path):  # noqa: F811
   with pytest.raises(ValueError, match=r"does not say who is in its clips.*persons\.csv"):
     tiny_dataset.persons("train")
   with pytest.raises(ValueError, match="no clip of the person 'nobody'"):
@@ -52,7 +52,7 @@ def test_a_data_set_that_knows_nobody_says_what_to_do(tiny_dataset, dataset):  #
   config = load_config("small")
   config.data.path = str(tiny_dataset.path)
   with pytest.raises(ValueError, match="does not say who is in its clips"):
-    plan_folds(config, tiny_dataset.path)
+    cross_validate(config, tmp_path, lambda config, workdir: None)
 
 
 def test_folds_hold_everybody_once_and_about_as_many_clips():

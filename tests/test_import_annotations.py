@@ -381,7 +381,7 @@ def test_the_command_prints_what_it_understood(study, tmp_path, capsys):
   with pytest.raises(SystemExit, match="2"):
     main(arguments)
   assert "uv run data/extract_pose.py" in capsys.readouterr().err
-  with pytest.raises(SystemExit, match="no codings at"):
+  with pytest.raises(SystemExit, match="no file of codings at"):
     main(["nowhere", *arguments[1:], "--no_poses"])
   main([*arguments, "--no_poses", "--split_by=session", "--show=1"])
   printed = capsys.readouterr().out

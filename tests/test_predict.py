@@ -254,5 +254,7 @@ def test_videos_that_could_be_mistaken_for_each_other_are_refused(checkpoint, tm
     write_video(tmp_path / "videos" / name, np.zeros((2, 48, 64, 3), np.uint8))
   pose = tmp_path / "poses.pkl"
   pose.write_bytes(pickle.dumps([pose_entry("clip", np.ones((1, 2, NUM_KEYPOINTS, 2)))]))
-  with pytest.raises(ValueError, match="have the same name"):
-    predict_files(checkpoint, tmp_path / "videos", output=tmp_path / "output", pose=pose)
+  for options in ({"pose": pose}, {"formats": ["boris"]}):
+    with pytest.raises(ValueError, match="have the same name"):
+      predict_files(checkpoint, tmp_path / "videos", output=tmp_path / "output", **options)
+  assert not (tmp_path / "output").exists()

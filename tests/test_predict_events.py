@@ -123,7 +123,7 @@ def test_a_temperature_softens_and_flags_override(workdir, recordings, tmp_path,
 
 def test_mistakes_are_found_before_any_work(workdir, recordings, tmp_path):
   for options, message in (
-    ({"formats": ["doc"]}, "no format 'doc' of codings; choose from eaf"),
+    ({"formats": ["doc"]}, "unknown format 'doc': expected one of eaf"),
     ({"events": True, "stride": 1.0}, "leave gaps"),
     ({"events": True, "num_clips": 0}, "events.num_clips"),
   ):
@@ -182,7 +182,7 @@ def test_rules_are_tuned_and_found_by_predictions(workdir, recordings, tmp_path,
   with pytest.raises(ValueError, match="one is coded twice"):
     tune(workdir, recordings / "videos", [tmp_path / "coded"], pose=recordings / "poses.pkl")
   (tmp_path / "none").mkdir()
-  with pytest.raises(FileNotFoundError, match="no codings in"):
+  with pytest.raises(FileNotFoundError, match="no file of codings in"):
     tune(workdir, recordings / "videos", [tmp_path / "none"])
 
 

@@ -46,6 +46,14 @@ def test_clips_without_labels_train_a_transformer(run, caplog):
     spec.predict(variables, {})
 
 
+def test_what_pretraining_cannot_do_is_said_before_a_folder_is_touched(tiny_dataset_path, tmp_path):
+  config = toy_config(tiny_dataset_path)
+  config.eval.every_epochs = 1.0
+  with pytest.raises(ValueError, match=r"nothing to evaluate; set eval\.every_epochs=0"):
+    loop.train(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("variant", ["vit_pcan_pose", "vit"])
 def test_runs_start_from_it(run, tiny_dataset, variant, caplog):
   workdir, _ = run

@@ -342,6 +342,12 @@ def test_any_coding_is_opened_by_the_command(tmp_path, monkeypatch, video, capsy
   [single] = write_codings("eaf", codings[1:], TREE, tmp_path)
   run(monkeypatch, single, "--video", video, "--out", tmp_path)
   assert "is of other.mp4; its events are shown on" in capsys.readouterr().out
+  before, namesake = page.read_text("utf-8"), tmp_path / "b" / video.name
+  namesake.parent.mkdir()
+  namesake.write_bytes(video.read_bytes())
+  with pytest.raises(SystemExit, match="is of another video of this name; .* --out"):
+    run(monkeypatch, single, "--video", namesake, "--out", tmp_path)
+  assert page.read_text("utf-8") == before
 
 
 def test_the_command_names_what_is_wrong(tmp_path, monkeypatch, video):

@@ -180,6 +180,7 @@ def test_a_table_without_videos_is_imported(tmp_path):
   [
     ("fast", [], r"line 2: fps 'fast' is not a number of frames per second"),
     ("25", ["--videos", "."], "means nothing with --videos"),
+    ("25", ["--fps", "0"], r"--fps is 0\.0; give the frames per second"),
   ],
 )
 def test_a_wrong_rate_is_named(tmp_path, monkeypatch, capsys, cell, options, reason):

@@ -100,7 +100,7 @@ def test_without_scikit_learn_one_line_says_so(dataset, tmp_path, monkeypatch, c
     return real(name, *args, **kwargs)
 
   monkeypatch.setattr(builtins, "__import__", missing)
-  with pytest.raises(SystemExit, match=r"^error: it needs scikit-learn: pip install"):
+  with pytest.raises(SystemExit, match=r"^error: it needs sklearn: pip install"):
     main([str(dataset.path)])
 
 

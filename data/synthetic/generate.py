@@ -73,8 +73,7 @@ class Settings:
   between: float = 0.0
 
   def __post_init__(self) -> None:
-    if self.height < 64 or self.height % 2:
-      raise ValueError(f"height must be an even number of at least 64 pixels, not {self.height}")
+    width_for(self.height)
     if min(self.train, self.val) < 1 or self.figures < 1:
       raise ValueError("train, val and figures must be at least 1")
     if not 0 <= self.between <= 1:
@@ -82,8 +81,8 @@ class Settings:
 
   @property
   def width(self) -> int:
-    """Width of the video, even."""
-    return 2 * round(0.6 * self.height)
+    """Of the videos."""
+    return width_for(self.height)
 
   @property
   def options(self) -> str:
@@ -92,6 +91,17 @@ class Settings:
     if not self.between:
       del values["between"]
     return " ".join(f"--{name} {value}" for name, value in values.items())
+
+
+def width_for(height: int) -> int:
+  """The width of videos of a height, in pixels, even.
+
+  Raises:
+    ValueError: the height is odd or too small.
+  """
+  if height < 64 or height % 2:
+    raise ValueError(f"height must be an even number of at least 64 pixels, not {height}")
+  return 2 * round(0.6 * height)
 
 
 PRESETS = {

@@ -146,7 +146,7 @@ def clenching_fist(take: Take) -> None:
     take.reach(side, 1.0, "chest", at, (-0.15, up, 0.6), (-0.5, 0.2, -0.9), curl=curl, spread=0.5)
 
 
-def _extended(take: Take, side: int) -> tuple[tuple[float, float, float], tuple[float, ...]]:
+def _extended(take: Take) -> tuple[tuple[float, float, float], tuple[float, ...]]:
   """The palm's position for a stretched arm (frame of the chest), and the arm's direction."""
   kind = int(take.rng.integers(3))
   direction = np.array([(0.35, -0.15, 0.9), (0.95, -0.15, 0.3), (0.5, 0.75, 0.35)][kind])
@@ -161,7 +161,7 @@ def stretching_arms(take: Take) -> None:
   """An arm is raised or extended, forward or sideways."""
   course = take.once(0.5, 0.9)
   for side in (RIGHT, LEFT) if take.chance(0.25) else (take.side,):
-    at, direction = _extended(take, side)
+    at, direction = _extended(take)
     take.reach(
       side,
       course,
@@ -180,7 +180,7 @@ def retracting_arms(take: Take) -> None:
   """An extended arm is drawn back to the thigh or the belly."""
   course = take.once(0.5, 0.9)
   for side in (RIGHT, LEFT) if take.chance(0.25) else (take.side,):
-    at, direction = _extended(take, side)
+    at, direction = _extended(take)
     take.reach(
       side,
       1.0,

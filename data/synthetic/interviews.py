@@ -30,7 +30,7 @@ from .actions import ACTIONS
 from .camera import sample_camera
 from .detector import detect
 from .figure import Figure, sample_figure
-from .generate import in_processes, new_directory, write_video
+from .generate import in_processes, new_directory, width_for, write_video
 from .rendering import render
 from .room import draw_room
 from .skeleton import HandPosture, Posture
@@ -87,8 +87,7 @@ class Interviews:
   actions: tuple[str, ...] = SCHEME
 
   def __post_init__(self) -> None:
-    if self.height < 64 or self.height % 2:
-      raise ValueError(f"height must be an even number of at least 64 pixels, not {self.height}")
+    width_for(self.height)
     if self.interviews < 1 or not 0.1 <= self.minutes <= 600:
       raise ValueError("interviews must be at least 1, and minutes between 0.1 and 600")
     known = get_tree("ma52").actions
@@ -98,8 +97,8 @@ class Interviews:
 
   @property
   def width(self) -> int:
-    """Width of the videos, even."""
-    return 2 * round(0.6 * self.height)
+    """Of the videos."""
+    return width_for(self.height)
 
   @property
   def options(self) -> str:
@@ -112,10 +111,7 @@ class Interviews:
   @property
   def tree(self) -> LabelTree:
     """The actions, and the body parts to which they belong."""
-    whole = get_tree("ma52")
-    parents = [whole.bodies[whole.parents[whole.actions.index(name)]] for name in self.actions]
-    bodies = tuple(dict.fromkeys(parents))
-    return LabelTree(self.actions, bodies, tuple(bodies.index(name) for name in parents))
+    return get_tree("ma52").subset(self.actions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,11 +231,10 @@ def name_of(index: int) -> str:
 
 def coding_of(settings: Interviews, index: int) -> Coding:
   """The true events of an interview."""
-  tree = settings.tree
+  body_of = settings.tree.body_of
   events = tuple(
-    Event(act.first / FPS, act.stop / FPS, act.action, tree.bodies[tree.parents[label]])
+    Event(act.first / FPS, act.stop / FPS, act.action, body_of[act.action])
     for act in plan(settings, index)
-    for label in [tree.actions.index(act.action)]
   )
   return Coding(f"{name_of(index)}.mp4", events, round(60 * FPS * settings.minutes) / FPS)
 

@@ -17,11 +17,10 @@ from pcan_jax.agreement import tables
 from pcan_jax.coding import agreement
 from pcan_jax.coding.comparison import bring_together, video_key
 from pcan_jax.coding.events import Coding
-from pcan_jax.coding.formats import read_codings
+from pcan_jax.coding.formats import find_codings, read_codings
+from pcan_jax.extras import needed_by
 from pcan_jax.labels import LabelTree, get_tree
 from pcan_jax.writing import replace_file, require_writable
-
-_SUFFIXES = {".boris", ".csv", ".eaf", ".json", ".tsv", ".txt", ".vtt"}
 
 
 def main() -> None:
@@ -107,19 +106,13 @@ def _run(arguments: argparse.Namespace) -> None:
     print(_page(folder, found, names))
 
 
-def _read(
-  path: pathlib.Path, point_seconds: float | None, tree: LabelTree | None
-) -> Sequence[Coding]:
-  """The codings of a file, or of all files of a folder."""
-  paths = [path]
-  if path.is_dir():
-    paths = sorted(one for one in path.iterdir() if one.suffix.lower() in _SUFFIXES)
-    if not paths:
-      raise ValueError(f"{path}: there is no file of codings in this folder")
-  codings = []
-  for one in paths:
-    codings += read_codings(one, point_seconds=point_seconds, tree=tree, tell=print)
-  return codings
+def _read(path: pathlib.Path, point_seconds: float | None, tree: LabelTree | None) -> list[Coding]:
+  """The codings of a file, or of all files in a folder."""
+  return [
+    coding
+    for file in find_codings(path)
+    for coding in read_codings(file, point_seconds=point_seconds, tree=tree, tell=print)
+  ]
 
 
 def _lengths(folder: str, codings: Sequence[Coding]) -> dict[str, float]:
@@ -135,12 +128,10 @@ def _lengths(folder: str, codings: Sequence[Coding]) -> dict[str, float]:
 def _page(folder: pathlib.Path, found: agreement.Agreement, names: tuple[str, str]) -> str:
   """Writes the page and gives its path, or says what it needs."""
   try:
-    from pcan_jax.agreement.page import write_page
+    with needed_by("no page, which needs", "report"):
+      from pcan_jax.agreement.page import write_page
   except ModuleNotFoundError as error:
-    library = (error.name or "").partition(".")[0]
-    if library == "pcan_jax":
-      raise
-    return f"no page, which needs {library}: pip install 'pcan_jax[report]'"
+    return str(error)
   return str(write_page(folder / "agreement.html", found, names))
 
 

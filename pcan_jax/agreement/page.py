@@ -1,4 +1,4 @@
-"""The page about an agreement: the tables, and figures of what was taken for what."""
+"""The page about an agreement: the tables, and figures of what they say."""
 
 import pathlib
 from collections.abc import Sequence
@@ -69,10 +69,18 @@ def _sections(found: Agreement) -> list[page.Section]:
       [_kappas("classes", found.classes[:_MOST_CLASSES])],
     ),
     page.Section(
-      "taken",
-      "What is taken for what",
+      "disagreements",
+      "Disagreements",
       ["Matched events with different labels, and events that only one coder has."],
-      [page.Table("Disagreements", ("A", "B", "events"), tables.taken_rows(found.taken), True, 2)],
+      [
+        page.Table(
+          "Events by both labels",
+          ("A", "B", "events"),
+          tables.disagreement_rows(found.disagreements),
+          True,
+          2,
+        )
+      ],
       [_confusions(found)],
     ),
     page.Section(

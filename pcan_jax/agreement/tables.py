@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from pcan_jax.coding.agreement import MEASURES, QUANTILES, Agreement, Scope, Taken, Value
+from pcan_jax.coding.agreement import MEASURES, QUANTILES, Agreement, Disagreement, Scope, Value
 
 ALL = "all"
 NOTHING = "no counterpart"
@@ -42,13 +42,13 @@ def overall_rows(found: Agreement) -> list[tuple[str, str]]:
   return [
     (MEASURES[name] + (" (s)" if "set_" in name else ""), with_interval(value))
     for name, value in found.overall.values.items()
-    if name in MEASURES and not name.startswith("ap_")
+    if not name.startswith("ap_")
   ]
 
 
-def scope_header(names: tuple[str, str] = ("A", "B")) -> tuple[str, ...]:
+def scope_header() -> tuple[str, ...]:
   """The header of `scope_rows`."""
-  return ("", f"events {names[0]}", f"events {names[1]}", *(MEASURES[name] for name in SHOWN))
+  return ("", "events A", "events B", *(MEASURES[name] for name in SHOWN))
 
 
 def scope_rows(scopes: Sequence[Scope], intervals: bool = False) -> list[tuple[str, ...]]:
@@ -94,9 +94,9 @@ def difference_rows(scopes: Sequence[Scope]) -> list[tuple[str, ...]]:
   return rows
 
 
-def taken_rows(taken: Sequence[Taken]) -> list[tuple[str, ...]]:
-  """Which classes are taken for which."""
-  return [(class_name(one.first), class_name(one.second), str(one.count)) for one in taken]
+def disagreement_rows(found: Sequence[Disagreement]) -> list[tuple[str, ...]]:
+  """Which classes were coded as which others, and how often."""
+  return [(class_name(one.first), class_name(one.second), str(one.count)) for one in found]
 
 
 def facts(found: Agreement, names: tuple[str, str]) -> dict[str, str]:
@@ -108,7 +108,7 @@ def facts(found: Agreement, names: tuple[str, str]) -> dict[str, str]:
     "compared": f"{count} video{'s' if count > 1 else ''}, {found.seconds / 60:.1f} minutes, "
     f"{found.overall.events[0]} and {found.overall.events[1]} events",
     "time unit": f"{found.unit:g} s",
-    "matched events": f"share {100 * found.overlap:g} % of the longer one or more",
+    "matched events": f"share at least {100 * found.overlap:g} % of the longer one",
   } | ({"intervals": "95 %, bootstrap over videos"} if count > 1 else {})
 
 
@@ -122,9 +122,9 @@ def text(found: Agreement, names: tuple[str, str]) -> str:
     "",
     _columns([scope_header(), *scope_rows(_scopes(found))], left=1),
   ]
-  if found.taken:
+  if found.disagreements:
     head = ("A", "B", "events")
-    parts += ["", _columns([head, *taken_rows(found.taken[:15])], left=2)]
+    parts += ["", _columns([head, *disagreement_rows(found.disagreements[:15])], left=2)]
   return "\n".join(parts)
 
 
@@ -157,7 +157,7 @@ def markdown(found: Agreement, names: tuple[str, str]) -> str:
       _markdown_table(("all events", "value"), overall_rows(found), left=1),
       _markdown_table(scope_header(), scope_rows(_scopes(found), intervals=True), left=1),
       _markdown_table(difference_header(), difference_rows([found.overall, *found.tiers]), left=2),
-      _markdown_table(("A", "B", "events"), taken_rows(found.taken), left=2),
+      _markdown_table(("A", "B", "events"), disagreement_rows(found.disagreements), left=2),
     ]
   )
 

@@ -15,6 +15,7 @@ without the folder `raw_videos` is one of skeletons: its clips have poses and no
 
 import csv
 import dataclasses
+import math
 import os
 import pathlib
 import unicodedata
@@ -36,6 +37,20 @@ UNLABELLED = -1
 
 SKELETON_FPS = 30.0
 """Frames per second of poses without a video that do not state theirs."""
+
+
+def skeleton_rate(fps: float | None) -> float:
+  """Frames per second of poses without a video that do not state theirs.
+
+  Args:
+    fps: what a user says; None is `SKELETON_FPS`.
+
+  Raises:
+    ValueError: that is no rate.
+  """
+  if fps is not None and not 0 < fps < math.inf:
+    raise ValueError(f"--fps is {fps}; give the frames per second of the poses")
+  return SKELETON_FPS if fps is None else fps
 
 
 @dataclasses.dataclass(frozen=True)

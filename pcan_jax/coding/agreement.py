@@ -73,7 +73,7 @@ class Scope:
 
 
 @dataclasses.dataclass(frozen=True)
-class Taken:
+class Disagreement:
   """Events of one class that the second coder coded as another one.
 
   Attributes:
@@ -102,7 +102,8 @@ class Agreement:
     classes: one scope per class.
     matched: events by class of the first coder (rows) and of the second; the last row and column
       are for events without a counterpart.
-    taken: pairs of different classes, and events without a counterpart, most frequent first.
+    disagreements: pairs of different classes and events without a counterpart, the most frequent
+      first.
     notes: what a reader must know.
   """
 
@@ -115,7 +116,7 @@ class Agreement:
   tiers: tuple[Scope, ...]
   classes: tuple[Scope, ...]
   matched: Int[np.ndarray, "k1 k1"]
-  taken: tuple[Taken, ...]
+  disagreements: tuple[Disagreement, ...]
   notes: tuple[str, ...]
 
   def to_json(self) -> dict[str, Any]:
@@ -182,7 +183,7 @@ def measure(
     ),
     classes=tuple(scope([i], [], classes[i]) for i in numbers),
     matched=sum((one.matched for one in tallies), np.zeros((len(classes) + 1,) * 2, np.int64)),
-    taken=_taken(tallies, classes),
+    disagreements=_disagreements(tallies, classes),
     notes=(*comparison.notes, *_notes(comparison, tallies)),
   )
 
@@ -342,7 +343,9 @@ def _differences(
   return mean, median, tuple(float(value) for value in np.quantile(values, QUANTILES))
 
 
-def _taken(tallies: Sequence[Tally], classes: Sequence[tuple[str, str]]) -> tuple[Taken, ...]:
+def _disagreements(
+  tallies: Sequence[Tally], classes: Sequence[tuple[str, str]]
+) -> tuple[Disagreement, ...]:
   """Pairs of different classes; a pair across tiers is no longer without a counterpart."""
   counts: collections.Counter[tuple[int, int]] = collections.Counter()
   nothing = len(classes)
@@ -355,7 +358,7 @@ def _taken(tallies: Sequence[Tally], classes: Sequence[tuple[str, str]]) -> tupl
       counts[nothing, j] -= 1
   names = [*classes, None]
   return tuple(
-    Taken(names[i], names[j], count)
+    Disagreement(names[i], names[j], count)
     for (i, j), count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     if i != j and count
   )

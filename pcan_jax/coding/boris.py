@@ -107,8 +107,8 @@ def read_boris(
       continue
     playlist = _playlist(observation, where, told)
     rows = _rows(_field(observation, "events", list, where), behaviours, where, told)
-    shift = _shift(observation, playlist)
-    codings += events_of(rows, playlist, shift, points, where, told)
+    shift = _shift(observation)
+    codings += events_of(rows, playlist, shift, points, told)
   points.check()
   return codings
 
@@ -152,8 +152,8 @@ def _positive(value: Any) -> float | None:
   return float(value) if number and 0 < value < math.inf else None
 
 
-def _shift(observation: Mapping[str, Any], playlist: Playlist) -> float:
-  """What the times of events are ahead of the first video."""
+def _shift(observation: Mapping[str, Any]) -> float:
+  """Seconds by which the times of events are ahead of the first video."""
   shift = _number(observation.get("time offset") or 0.0) or 0.0
   if observation.get("media_creation_date_as_offset"):
     created = (observation.get("media_info") or {}).get("media_creation_time") or {}
@@ -190,7 +190,6 @@ def events_of(
   playlist: Playlist,
   shift: float,
   points: Points,
-  where: str,
   tell: Tell,
 ) -> list[Coding]:
   """The events of one observation, sorted by the videos that they are in."""
@@ -254,7 +253,7 @@ def write_boris(
   and subject that overlap are told apart by a modifier.
   """
   names = [path.stem for path in files_for(codings, output_dir, ".boris")]
-  labels = {action: tree.bodies[parent] for action, parent in zip(tree.actions, tree.parents)}
+  labels = dict(tree.body_of)
   for event in itertools.chain.from_iterable(coding.events for coding in codings):
     labels.setdefault(event.label, tier_of(event, tree))
   subjects = sorted({event.subject for coding in codings for event in coding.events} - {""})
@@ -302,6 +301,16 @@ def with_lanes(events: Iterable[Event]) -> Iterator[tuple[Event, str]]:
     yield event, f"lane {lane + 1}" if lane else ""
 
 
+def comment_of(event: Event) -> str:
+  """The comment of an event, which says its confidence."""
+  return "" if event.confidence is None else f"confidence {event.confidence:.3f}"
+
+
+def length_of(coding: Coding) -> float:
+  """Seconds of a recording; where that is not known, until its last event ends."""
+  return coding.duration or max((event.offset for event in coding.events), default=0.0)
+
+
 def _behaviour(label: str, category: str, lanes: Sequence[str]) -> dict[str, Any]:
   modifiers: Any = ""
   if lanes:
@@ -324,10 +333,9 @@ def _behaviour(label: str, category: str, lanes: Sequence[str]) -> dict[str, Any
 def _observation(coding: Coding) -> dict[str, Any]:
   path = pathlib.Path(coding.video)  # BORIS looks for relative paths beside the project
   video, fps = str(path.absolute()) if path.is_file() else coding.video, coding.fps or _FPS
-  length = coding.duration or max((event.offset for event in coding.events), default=0.0)
   rows = []
   for event, modifier in with_lanes(coding.events):
-    comment = "" if event.confidence is None else f"confidence {event.confidence:.3f}"
+    comment = comment_of(event)
     for time in milliseconds(event):
       frame = round(time / 1000 * fps)
       rows.append([time / 1000, event.subject, event.label, modifier, comment, frame])
@@ -347,7 +355,7 @@ def _observation(coding: Coding) -> dict[str, Any]:
     "image_display_duration": 1,
     "close_behaviors_between_videos": False,
     "media_info": {
-      "length": {video: round(length, 3)},
+      "length": {video: round(length_of(coding), 3)},
       "fps": {video: fps},
       "hasVideo": {video: True},
       "hasAudio": {video: False},

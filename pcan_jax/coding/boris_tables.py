@@ -10,10 +10,18 @@ import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from pcan_jax.coding.boris import Playlist, Row, check_lengths, events_of, with_lanes
+from pcan_jax.coding.boris import (
+  Playlist,
+  Row,
+  check_lengths,
+  comment_of,
+  events_of,
+  length_of,
+  with_lanes,
+)
 from pcan_jax.coding.csv_codings import seconds, write_table
 from pcan_jax.coding.events import Coding
-from pcan_jax.coding.reading import Points, Tell, plain_path
+from pcan_jax.coding.reading import Points, Tell, media_stem, plain_path
 from pcan_jax.coding.writing import files_for, milliseconds, tier_of
 from pcan_jax.labels import LabelTree
 
@@ -71,7 +79,7 @@ def read_boris_table(
     shift = seconds(_known(of_one[0][1].get("Time offset (s)", "")) or "0", where)
     read = _aggregated if _is_aggregated(header) else _tabular
     found = (row for place, cells in of_one for row in read(cells, place, told))
-    codings += events_of(found, playlist, shift, points, where, told)
+    codings += events_of(found, playlist, shift, points, told)
   points.check()
   return codings
 
@@ -158,19 +166,16 @@ def write_boris_table(
 
 
 def _rows(coding: Coding, tree: LabelTree) -> list[tuple[str, ...]]:
-  video = coding.video
-  length = coding.duration or max((event.offset for event in coding.events), default=0.0)
-  name = files_for([coding], pathlib.Path(), "")[0].name
+  video, name, length = coding.video, media_stem(coding.video), length_of(coding)
   fps = "NA" if coding.fps is None else f"{coding.fps:.3f}"
   found = []
   for event, modifier in with_lanes(coding.events):
-    comment = "" if event.confidence is None else f"confidence {event.confidence:.3f}"
     tier = tier_of(event, tree)
     for kind, time in zip(("START", "STOP"), milliseconds(event)):
       cells = (
         name, "", "", f"{length:.3f}", "Media file(s)", f"player #1:{video}", "0.0",
         f"{length:.3f}", fps, event.subject, event.label, tier, modifier, kind,
-        f"{time / 1000:.3f}", video, "NA", "NA", comment,
+        f"{time / 1000:.3f}", video, "NA", "NA", comment_of(event),
       )  # fmt: skip
       found.append((time, cells))
   return [cells for _, cells in sorted(found, key=lambda row: row[0])]

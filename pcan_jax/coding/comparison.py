@@ -3,14 +3,17 @@
 import collections
 import dataclasses
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pcan_jax.coding.events import Coding, Event
-from pcan_jax.coding.reading import media_name
+from pcan_jax.coding.reading import media_name, media_stem
 from pcan_jax.labels import LabelTree
 
 ONE_TIER = "all"
 """The tier of all events where nothing tells them apart."""
+
+
+_Change = Callable[[Event], dict[str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Comparison:
 
   @property
   def tiers(self) -> tuple[str, ...]:
+    """Of the classes, in their order."""
     return tuple(dict.fromkeys(tier for tier, _ in self.classes))
 
 
@@ -108,8 +112,8 @@ def bring_together(
       recordings.append(Recording(_name(one.video), subject, stop - start, *of_subject))
   if unknown:
     notes.append(
-      f"nothing says how long {_listed(unknown)} is: compared up to the last event, which leaves "
-      "out the time after it"
+      f"the length of {_listed(unknown)} is not known: compared up to the last event, which leaves "
+      "out the time after it; --videos gives the lengths"
     )
   if start or end is not None:
     part = f"from {start:g} s" + ("" if end is None else f" to {end:g} s")
@@ -127,8 +131,7 @@ def _name(video: str) -> str:
 
 def video_key(video: str) -> str:
   """What recordings are paired by: the name of a file without its suffix."""
-  name = _name(video)
-  return name.rpartition(".")[0] or name
+  return unicodedata.normalize("NFC", media_stem(video))
 
 
 def _by_video(codings: Sequence[Coding], name: str) -> dict[str, Coding]:
@@ -176,12 +179,11 @@ def _with_common_tiers(
   if one_tier:
     return [_changed(side, lambda event: {"tier": ONE_TIER}) for side in sides], []
   if tree is not None:
-    bodies = {action: tree.bodies[parent] for action, parent in zip(tree.actions, tree.parents)}
     for side, name in zip(sides, names):
-      strange = sorted({event.label for event in _events(side)} - bodies.keys())
+      strange = sorted({event.label for event in _events(side)} - tree.body_of.keys())
       if strange:
         raise ValueError(f"{name} has labels that are not in the tree: {_listed(strange)}")
-    return [_changed(side, lambda event: {"tier": bodies[event.label]}) for side in sides], []
+    return [_changed(side, lambda event: {"tier": tree.body_of[event.label]}) for side in sides], []
   tiers = [{event.tier for event in _events(side)} for side in sides]
   if not (tiers[0] | tiers[1]) - {""}:
     return [_changed(side, lambda event: {"tier": ONE_TIER}) for side in sides], []
@@ -218,7 +220,7 @@ def _events(side: dict[str, Coding]) -> Iterable[Event]:
   return (event for coding in side.values() for event in coding.events)
 
 
-def _changed(side: dict[str, Coding], change: collections.abc.Callable) -> dict[str, Coding]:
+def _changed(side: dict[str, Coding], change: _Change) -> dict[str, Coding]:
   return {
     key: dataclasses.replace(
       coding,

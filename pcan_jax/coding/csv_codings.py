@@ -14,8 +14,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from pcan_jax.coding.events import Coding, Event
-from pcan_jax.coding.reading import Points, Tell, decode, media_name
-from pcan_jax.coding.writing import milliseconds, tier_of
+from pcan_jax.coding.reading import Points, Tell, decode, media_stem
+from pcan_jax.coding.writing import files_for, milliseconds, tier_of
 from pcan_jax.labels import LabelTree
 from pcan_jax.writing import replace_file
 
@@ -175,8 +175,9 @@ def write_detections(
   """Writes all events to `detections.csv`; a person's coding has the score 1.
 
   Raises:
-    ValueError: a label is not in the tree.
+    ValueError: a label is not in the tree, or two videos have the same name.
   """
+  files_for(codings, output_dir, "")  # no two of one name
   rows = []
   for coding in codings:
     for event in coding.events:
@@ -184,7 +185,7 @@ def write_detections(
         raise ValueError(f"{coding.video}: the label {event.label[:40]!r} is not in the label tree")
       times = (f"{time / 1000:.3f}" for time in milliseconds(event))
       score = 1.0 if event.confidence is None else event.confidence
-      video = pathlib.PurePath(media_name(coding.video)).stem
+      video = media_stem(coding.video)
       rows.append([len(rows), video, *times, tree.actions.index(event.label), f"{score:.6f}"])
   path = output_dir / "detections.csv"
   write_table(path, [("", *_DETECTION_COLUMNS), *rows])

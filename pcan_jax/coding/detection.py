@@ -7,13 +7,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from pcan_jax.coding.events import Event
-from pcan_jax.coding.matching import overlaps
+from pcan_jax.coding.matching import ROUNDING, overlaps
 
 THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 """The IoUs over which the challenge averages (MMAD/PointTAD/datasets/evaluate.py in the baseline
 that its organisers published, VUT-HFUT/MAC_2024_baseline)."""
-
-_ROUNDING = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +47,7 @@ def detect(truths: Sequence[Event], found: Sequence[Event]) -> Detections:
     ious = shared / (durations + event.duration - shared)
     for level, threshold in enumerate(THRESHOLDS):
       best = int(np.argmax(np.where(free[level], ious, -1.0)))
-      if free[level, best] and ious[best] >= threshold - _ROUNDING:
+      if free[level, best] and ious[best] >= threshold - ROUNDING:
         right[level, number], free[level, best] = True, False
   return Detections(np.array([_confidence(event) for event in found]), right, len(truths))
 

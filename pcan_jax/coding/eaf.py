@@ -346,8 +346,8 @@ def _add_vocabularies(
 ) -> None:
   """A controlled vocabulary per tier, and the linguistic type that ties the tier to it."""
   labels: dict[str, dict[str, None]] = {name: {} for name, _ in tiers}
-  for action, parent in zip(tree.actions, tree.parents):
-    labels.get(tree.bodies[parent], {})[action] = None
+  for action, body in tree.body_of.items():
+    labels.get(body, {})[action] = None
   for (name, _), lanes in tiers.items():
     labels[name] |= {event.label: None for lane in lanes for _, _, event in lane}
   for name, of_tier in labels.items():

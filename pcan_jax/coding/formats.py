@@ -29,6 +29,23 @@ READ = (
 )
 """The formats that are read, for people."""
 
+SUFFIXES = (".boris", ".csv", ".eaf", ".tsv", ".vtt")
+"""By which files of codings are known in a folder; others have to be named."""
+
+
+def find_codings(path: pathlib.Path) -> list[pathlib.Path]:
+  """All files of codings in a folder and its subfolders, sorted by path; or a file as it is.
+
+  Raises:
+    FileNotFoundError: there is none in the folder.
+  """
+  if not path.is_dir():
+    return [path]
+  found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+  if not found:
+    raise FileNotFoundError(f"no file of codings in {path} ({' '.join(SUFFIXES)})")
+  return found
+
 
 def read_codings(
   path: str | os.PathLike[str],

@@ -7,7 +7,9 @@ from jaxtyping import Float
 
 from pcan_jax.coding.events import Event
 
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
+"""By which times and similarities may miss a limit and still reach it."""
+
 Similarity = Callable[[float, float, float], float]
 """Of an overlap and two durations, all in seconds; 1 for two equal stretches, 0 for no overlap."""
 
@@ -54,7 +56,7 @@ def pair_events(
     for j in np.flatnonzero(shared > 0).tolist():
       other, overlap = second[j], float(shared[j])
       value = similarity(overlap, event.duration, other.duration)
-      if value >= minimum - _ROUNDING:
+      if value >= minimum - ROUNDING:
         order = (-round(value, 9), -round(overlap, 9), event.label != other.label)
         found.append((*order, event.onset + other.onset, i + j, i, j))
   pairs, taken_first, taken_second = [], set(), set()

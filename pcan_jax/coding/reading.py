@@ -86,6 +86,12 @@ def media_name(path: str) -> str:
   return posixpath.basename(plain_path(path))
 
 
+def media_stem(path: str) -> str:
+  """The name of a media file without its suffix."""
+  name = media_name(path)
+  return name.rpartition(".")[0] or name
+
+
 class Points:
   """Collects the point events of a file, which have a time but no length.
 

@@ -11,14 +11,13 @@ from pcan_jax.coding.comparison import Recording
 from pcan_jax.coding.detection import Detections, detect
 from pcan_jax.coding.events import Event
 from pcan_jax.coding.kappa import Margins
-from pcan_jax.coding.matching import iou, pair_events, share_of_longer
+from pcan_jax.coding.matching import ROUNDING, iou, pair_events, share_of_longer
 
 F1_THRESHOLDS = (0.1, 0.25, 0.5)
 """IoUs of segment F1 (Lea et al., Temporal Convolutional Networks for Action Segmentation and
 Detection, CVPR 2017)."""
 
 Classes = Sequence[tuple[str, str]]
-_ROUNDING = 1e-9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _table(values: list[list[int]], columns: int) -> Int[np.ndarray, "r c"]:
 def _count_units(
   by_class: list[list[list[Event]]], classes: Classes, duration: float, unit: float
 ) -> Units:
-  count = max(0, math.floor(duration / unit + _ROUNDING))
+  count = max(0, math.floor(duration / unit + ROUNDING))
   tiers = list(dict.fromkeys(tier for tier, _ in classes))
   # Per coder: the class (from 1) and the number of classes in each unit, for tiers and altogether.
   last = np.zeros((2, count), dtype=np.int64)
@@ -149,7 +148,7 @@ def _covered(events: list[Event], unit: float, count: int) -> Bool[np.ndarray, "
   """Which units have their middle in an event."""
   covered = np.zeros(count, dtype=bool)
   for event in events:
-    first, stop = (math.ceil(time / unit - 0.5 - _ROUNDING) for time in (event.onset, event.offset))
+    first, stop = (math.ceil(time / unit - 0.5 - ROUNDING) for time in (event.onset, event.offset))
     covered[max(first, 0) : max(stop, 0)] = True
   return covered
 

@@ -6,7 +6,8 @@ import types
 from collections.abc import Sequence
 
 from pcan_jax.coding.events import Coding, Event
-from pcan_jax.coding.reading import media_name
+from pcan_jax.coding.reading import media_stem
+from pcan_jax.extras import needed_by
 from pcan_jax.labels import LabelTree
 
 TIER = "events"
@@ -17,21 +18,15 @@ def optional(package: str) -> types.ModuleType:
   """Imports a package of the extra `coding`.
 
   Raises:
-    ImportError: it is not installed; the message says how to install it.
+    ModuleNotFoundError: it is not installed; the message says how to install it.
   """
-  try:
+  with needed_by("this format needs", "coding"):
     return importlib.import_module(package)
-  except ImportError as error:
-    raise ImportError(
-      f"{package} is not installed; `pip install 'pcan_jax[coding]'` installs it"
-    ) from error
 
 
 def tier_of(event: Event, tree: LabelTree) -> str:
   """The tier to write an event to: its own, else the body part of its label."""
-  if event.tier or event.label not in tree.actions:
-    return event.tier or TIER
-  return tree.bodies[tree.parents[tree.actions.index(event.label)]]
+  return event.tier or tree.body_of.get(event.label, TIER)
 
 
 def milliseconds(event: Event) -> tuple[int, int]:
@@ -46,14 +41,15 @@ def files_for(
   """A file per coding, named after its video.
 
   Raises:
-    ValueError: two videos have the same name but for their suffixes.
+    ValueError: two codings are of one video, or of videos that differ in their suffixes alone.
   """
   files: dict[pathlib.Path, str] = {}
   for coding in codings:
-    path = output_dir / f"{pathlib.PurePath(media_name(coding.video)).stem}{suffix}"
-    other = files.setdefault(path, coding.video)
-    if len(files) and other is not coding.video:
+    path = output_dir / f"{media_stem(coding.video)}{suffix}"
+    if path in files:
       raise ValueError(
-        f"{other} and {coding.video} would both be written to {path}; rename one of the videos"
+        f"the codings of {files[path]} and {coding.video} would both be written to {path}; give "
+        "one coding per video, or rename one of the videos"
       )
+    files[path] = coding.video
   return list(files)

@@ -56,6 +56,11 @@ class Dataset:
     return sorted(self.stored_splits if self.selection is None else self.selection)
 
   @property
+  def labelled_splits(self) -> list[str]:
+    """Names of the splits whose clips have labels."""
+    return [split for split in self.splits if (self.actions(split) != UNLABELLED).all()]
+
+  @property
   def stored_splits(self) -> list[str]:
     """Names of the splits in which the records are stored."""
     return sorted(self.builder.info.splits)
@@ -223,9 +228,9 @@ class Dataset:
       ValueError: nobody is left to train on, a person is in no clip, or the data set does not say
         who is in its clips.
     """
-    everyone = [split for split in self.splits if (self.actions(split) != UNLABELLED).all()]
-    numbers = np.concatenate([self.record_numbers(split) for split in everyone])
-    shown = np.array([person for split in everyone for person in self.persons(split)])
+    splits = self.labelled_splits
+    numbers = np.concatenate([self.record_numbers(split) for split in splits])
+    shown = np.array([person for split in splits for person in self.persons(split)])
     unknown = sorted(set(persons) - set(shown.tolist()))
     if unknown:
       raise ValueError(f"{self.path} has no clip of the person {unknown[0]!r} (data.held_out)")

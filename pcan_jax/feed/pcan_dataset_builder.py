@@ -13,7 +13,6 @@ otherwise. With a Beam runner or options in the `DownloadConfig` (`tfds build
 import dataclasses
 import functools
 import itertools
-import math
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -72,8 +71,7 @@ class PcanConfig(tfds.core.BuilderConfig):
         f"clips_per_shard is {self.clips_per_shard} and jobs is {self.jobs}; "
         "choose at least 1 and at least 0"
       )
-    if not 0 < self.fps < math.inf:
-      raise ValueError(f"fps is {self.fps}; choose a number of frames per second")
+    source_layout.skeleton_rate(self.fps)
 
 
 class Builder(tfds.core.dataset_builder.FileReaderBuilder):

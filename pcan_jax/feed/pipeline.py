@@ -384,6 +384,7 @@ def _host_batches(stream: tf.data.Dataset, dataset: Dataset) -> Iterator[HostBat
       tf.errors.DataLossError,
       tf.errors.InvalidArgumentError,
       tf.errors.NotFoundError,
+      tf.errors.PermissionDeniedError,
     ) as error:
       where = dataset.builder.data_path
       raise ValueError(

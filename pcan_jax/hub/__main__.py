@@ -2,12 +2,12 @@
 
 import argparse
 import pathlib
-import re
 import sys
 import tempfile
 from collections.abc import Sequence
 
 from pcan_jax.console import quiet_libraries
+from pcan_jax.prediction.pretrained import NAME
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   push.add_argument("--license", help="of the weights, as the hub abbreviates it: cc-by-nc-4.0")
   push.add_argument("--dry_run", action="store_true", help="print the card and the files only")
   arguments = parser.parse_args(argv)
-  if not re.fullmatch(r"[\w.-]+/[\w.-]+", arguments.name):
+  if not NAME.fullmatch(arguments.name):
     parser.error(f"{arguments.name!r} is not the name of a model, user/model")
   quiet_libraries()
   try:

@@ -5,7 +5,6 @@ import json
 import pathlib
 from typing import Any
 
-from pcan_jax.checkpoints import BEST
 from pcan_jax.evaluation.metrics import Predictions
 from pcan_jax.evaluation.protocol import open_evaluated
 from pcan_jax.evaluation.results import TABLE_COLUMNS, Results, results_folder
@@ -48,14 +47,14 @@ class SharedRun:
   yardstick: dict[str, Any] | None
 
   @classmethod
-  def read(cls, run: pathlib.Path, saved: SavedStep) -> "SharedRun":
+  def read(cls, saved: SavedStep, *, best: bool) -> "SharedRun":
     """Reads what belongs to a checkpoint of a run.
 
     Args:
-      run: a working directory, or DIR/best.
-      saved: its checkpoint.
+      saved: the checkpoint.
+      best: whether it was chosen as the best one, whose results have a folder of their own.
     """
-    spec, workdir = saved.spec, run.parent if run.name == BEST else run
+    spec, workdir = saved.spec, saved.folder
     config = spec.config
     try:
       dataset = open_evaluated(config.data)
@@ -63,7 +62,7 @@ class SharedRun:
       dataset = None
     clips, split = config.eval.num_clips, config.data.eval_split
     try:
-      results = Results.read(results_folder(workdir, split, clips, clips, best=run.name == BEST))
+      results = Results.read(results_folder(workdir, split, clips, clips, best=best))
     except (FileNotFoundError, ValueError):
       results = None
     if results is None or results.origin is None or results.origin.checkpoint != saved.digest:

@@ -4,7 +4,7 @@ import pathlib
 import shutil
 import tempfile
 
-from pcan_jax.checkpoints import locate
+from pcan_jax.checkpoints import BEST, locate
 from pcan_jax.hub.card import SharedRun, model_card
 from pcan_jax.prediction.pretrained import explained
 from pcan_jax.saved_steps import SavedStep
@@ -27,8 +27,7 @@ def write_shared(run: pathlib.Path, name: str, folder: pathlib.Path, license_id:
     ValueError: it is damaged.
   """
   saved = SavedStep(*locate(run))
-  workdir = run.parents[1] if run.parent.name == "checkpoints" else run
-  card = model_card(SharedRun.read(workdir, saved), name, license_id)
+  card = model_card(SharedRun.read(saved, best=run.name == BEST), name, license_id)
   shutil.copytree(saved.path, folder / "checkpoints" / str(saved.step))
   (folder / "README.md").write_text(card, encoding="utf-8")
   return card

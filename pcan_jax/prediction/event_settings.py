@@ -117,12 +117,4 @@ def _distance(embedding: np.ndarray, prototype: np.ndarray) -> float:
 
 def without_background(tree: LabelTree, background: str) -> LabelTree:
   """The classes that can be events, which are a coder's vocabulary."""
-  kept = [index for index, action in enumerate(tree.actions) if action != background]
-  if not kept:
-    return tree
-  bodies = tuple(dict.fromkeys(tree.bodies[tree.parents[index]] for index in kept))
-  return LabelTree(
-    tuple(tree.actions[index] for index in kept),
-    bodies,
-    tuple(bodies.index(tree.bodies[tree.parents[index]]) for index in kept),
-  )
+  return tree.subset([action for action in tree.actions if action != background] or tree.actions)

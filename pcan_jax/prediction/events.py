@@ -184,8 +184,8 @@ def find_events(
       onset, offset = first * STEP, min(stop * STEP, duration)
       if onset < offset:
         confidence = float(np.clip(moments[first:stop, index].mean(), 0, 1))
-        body = tree.bodies[tree.parents[index]]
-        events.append(Event(round(onset, 3), round(offset, 3), action, body, "", confidence))
+        times = round(onset, 3), round(offset, 3)
+        events.append(Event(*times, action, tree.body_of[action], "", confidence))
   return sorted(events)
 
 

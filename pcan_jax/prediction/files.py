@@ -17,7 +17,7 @@ import tqdm
 
 from pcan_jax.checkpoints import locate
 from pcan_jax.clips.pose_files import open_poses
-from pcan_jax.clips.source_layout import SKELETON_FPS
+from pcan_jax.clips.source_layout import skeleton_rate
 from pcan_jax.clips.video_files import clip_id, find_videos
 from pcan_jax.prediction.event_files import EventFiles, check_formats
 from pcan_jax.prediction.event_settings import settings_of
@@ -78,7 +78,7 @@ def predict_files(
     events: whether to find events and write events.csv and events.json.
     formats: in which to write the events as well, see `pcan_jax.coding.formats`; implies `events`.
     review: whether to write a page per video on which the events are reviewed; implies `events`.
-    fps: frames per second of poses without videos that do not state it; None is `SKELETON_FPS`.
+    fps: frames per second of poses without videos that do not state it; None is 30.
 
   Returns:
     The number of files with a problem: not readable, without a person, or with a single frame.
@@ -94,7 +94,8 @@ def predict_files(
   _check_what_there_is(videos, pose, overlay=overlay, review=review, fps=fps)
   files: dict[str, pathlib.Path] = {}
   if videos is not None:
-    files = _named(pathlib.Path(videos), pathlib.Path(output), with_poses=pose is not None)
+    by_name = pose is not None or bool(formats)  # poses, and the files of other tools
+    files = _named(pathlib.Path(videos), pathlib.Path(output), by_name=by_name)
   saved, settings = SavedStep(*locate(checkpoint)), None
   if events:
     settings = settings_of(saved).changed(window=window, stride=stride, num_clips=num_clips)
@@ -112,7 +113,7 @@ def predict_files(
     recognizer.require_no_frames()
     files = {name: pathlib.Path(name) for name in poses.clip_ids}
     stated = "" if fps else "; --fps says otherwise"
-    _log.info("poses without videos, %g frames per second%s", fps or SKELETON_FPS, stated)
+    _log.info("poses without videos, %g frames per second%s", skeleton_rate(fps), stated)
   if poses is None:
     _log.info("no poses: the model sees whole frames instead of the square around the persons")
   output.mkdir(parents=True, exist_ok=True)
@@ -130,7 +131,7 @@ def predict_files(
       record: Record = {"file": name, "error": None, "warnings": [], "windows": []}
       try:
         if videos is None and poses is not None:
-          video = Video.of_poses(name, poses, fps or SKELETON_FPS)
+          video = Video.of_poses(name, poses, skeleton_rate(fps))
         else:
           video = Video.open(path, poses)
         record |= _facts(video)
@@ -186,8 +187,7 @@ def predict_files(
 def _check_what_there_is(
   videos: object | None, pose: object | None, *, overlay: bool, review: bool, fps: float | None
 ) -> None:
-  if fps is not None and not 0 < fps < np.inf:
-    raise ValueError(f"--fps is {fps}; give the frames per second of the poses")
+  skeleton_rate(fps)
   if videos is not None and fps is not None:
     raise ValueError("--fps means nothing with --video, which says when its frames appear")
   if videos is None and pose is None:
@@ -198,10 +198,8 @@ def _check_what_there_is(
     raise ValueError("--review shows videos; give them with --video=PATH")
 
 
-def _named(
-  videos: pathlib.Path, output: pathlib.Path, *, with_poses: bool
-) -> dict[str, pathlib.Path]:
-  """The videos by their path below the folder; their names must be unambiguous."""
+def _named(videos: pathlib.Path, output: pathlib.Path, *, by_name: bool) -> dict[str, pathlib.Path]:
+  """The videos by their path below the folder, of which `by_name` only the last part counts."""
   found = find_videos(videos)
   if videos.is_file():
     return {videos.name: videos}
@@ -209,7 +207,7 @@ def _named(
     raise ValueError(f"the output {output} is inside the folder of videos {videos}; choose another")
   first: dict[pathlib.PurePath | str, pathlib.Path] = {}
   for path in found:
-    key = clip_id(path) if with_poses else path.with_name(clip_id(path))
+    key = clip_id(path) if by_name else path.with_name(clip_id(path))
     if key in first:
       raise ValueError(
         f"{first[key]} and {path} have the same name, so their poses or results could be mixed up; "

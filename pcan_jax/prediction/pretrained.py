@@ -14,7 +14,9 @@ from collections.abc import Iterator
 MAX_BYTES = 4 << 30
 """A shared checkpoint that is larger is not fetched."""
 
-_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+NAME = re.compile(r"[\w.-]+/[\w.-]+")
+"""Of a model on the hub: user/model."""
+
 _EXPECTED = re.compile(
   r"checkpoints/(0|[1-9][0-9]*)/"
   r"(_CHECKPOINT_METADATA|commit_success\.txt|(model|training|description|digests)(/[\w.-]+)+)",
@@ -41,7 +43,7 @@ def find_pretrained(name: str | os.PathLike[str], revision: str | None = None) -
   # DIR/best is no folder.
   if path.exists() or path.name == "best" and path.parent.exists():
     return path
-  if not _NAME.fullmatch(os.fspath(name)):
+  if not NAME.fullmatch(os.fspath(name)):
     raise FileNotFoundError(f"no checkpoint at {name}, and no model on the hub has such a name")
   return _fetch(os.fspath(name), revision)
 

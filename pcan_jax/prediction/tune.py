@@ -26,10 +26,10 @@ from pcan_jax.clips.video_files import clip_id, composed, find_videos
 from pcan_jax.coding import agreement
 from pcan_jax.coding.comparison import bring_together
 from pcan_jax.coding.events import Coding, Event
-from pcan_jax.coding.formats import read_codings
+from pcan_jax.coding.formats import find_codings, read_codings
 from pcan_jax.coding.matching import iou, pair_events
 from pcan_jax.coding.reading import media_name
-from pcan_jax.console import quiet_libraries
+from pcan_jax.console import show_log
 from pcan_jax.labels import LabelTree
 from pcan_jax.prediction.event_settings import settings_of, window_scores, write_tuned
 from pcan_jax.prediction.events import EventRules, WindowScores, find_events, score_moments
@@ -49,7 +49,6 @@ BRIDGES = (0.0, 0.5)
 FAR = (0.5, 0.75, 0.9)  # quantiles of the distances to prototypes
 """The grid. Without a class for nothing, distances beyond some quantile count as such."""
 
-_SUFFIXES = {".eaf", ".boris", ".vtt", ".csv", ".tsv"}
 _SHOWN = 8
 
 _log = logging.getLogger("pcan_jax")
@@ -95,10 +94,8 @@ def one_per_window(scores: WindowScores, tree: LabelTree, background: str) -> li
     if start >= end - 1e-3:
       action, end = int(row.argmax()), float(stop)
       if tree.actions[action] != background:
-        body = tree.bodies[tree.parents[action]]
-        events.append(
-          Event(float(start), end, tree.actions[action], body, "", min(float(row[action]), 1.0))
-        )
+        label, sure = tree.actions[action], min(float(row[action]), 1.0)
+        events.append(Event(float(start), end, label, tree.body_of[label], "", sure))
   return events
 
 
@@ -148,12 +145,7 @@ def read_truths(paths: Sequence[pathlib.Path], tree: LabelTree) -> dict[str, Cod
     FileNotFoundError: there are none.
     ValueError: a video is coded twice.
   """
-  files = [
-    file
-    for path in paths
-    for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
-    if path.is_file() or file.suffix.lower() in _SUFFIXES
-  ]
+  files = [file for path in paths for file in find_codings(path)]
   found: dict[str, Coding] = {}
   unknown: set[str] = set()
   for coding in itertools.chain.from_iterable(
@@ -166,7 +158,7 @@ def read_truths(paths: Sequence[pathlib.Path], tree: LabelTree) -> dict[str, Cod
     unknown |= {event.label for event in coding.events} - set(tree.actions)
     found[name] = dataclasses.replace(coding, events=known)
   if not found:
-    raise FileNotFoundError(f"no codings in {', '.join(map(str, paths))}")
+    raise FileNotFoundError(f"nothing is coded in {', '.join(map(str, paths))}")
   if unknown:
     _log.warning("left out, as they are no actions of the model: %s", ", ".join(sorted(unknown)))
   return found
@@ -237,9 +229,10 @@ def tune(
   coded = [path for path in find_videos(videos) if clip_id(path) in truths]
   if not coded:
     raise FileNotFoundError(f"none of the videos in {videos} has a coding: {', '.join(truths)}")
-  given = recognizer, coded, truths, pose, settings.rules, settings.temperature
   started = time.monotonic()
-  recordings = list(_recordings(*given))
+  recordings = list(
+    _recordings(recognizer, coded, truths, pose, settings.rules, settings.temperature)
+  )
   minutes = sum(one.duration for one in recordings) / 60
   seconds = time.monotonic() - started
   _log.info("%.1f minutes of video predicted in %.0f s; %s", minutes, seconds, settings.origin)
@@ -333,10 +326,7 @@ def main() -> None:
     "--check", action="store_true", help="only compare with the rules so far; writes nothing"
   )
   arguments = vars(parser.parse_args())
-  quiet_libraries()
-  _log.addHandler(logging.StreamHandler(sys.stdout))
-  _log.setLevel(logging.INFO)
-  _log.propagate = False
+  show_log()
   try:
     tune(**arguments)
   except (ImportError, OSError, ValueError) as error:

@@ -6,6 +6,8 @@ Raises:
 
 from typing import TYPE_CHECKING, Any
 
+from pcan_jax.extras import needed_by
+
 if TYPE_CHECKING:
   from pcan_jax.report.write import write_report
 
@@ -16,14 +18,6 @@ def __getattr__(name: str) -> Any:
   """Imports `write_report` when it is asked for: other pages use the style without JAX."""
   if name not in __all__:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  try:
+  with needed_by("reports need", "report"):
     from pcan_jax.report import write
-  except ModuleNotFoundError as error:
-    library = (error.name or "").partition(".")[0]
-    if library == "pcan_jax":
-      raise
-    raise ModuleNotFoundError(
-      f"reports need {library}: pip install 'pcan_jax[report]', or '.[report]' in a checkout",
-      name=library,
-    ) from error
   return write.write_report

@@ -82,7 +82,7 @@ def clip_figure(
     frames: of the clip in order, if available.
   """
   first = next(iter(columns.values()))
-  actions = _shown(tree, true, columns)
+  actions = _shown(true, columns)
   bodies = np.argsort(-first["body"], kind="stable")[:_SHOWN_BODIES]
   bodies = np.array([*dict.fromkeys([tree.parents[true], *bodies])])[:_SHOWN_BODIES]
   labels = [tree.actions[a] for a in actions] + [tree.bodies[b] for b in bodies]
@@ -140,7 +140,7 @@ def clip_figure(
 
 
 def _shown(
-  tree: LabelTree, true: int, columns: dict[str, dict[str, Float[np.ndarray, " _"]]]
+  true: int, columns: dict[str, dict[str, Float[np.ndarray, " _"]]]
 ) -> Int[np.ndarray, " _"]:
   """The actions to show: the most likely of the first column, the true one, all predicted ones."""
   first = next(iter(columns.values()))["action"]

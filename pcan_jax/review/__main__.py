@@ -7,11 +7,12 @@ import argparse
 import pathlib
 import sys
 
+from pcan_jax.coding.comparison import video_key
 from pcan_jax.coding.events import Coding
 from pcan_jax.coding.formats import read_codings
 from pcan_jax.coding.reading import media_name
 from pcan_jax.labels import get_tree
-from pcan_jax.review.write import write_review
+from pcan_jax.review.write import is_of_another, page_of, write_review
 
 
 def main() -> None:
@@ -22,9 +23,15 @@ def main() -> None:
   )
   parser.add_argument("coding", metavar="CODING", help="a file of codings")
   parser.add_argument(
-    "--video", metavar="V", required=True, help="the video; it is linked, not copied"
+    "--video",
+    metavar="V",
+    type=pathlib.Path,
+    required=True,
+    help="the video; it is linked, not copied",
   )
-  parser.add_argument("--out", metavar="DIR", required=True, help="where to write the page")
+  parser.add_argument(
+    "--out", metavar="DIR", type=pathlib.Path, required=True, help="where to write the page"
+  )
   parser.add_argument(
     "--tree", metavar="NAME", help="labels to choose from, if not those of the coding"
   )
@@ -37,9 +44,13 @@ def main() -> None:
     codings = read_codings(
       arguments.coding, point_seconds=arguments.point_seconds, tree=tree, tell=print
     )
-    video = pathlib.Path(arguments.video)
+    video, page = arguments.video, page_of(arguments.video, arguments.out)
     if not video.is_file():
       raise FileNotFoundError(f"no video at {video}")
+    if is_of_another(page, video):
+      raise FileExistsError(
+        f"{page} is of another video of this name; choose another folder with --out, or delete it"
+      )
     coding = _of_video(codings, video, arguments.coding)
     print(write_review(coding, tree, video, arguments.out))
   except (ImportError, OSError, ValueError) as error:
@@ -48,8 +59,7 @@ def main() -> None:
 
 def _of_video(codings: list[Coding], video: pathlib.Path, path: str) -> Coding:
   """The coding of a video, by its name; the only one, if there is no other."""
-  stems = [pathlib.PurePath(media_name(coding.video)).stem for coding in codings]
-  found = [coding for coding, stem in zip(codings, stems) if stem == video.stem]
+  found = [coding for coding in codings if video_key(coding.video) == video_key(video.name)]
   if len(codings) == 1 and not found:
     print(f"{path} is of {media_name(codings[0].video)}; its events are shown on {video.name}")
     found = codings

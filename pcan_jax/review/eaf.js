@@ -18,9 +18,8 @@ function elanTiers(review) {
   }
   const used = new Set([...tiers.values()].map((one) => one.tier));
   for (const { tier } of review.labels) if (tier && !used.has(tier)) lanesOf(tier, "");
-  const order = [...new Set(review.labels.map((one) => one.tier))];
-  const rank = ({ tier }) => (order.includes(tier) ? order.indexOf(tier) : order.length);
-  const sorted = [...tiers.values()].sort((a, b) => rank(a) - rank(b));
+  const rank = review.ranks();
+  const sorted = [...tiers.values()].sort((a, b) => rank(a.tier) - rank(b.tier));
   const names = new Set();
   return sorted.flatMap(({ tier, subject, lanes }) =>
     (lanes.length ? lanes : [[]]).map((events) => {

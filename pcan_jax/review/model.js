@@ -160,6 +160,12 @@ class Review {
     }
   }
 
+  // The place of every tier among those of the labels; others come last.
+  ranks() {
+    const order = [...new Set(this.labels.map((one) => one.tier))];
+    return (tier) => (order.includes(tier) ? order.indexOf(tier) : order.length);
+  }
+
   inOrder(unsureFirst, openOnly) {
     const events = openOnly ? this.events.filter((event) => !event.reviewed) : [...this.events];
     if (!unsureFirst) return events;

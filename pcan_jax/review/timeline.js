@@ -65,8 +65,7 @@ class Timeline {
       lane.rows[row] = event.offset;
       lane.rowOf.set(event.id, row);
     }
-    const order = [...new Set(this.review.labels.map((one) => one.tier))];
-    const rank = (tier) => (order.includes(tier) ? order.indexOf(tier) : order.length);
+    const rank = this.review.ranks();
     this.lanes = [...lanes.values()].sort(
       (a, b) => rank(a.tier) - rank(b.tier) || a.subject.localeCompare(b.subject),
     );
@@ -76,7 +75,7 @@ class Timeline {
     let top = RULER;
     this.laneOf = new Map();
     this.lanes.forEach((lane, index) => {
-      lane.colour = COLOURS[Math.min(rank(lane.tier), order.length) % COLOURS.length];
+      lane.colour = COLOURS[rank(lane.tier) % COLOURS.length];
       lane.top = top;
       lane.height = Math.max(1, lane.rows.length) * this.row + GAP;
       lane.index = index;

@@ -11,6 +11,7 @@ import urllib.parse
 
 from pcan_jax.coding.events import Coding
 from pcan_jax.coding.reading import media_name
+from pcan_jax.coding.writing import milliseconds
 from pcan_jax.labels import LabelTree
 from pcan_jax.writing import replace_file
 
@@ -50,7 +51,7 @@ def write_review(
   """
   video, folder = pathlib.Path(video), pathlib.Path(output)
   folder.mkdir(parents=True, exist_ok=True)
-  page = folder / f"{video.stem}.review.html"
+  page = page_of(video, folder)
   here = pathlib.Path(__file__).parent
   parts = {
     name: (here / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *_SCRIPTS)
@@ -76,6 +77,17 @@ def write_review(
   return page
 
 
+def page_of(video: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """The page of a video in a folder."""
+  return folder / f"{video.stem}.review.html"
+
+
+def is_of_another(page: pathlib.Path, video: pathlib.Path) -> bool:
+  """Whether there is a page, and of another video of this name."""
+  link = f'"url": {_as_json(_url(video, page.parent))}'
+  return page.is_file() and link not in page.read_text(encoding="utf-8")
+
+
 def _policy(script: str, style: str) -> str:
   """Lets the page run its own script and style, play local videos, and nothing else."""
   hashes = [
@@ -95,19 +107,18 @@ def _as_json(data: object) -> str:
 def _data(
   coding: Coding, tree: LabelTree | None, video: pathlib.Path, folder: pathlib.Path
 ) -> dict[str, object]:
-  bodies = {}
-  if tree is not None:
-    bodies = {action: tree.bodies[parent] for action, parent in zip(tree.actions, tree.parents)}
+  bodies = {} if tree is None else tree.body_of
   events = [
     {
-      "onset": round(event.onset * 1000),
-      "offset": max(round(event.offset * 1000), round(event.onset * 1000) + 1),
+      "onset": onset,
+      "offset": offset,
       "label": event.label,
       "tier": event.tier or bodies.get(event.label, ""),
       "subject": event.subject,
       "confidence": event.confidence,
     }
     for event in coding.events
+    for onset, offset in [milliseconds(event)]
   ]
   known = dict.fromkeys((body, action) for action, body in bodies.items())
   found = dict.fromkeys((str(event["tier"]), event["label"]) for event in events)

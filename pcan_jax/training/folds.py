@@ -4,21 +4,19 @@ Every run is an ordinary one in `WORKDIR/fold-N`, which goes on where it ended, 
 its fold in `config.data.held_out`. The sum is over people: they are what is drawn at random.
 """
 
-import dataclasses
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 from scipy import stats
 
-from pcan_jax.clips.source_layout import UNLABELLED
 from pcan_jax.evaluation.metrics import Predictions, measure
 from pcan_jax.evaluation.results import Results
-from pcan_jax.feed.dataset import Dataset, open_dataset
+from pcan_jax.feed.dataset import open_dataset
 from pcan_jax.feed.person_folds import person_folds
 from pcan_jax.labels import LabelTree
 from pcan_jax.writing import replace_file
@@ -41,29 +39,18 @@ _log = logging.getLogger(__name__)
 RunFold = Callable[[ConfigDict, pathlib.Path], Results]
 
 
-@dataclasses.dataclass(frozen=True)
-class Fold:
-  """One part of the people.
+def cross_validate(config: ConfigDict, workdir: pathlib.Path, run: RunFold) -> str:
+  """Trains and evaluates every fold, and sums up.
 
-  Attributes:
-    number: from 1.
-    people: who is held out.
-    config: of the run without them.
-    workdir: of that run.
-  """
-
-  number: int
-  people: tuple[str, ...]
-  config: ConfigDict
-  workdir: pathlib.Path
-
-
-def plan_folds(config: ConfigDict, workdir: pathlib.Path) -> list[Fold]:
-  """The folds of a data set, one per person, at most `MAX_FOLDS`.
+  Writes `folds.json` to `workdir`, with the metrics of every person.
 
   Args:
     config: of the runs; all labelled clips of its data set are used.
     workdir: of all folds.
+    run: trains a config in a working directory, or goes on, and evaluates it.
+
+  Returns:
+    A table for people.
 
   Raises:
     FileNotFoundError: there is no data set.
@@ -73,45 +60,21 @@ def plan_folds(config: ConfigDict, workdir: pathlib.Path) -> list[Fold]:
   if config.data.held_out:
     raise ValueError("--folds chooses who is held out; leave config.data.held_out empty")
   dataset = open_dataset(config.data.path, config.data.instructions)
-  persons = [person for split in _labelled(dataset) for person in dataset.persons(split)]
-  return [
-    Fold(number, tuple(people), _config(config, people), workdir / f"fold-{number}")
-    for number, people in enumerate(person_folds(persons, MAX_FOLDS), start=1)
-  ]
-
-
-def cross_validate(config: ConfigDict, workdir: pathlib.Path, run: RunFold) -> str:
-  """Trains and evaluates every fold, and sums up.
-
-  Writes `folds.json` to `workdir`, with the metrics of every person.
-
-  Args:
-    config: of the runs.
-    workdir: of all folds.
-    run: trains a config in a working directory, or goes on, and evaluates it.
-
-  Returns:
-    A table for people.
-
-  Raises:
-    FileNotFoundError, ValueError: see `plan_folds`.
-  """
-  folds = plan_folds(config, workdir)
-  dataset = open_dataset(config.data.path)
   person_of = {
     clip: person
-    for split in _labelled(dataset)
+    for split in dataset.labelled_splits
     for clip, person in zip(dataset.clip_ids(split), dataset.persons(split))
   }
+  folds = person_folds(list(person_of.values()), MAX_FOLDS)
   of_person: dict[str, dict[str, float]] = {}
-  for fold in folds:
-    _log.info("\nfold %d of %d, held out: %s", fold.number, len(folds), ", ".join(fold.people))
-    results = run(fold.config, fold.workdir)
+  for number, people in enumerate(folds, start=1):
+    _log.info("\nfold %d of %d, held out: %s", number, len(folds), ", ".join(people))
+    results = run(_config(config, people), workdir / f"fold-{number}")
     of_person |= _by_person(results, person_of, dataset.tree)
   means = {name: summarise([values[name] for values in of_person.values()]) for name in _METRICS}
   summary = {
     "dataset": dataset.fingerprint,
-    "folds": [list(fold.people) for fold in folds],
+    "folds": folds,
     "people": of_person,
     "mean": {name: dict(zip(("mean", "low", "high"), found)) for name, found in means.items()},
   }
@@ -127,12 +90,6 @@ def summarise(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, float("nan"), float("nan")
   half = float(stats.t.ppf((1 + _COVERAGE) / 2, count - 1) * np.std(values, ddof=1) / count**0.5)
   return mean, mean - half, mean + half
-
-
-def _labelled(dataset: Dataset) -> Iterator[str]:
-  for split in dataset.splits:
-    if (dataset.actions(split) != UNLABELLED).all():
-      yield split
 
 
 def _config(config: ConfigDict, people: Sequence[str]) -> ConfigDict:

@@ -163,6 +163,8 @@ def prepare(config: ConfigDict) -> TrainingRun:
   if spec.frame_sampling(None).rgb_frames:
     dataset.require_videos()
   if spec.pretrains:
+    if config.eval.every_epochs:
+      raise ValueError("pretraining has nothing to evaluate; set eval.every_epochs=0")
     order = uniform_order(dataset.num_clips(split))
   else:
     sampling = ClassSampling(config.data.sampling, config.data.repeat_threshold)
@@ -214,8 +216,6 @@ def _train_from(
   """Takes the steps that are left; `record` goes into the checkpoints' descriptions."""
   config, start_step = run.config, start.step if start else 0
   evaluator = Evaluator(run.spec, run.dataset)
-  if run.spec.pretrains and config.eval.every_epochs:
-    raise ValueError("pretraining has nothing to evaluate; set eval.every_epochs=0")
   init, step_fn = compile_step(run.spec, run.schedule, run.mesh)
   gradient_norms = compile_gradient_norms(run.spec, run.mesh)
   state = init()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pcan_jax.checkpoints import locate
 from pcan_jax.evaluation.protocol import open_evaluated
 from pcan_jax.evaluation.results import Results
+from pcan_jax.extras import needed_by
 from pcan_jax.feed.dataset import Dataset
 from pcan_jax.saved_steps import SavedStep
 from pcan_jax.writing import replace_file
@@ -88,12 +89,8 @@ def require_scikit_learn() -> None:
   Raises:
     ModuleNotFoundError: it is.
   """
-  try:
-    import sklearn  # noqa: F401, an extra
-  except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-      "it needs scikit-learn: pip install 'pcan_jax[report]', or '.[report]' in a checkout"
-    ) from error
+  with needed_by("it needs", "report"):
+    import sklearn  # noqa: F401
 
 
 def _kept_or_measured(
