@@ -12,8 +12,8 @@ COMPILED_JAX := 0.11.2
 
 help:
 	@echo "make demo         draw clips, train a narrow PCAN on them, evaluate (about 8 minutes)"
-	@echo "make test         lint, check types, run the tests but for those that take very long"
-	@echo "make test-all     lint, check types, run all tests, as CI does"
+	@echo "make test         lint, check types, run the tests but for those that take very long, as CI does"
+	@echo "make test-all     lint, check types, run all tests"
 	@echo "make test-torch   install PyTorch and run the tests that compare with it"
 	@echo "make check-compiled PYTHON=python3.12   compile for GPUs and TPUs that are not there, compare"
 	@echo "make constraints  renew constraints.txt"

@@ -122,7 +122,7 @@ def model_spec(config: ConfigDict, kind: str, platform: str | None = None) -> Mo
   """MA-52's labels and keypoints, and stored frames that fit what a kind of step makes of them."""
   size = config.input.train_size if kind == "training" else config.input.test_size
   stored_size = 256 if size > 128 else 64
-  return ModelSpec(config, TREE, LAYOUT, stored_size, platform)
+  return ModelSpec(config, TREE, LAYOUT, stored_size, platform=platform)
 
 
 def trace(

@@ -18,7 +18,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
     "pcan build runs/lookalikes datasets/lookalikes --side 64"
   )
   config.log_every = 100
-  config.optimizer.epochs = 12.0
+  config.optimizer.epochs = 18.0
   config.checkpoints.every_epochs = 3.0
   config.checkpoints.keep = 1
   return config

@@ -64,6 +64,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config = ConfigDict()
   config.seed = 0
   config.log_every = 20
+  config.log_gradients = 0  # every so many steps, the gradient of each term of the loss; 0 is never
 
   # Initial weights: the working directory of one run with all streams of this network, or of one
   # run per stream. Empty for random weights.
@@ -76,7 +77,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
     "https://huggingface.co/datasets/kunli-cs/MA-52_openpose_28kp, arrange the files as "
     "docs/DATA.md shows, then run: pcan build SOURCE datasets/ma52 --side 256"
   )
-  config.data.train_split = "train"
+  config.data.train_split = "train"  # or several, such as "train+val"
   config.data.eval_split = "val"
   config.data.held_out = ()  # persons who make up the split val instead, as --folds=person does
   config.data.label_share = 1.0  # of each action's clips; an epoch stays as long
@@ -115,6 +116,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.model.body_embedding = 128
   config.model.dropout = 0.5
   config.model.pool_embedding = "mean"
+  config.model.cosine_scale = 0.0  # of classifiers by cosine, such as 16; 0 is linear classifiers
   config.model.dtype = "float32"
   # Of float32 products on GPUs (TF32 by default) and TPUs: "default", "high" or "highest".
   config.model.matmul_precision = "default"
@@ -163,6 +165,12 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.loss.prototype_samples = "true_positives"  # or "all"
   config.loss.prototype_start = "normal"  # or "zero"
   config.loss.prototype_on_sphere = False
+  # Ingredients of other methods, none of which is in the paper; 0 switches each off.
+  config.loss.logit_adjustment = 0.0  # tau; rare actions and body parts get larger margins
+  config.loss.class_balance = 0.0  # beta of the effective number of clips, such as 0.999
+  config.loss.soft_f1_weight = 0.0
+  config.loss.frame_weight = 0.0  # of a classifier of every time step
+  config.loss.margin = 0.0  # in logits, by which the true class must win
 
   config.optimizer = ConfigDict()
   config.optimizer.name = "sgd"  # or "adamw"
@@ -187,6 +195,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.eval.every_epochs = 5.0
   config.eval.batch_size = 20  # clips, not videos
   config.eval.num_clips = 10
+  config.eval.flip = False  # whether mirrored clips are averaged with the others
   config.eval.gamma = ConfigDict({"rgb": 1.0, "pose": 5.0})
 
   # Events in long recordings; `pcan tune_events` finds the values for a model and its coders. Times

@@ -48,7 +48,7 @@ COMMANDS = {
 """What a first word may be: the module with its `main`, and what that does."""
 
 _FROM = "workdir checkpoint"  # flags that say where a model is
-_SCORING = "data split num_clips rectify"  # flags of an evaluation
+_SCORING = "data split num_clips rectify flip"  # flags of an evaluation
 _ENSEMBLE = "weights fit_weights branches"  # of one of several checkpoints together
 _HOSTS = "coordinator num_hosts host wait"  # which only mean something with --multi_host
 _VIDEOS = "video pose fps out window stride num_clips overlay features events formats review"
@@ -133,6 +133,7 @@ def _define_flags() -> None:
     "num_clips", None, "eval, predict, export: clips per video, if not the config's.", lower_bound=1
   )
   switch("rectify", True, "eval: correct predictions by the prototypes.")
+  switch("flip", None, "eval: average with mirrored clips, if not as the config's eval.flip.")
   text("baseline", None, "report: working directory to compare with.")
   text("out", None, "predict, export: directory to write to.")
   text("video", None, "predict: a video, or a folder of videos.")
@@ -255,6 +256,7 @@ def _evaluate(sources: Sequence[str], workdir: pathlib.Path) -> "Results":
     split=FLAGS.split,
     num_clips=FLAGS.num_clips,
     rectify=FLAGS.rectify,
+    flip=FLAGS.flip,
   )
   if jax.process_index() == 0:
     print_beside(results, sources[0], workdir, split=FLAGS.split, data_path=data_paths[0])

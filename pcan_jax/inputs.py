@@ -97,7 +97,11 @@ class Preprocessing:
 
 
 def preprocess(
-  batch: Batch, config: Preprocessing, keys: Key[Array, " b"] | None = None
+  batch: Batch,
+  config: Preprocessing,
+  keys: Key[Array, " b"] | None = None,
+  *,
+  mirrored: bool = False,
 ) -> dict[str, Array]:
   """Makes network inputs of a batch of stored clips.
 
@@ -107,6 +111,7 @@ def preprocess(
     config: sizes and augmentation.
     keys: one per clip, so that a clip's augmentation does not depend on the batch it is in; unused
       without augmentation.
+    mirrored: whether all clips are mirrored; only without augmentation, which decides by itself.
 
   Returns:
     `rgb` [B, T, H, W, 3], normalised, or the features, and/or `heatmaps` [B, T', h, w, C] with the
@@ -116,7 +121,7 @@ def preprocess(
   num_clips = next(iter(batch.values())).shape[0]
   if augmentation is None:
     box = jnp.tile(jnp.array([0.0, 0.0, 1.0, 1.0]), (num_clips, 1))
-    flipped = jnp.zeros(num_clips, bool)
+    flipped = jnp.full(num_clips, mirrored)
   else:
     keys_crop, keys_flip, keys_keypoints = jax.vmap(lambda key: jax.random.split(key, 3))(keys).T
     box = jax.vmap(lambda key: random_crop(key, augmentation))(keys_crop)

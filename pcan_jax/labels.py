@@ -8,10 +8,13 @@ import dataclasses
 import functools
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from pcan_jax import shipped
+
+_SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +54,13 @@ class LabelTree:
   @property
   def num_bodies(self) -> int:
     return len(self.bodies)
+
+  @property
+  def mirrored(self) -> list[tuple[str, str]]:
+    """Pairs of actions whose names differ in nothing but left and right."""
+    known = {name.lower(): name for name in self.actions}
+    pairs = [(name, known.get(_SIDE.sub(_other_side, name).lower())) for name in self.actions]
+    return [(name, other) for name, other in pairs if other and name < other]
 
   @functools.cached_property
   def body_of(self) -> dict[str, str]:
@@ -113,6 +123,10 @@ class LabelTree:
   def from_dict(cls, tree: dict[str, list[Any]]) -> "LabelTree":
     """Inverse of `to_dict`."""
     return cls(tuple(tree["actions"]), tuple(tree["bodies"]), tuple(tree["parents"]))
+
+
+def _other_side(side: re.Match[str]) -> str:
+  return "right" if side[0].lower() == "left" else "left"
 
 
 def get_tree(name: str | os.PathLike[str]) -> LabelTree:

@@ -21,6 +21,8 @@ from pcan_jax.config import load_config
 from pcan_jax.inputs import Augmentation, Preprocessing, preprocess
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
+from pcan_jax.method.class_balance import Balance, balances
+from pcan_jax.method.loss_config import LossConfig
 from pcan_jax.method.rectification import rectify
 from pcan_jax.network import forms
 from pcan_jax.network.masked_autoencoder import MaskedAutoencoder, build_masked_autoencoder
@@ -43,6 +45,7 @@ class ModelSpec:
     tree: the labels.
     layout: the keypoints.
     stored_size: side in pixels of the stored frames.
+    action_counts: training clips of every action, if the losses depend on them; else empty.
     platform: what programs are compiled for, as JAX names it; None is the backend in use.
 
   Raises:
@@ -53,7 +56,24 @@ class ModelSpec:
   tree: LabelTree
   layout: KeypointLayout
   stored_size: int
+  action_counts: tuple[int, ...] = ()
   platform: str | None = None
+
+  def __post_init__(self) -> None:
+    if self.config.eval.flip:
+      self._require_mirrors()
+
+  def _require_mirrors(self) -> None:
+    """Refuses to test with mirrored clips where they are other actions, or cannot be made."""
+    if self.reads_features:
+      raise ValueError("eval.flip must be False for stored features, which cannot be mirrored")
+    if self.tree.mirrored and not self.config.augmentation.flip:
+      one, other = self.tree.mirrored[0]
+      raise ValueError(
+        f"eval.flip tests with mirrored clips, in which {one!r} looks like {other!r}. Leave it "
+        "off; or, if left and right are not to be told apart, train with mirrored clips, too "
+        "(augmentation.flip above 0)"
+      )
 
   @property
   def pretrains(self) -> bool:
@@ -71,8 +91,32 @@ class ModelSpec:
     on_platform = forms.for_platform(self.platform or jax.default_backend())
     if self.pretrains:
       return build_masked_autoencoder(self.config.model, on_platform)
-    start = self.config.loss.prototype_start
-    return build_model(self.config.model, self.tree, on_platform, prototype_start=start)
+    return build_model(
+      self.config.model,
+      self.tree,
+      on_platform,
+      prototype_start=self.losses.prototype_start,
+      frames=self.losses.frame_weight != 0,
+    )
+
+  @property
+  def losses(self) -> LossConfig:
+    """Weights and options of the losses."""
+    return LossConfig(**self.config.loss)
+
+  @property
+  def balances(self) -> dict[str, Balance] | None:
+    """What rare classes get in training, by level; None if that is nothing.
+
+    Raises:
+      ValueError: it needs `action_counts`, and there are none.
+    """
+    return balances(
+      self.action_counts,
+      self.tree.parents,
+      tau=self.losses.logit_adjustment,
+      beta=self.losses.class_balance,
+    )
 
   @functools.cached_property
   def train_preprocessing(self) -> Preprocessing:
@@ -180,7 +224,7 @@ class ModelSpec:
       Per stream and level (`action`, `body`) the `logits` [B, C], those of actions rectified by the
       prototypes (PCAN eq. 10 and 11), their softmax as `probabilities` [B, C] and, with prototypes,
       the `embedding` [B, D]. Under `fused`, the mean of the streams' probabilities, weighted if
-      the fusion is learned.
+      the fusion is learned. With `eval.flip`, all are averaged with those of the mirrored clips.
 
     Raises:
       ValueError: the model is one of pretraining.
@@ -192,7 +236,19 @@ class ModelSpec:
       )
     num_clips = next(iter(batch.values())).shape[1]
     flat = {name: values.reshape(-1, *values.shape[2:]) for name, values in batch.items()}
-    inputs = preprocess(flat, self.test_preprocessing)
+    outputs = self._predict_clips(variables, flat, mirrored=False)
+    if self.config.eval.flip:
+      mirrored = self._predict_clips(variables, flat, mirrored=True)
+      outputs = jax.tree.map(lambda one, other: (one + other) / 2, outputs, mirrored)
+    return jax.tree.map(
+      lambda values: values.reshape(-1, num_clips, values.shape[-1]).mean(axis=1), outputs
+    )
+
+  def _predict_clips(
+    self, variables: PyTree, batch: dict[str, jax.Array], *, mirrored: bool
+  ) -> Outputs:
+    """What `predict` returns, of every clip of a batch without an axis for them."""
+    inputs = preprocess(batch, self.test_preprocessing, mirrored=mirrored)
     with self.matmul_precision():
       outputs = self.model.apply(variables, inputs, train=False)
     gamma = self.config.eval.gamma
@@ -207,10 +263,7 @@ class ModelSpec:
         )
       for output in levels.values():
         output["probabilities"] = jax.nn.softmax(output["logits"])
-    outputs = {"fused": _fuse(outputs, self.model.learned_fusion, variables)} | outputs
-    return jax.tree.map(
-      lambda values: values.reshape(-1, num_clips, values.shape[-1]).mean(axis=1), outputs
-    )
+    return {"fused": _fuse(outputs, self.model.learned_fusion, variables)} | outputs
 
   def to_json(self) -> dict[str, Any]:
     """Plain values, ready for JSON."""
@@ -219,7 +272,7 @@ class ModelSpec:
       "tree": self.tree.to_dict(),
       "layout": self.layout.to_dict(),
       "stored_size": self.stored_size,
-    }
+    } | ({"action_counts": list(self.action_counts)} if self.action_counts else {})
 
   @classmethod
   def from_json(cls, spec: dict[str, Any]) -> "ModelSpec":
@@ -234,6 +287,7 @@ class ModelSpec:
       tree=LabelTree.from_dict(spec["tree"]),
       layout=KeypointLayout.from_dict(spec["layout"]),
       stored_size=spec["stored_size"],
+      action_counts=tuple(spec.get("action_counts", ())),
     )
 
 

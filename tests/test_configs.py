@@ -37,7 +37,7 @@ def test_full_size_networks_can_be_built(name, variant):
 @pytest.mark.parametrize(
   "variant",
   [
-    pytest.param(variant, marks=() if variant in ("pcan", "release") else pytest.mark.slow)
+    pytest.param(variant, marks=() if variant == "pcan" else pytest.mark.slow)
     for variant in ma52.VARIANTS
   ],
 )

@@ -5,13 +5,17 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 FOLDER = pathlib.Path(__file__).parent / "eight_devices"
 
 
-def test_eight_devices():
+@pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_eight_devices(marked):
   flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
   result = subprocess.run(
-    [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider", str(FOLDER)],
+    [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:cacheprovider"]
+    + ["-m", marked, str(FOLDER)],
     env=os.environ | {"XLA_FLAGS": flags},
     cwd=FOLDER.parents[1],
     capture_output=True,

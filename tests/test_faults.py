@@ -15,7 +15,10 @@ COUNTS = {"kills": 2, "damage": 3, "inputs": 60}
 
 @pytest.mark.parametrize(
   "section",
-  [pytest.param(name, marks=pytest.mark.slow if name == "kills" else ()) for name in COUNTS],
+  [
+    pytest.param(name, marks=pytest.mark.slow if name in ("kills", "damage") else ())
+    for name in COUNTS
+  ],
 )
 def test_faults_are_survived(section, tiny_dataset_path, tmp_path):
   ground = Ground(tmp_path, tiny_dataset_path, random.Random(section))

@@ -54,14 +54,16 @@ NO_OPTIONS = {
   "split": None,
   "num_clips": None,
   "rectify": True,
+  "flip": None,
 }
-EVALUATE = "--data=D --split=test --num_clips=3 --norectify"
+EVALUATE = "--data=D --split=test --num_clips=3 --norectify --flip"
 BESIDE = {"split": None, "data_path": None}
 EVALUATED = NO_OPTIONS | {
   "data_paths": ["D"],
   "split": "test",
   "num_clips": 3,
   "rectify": False,
+  "flip": True,
 }
 WRITTEN = "--overlay --features --events --formats=eaf,csv --review"
 EVALUATED_BESIDE = {"split": "test", "data_path": "D"}

@@ -46,6 +46,7 @@ def test_waiting_is_what_the_loop_waits_for_its_batches(monkeypatch):
   assert wait["fed"] > 2 > wait["not_fed"]
 
 
+@pytest.mark.slow
 def test_a_training_run_is_measured(tmp_path, capsys):
   config = tmp_path / "toy.py"
   config.write_text(TOY_CONFIG)

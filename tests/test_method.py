@@ -113,6 +113,11 @@ def test_default_values_are_the_papers():
     prototype_start="normal",
     prototype_on_sphere=False,
     label_smoothing=0.0,
+    logit_adjustment=0.0,
+    class_balance=0.0,
+    soft_f1_weight=0.0,
+    frame_weight=0.0,
+    margin=0.0,
   )
   assert config.eval.gamma.to_dict() == {"rgb": 1.0, "pose": 5.0}
   optimizer = config.optimizer

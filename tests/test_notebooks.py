@@ -78,6 +78,7 @@ EPOCHS = 3
 """
 
 
+@pytest.mark.slow
 def test_interviews_are_coded_trained_on_predicted_and_compared(tmp_path, monkeypatch):
   pytest.importorskip("pympi")
   monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")

@@ -26,6 +26,7 @@ def test_a_dry_run_does_everything_once_and_writes_nothing(config, tmp_path, cap
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_one_batch_is_overfitted_or_the_losses_are_named(config):
   before = config.to_dict()
   with pytest.raises(FloatingPointError, match="could not overfit .* in 1 steps: pose/ce_action"):

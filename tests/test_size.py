@@ -15,7 +15,13 @@ from pcan_jax.spec import ModelSpec
 from tests import golden
 from tests.golden import configs, steps
 
-VARIANTS = pytest.mark.parametrize("variant", ma52.VARIANTS)
+VARIANTS = pytest.mark.parametrize(
+  "variant",
+  [
+    pytest.param(variant, marks=() if variant in ("pcan", "release") else pytest.mark.slow)
+    for variant in ma52.VARIANTS
+  ],
+)
 traced_steps = functools.cache(steps.trace)
 
 

@@ -100,6 +100,7 @@ def wait_for(process, text):
   raise AssertionError(process.stderr.read())
 
 
+@pytest.mark.slow
 def test_two_runs_cannot_share_a_folder_and_sigterm_ends_with_143(tiny_dataset_path, tmp_path):
   process = start(*TOY, f"--config.data.path={tiny_dataset_path}", f"--workdir={tmp_path}")
   try:

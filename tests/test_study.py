@@ -1,5 +1,6 @@
 """The study runner: tables, digests, lines, statistics, page."""
 
+import csv
 import dataclasses
 import pathlib
 
@@ -17,6 +18,17 @@ from pcan_jax.labels import LabelTree
 ROOT = pathlib.Path(__file__).parents[1]
 TREE = LabelTree(("nod", "bow", "wave"), ("head", "arm"), (0, 0, 1))
 DATA = pathlib.Path("datasets/lookalikes")
+
+HEADLINE = {
+  "posec3d_pose": "512551c1bcf0bd0f",
+  "posec3d_rgb": "34fffc519a9427e5",
+  "posec3d": "5da4c90442732735",
+  "posec3d_scratch": "4feb66ef5ee03524",
+  "pcan_pose": "a714b66bdda51752",
+  "pcan_rgb": "9a83b725418726a9",
+  "pcan": "8c4f45a61171bb03",
+  "pcan_scratch": "a36b2299c8b69953",
+}
 
 TOY_CONFIG = """
 from configs import ma52
@@ -106,6 +118,15 @@ def test_digests_ignore_places_and_what_is_switched_off():
   assert configs._digest({"a": 1, "new_weight": 0.5}) != configs._digest({"a": 1})
 
 
+def test_runs_of_earlier_versions_are_still_the_same():
+  """As long as what came since is switched off."""
+  found = {
+    name: configs.resolve(tables.STUDIES["headline"], name, "lookalikes", DATA).digest
+    for name in tables.STUDIES["headline"].rows
+  }
+  assert found == HEADLINE
+
+
 def test_the_third_step_depends_on_the_first_two():
   table = tables.STUDIES["headline"]
   scratch, step = (
@@ -160,9 +181,30 @@ def test_other_columns_or_labels_are_refused(results, tmp_path):
   with pytest.raises(ValueError, match="other labels"):
     results.add("parts", line, {"pose": found}, lines.Labels(TREE, (actions + 1) % 3))
   path = tmp_path / "results" / "parts.csv"
-  path.write_text("row,seed\n")
-  with pytest.raises(ValueError, match="other columns"):
+  path.write_text("row,seed,unknown\n")
+  with pytest.raises(ValueError, match="columns that this version does not write: .'unknown'"):
     results.add("parts", line, {"pose": found}, lines.Labels(TREE, actions))
+
+
+def test_lines_of_an_earlier_version_get_the_columns_that_are_new(results, tmp_path):
+  actions = fill(results, seeds=1)
+  path = tmp_path / "results" / "parts.csv"
+  rows = list(csv.reader(path.read_text().splitlines()))
+  new = [index for index, name in enumerate(rows[0]) if "/gradient_" in name]
+  for row in rows:
+    for index in reversed(new):
+      del row[index]
+  with path.open("w", newline="") as file:
+    csv.writer(file, lineterminator="\n").writerows(rows)
+  before = results.lines("parts")
+  assert before[0]["pose/gradient_pda"] == "" and before[0]["pose/mended"] == "1"
+  found = guesses(np.random.default_rng(1), actions)
+  results.add(
+    "parts", line_of("pcan", 7, found, actions), {"pose": found}, lines.Labels(TREE, actions)
+  )
+  *earlier, last = results.lines("parts")
+  assert earlier == before and last["pose/gradient_pda"] == "1"
+  assert path.read_text().count("gradient_pda") == 2
 
 
 # Statistics.
@@ -247,6 +289,7 @@ def test_the_page_says_what_is_clear(results):
   assert "`pcan` is clearly above `posec3d`" in text
   assert section.rows["pcan"]["pose"].means["f1_mean"].seeds == 3
   assert "images/results_parts_toy.png" in text
+  assert "| `pcan` | pose | 1.000 |" in text  # gradients
   shown = f"{100 * section.rows['posec3d']['pose'].means['action_top1'].mean:.2f}"
   assert shown in page.table(section)
   block = "<!-- study: parts toy -->\nold\n<!-- end of study -->\n"

@@ -12,6 +12,8 @@ from pcan_jax.report import write_report
 from pcan_jax.training import loop
 from tests.tiny_config import shrink
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def workdir(tiny_dataset_path, tmp_path_factory):

@@ -13,7 +13,15 @@ from benchmarks.study.tables import Study
 from pcan_jax.config import load_config
 
 # Fields that decide no weight; those of `eval` are part of what is evaluated.
-_FREE = ("seed", "log_every", "data.path", "data.instructions", "data.eval_split", "model.remat")
+_FREE = (
+  "seed",
+  "log_every",
+  "log_gradients",
+  "data.path",
+  "data.instructions",
+  "data.eval_split",
+  "model.remat",
+)
 _FREE_GROUPS = ("checkpoints.", "eval.", "events.")
 # What earlier versions did, which had no such field: it counts as absent.
 _EARLIER = {
@@ -29,7 +37,13 @@ _EARLIER = {
   "optimizer.betas": [0.9, 0.999],
   "optimizer.layer_decay": 1.0,
 }
-_EVALUATION = ("data.eval_split", "eval.num_clips", "eval.gamma.rgb", "eval.gamma.pose")
+_EVALUATION = (
+  "data.eval_split",
+  "eval.num_clips",
+  "eval.flip",
+  "eval.gamma.rgb",
+  "eval.gamma.pose",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +89,7 @@ def resolve(study: Study, name: str, config_name: str, data: pathlib.Path) -> Re
   for field, value in row.values.items():
     _set(config, field, value)
   config.data.path = str(data)
+  config.log_gradients = study.log_gradients
   origins = {
     stream: resolve(study, other, config_name, data) for stream, other in row.origins.items()
   }
@@ -86,7 +101,8 @@ def resolve(study: Study, name: str, config_name: str, data: pathlib.Path) -> Re
   }
   decides |= {f"init_from.{stream}": origin.weights for stream, origin in origins.items()}
   weights = _digest(decides)
-  flags = tuple(f"--config.{field}={value}" for field, value in row.values.items())
+  logged = {"log_gradients": study.log_gradients} if study.log_gradients else {}
+  flags = tuple(f"--config.{field}={value}" for field, value in {**row.values, **logged}.items())
   digest = _digest({"weights": weights} | {field: given[field] for field in _EVALUATION})
   return Resolved(config, weights, digest, row.config or row.variant, full_name, flags, origins)
 

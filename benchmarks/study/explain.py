@@ -1,5 +1,7 @@
 """What a run's accuracy comes from: ambiguous clips, how prototypes lie, what they mend."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,23 @@ from pcan_jax.evaluation.results import Results
 from pcan_jax.labels import LabelTree
 from pcan_jax.method.cosine import cosines
 from pcan_jax.method.sets import ambiguous_sets
+from pcan_jax.report.evaluated_run import read_curves
+from pcan_jax.training.term_gradients import PREFIX
 
 STREAMS = ("rgb", "pose")
+TERMS = (
+  "ce_action",
+  "ce_body",
+  "hp",
+  "pcc_action",
+  "pcc_body",
+  "pda",
+  "f1_action",
+  "f1_body",
+  "ce_frames",
+)
+"""The terms of the loss whose gradients are recorded, where they were logged."""
+
 NAMES = (
   "share_a1",
   "share_a2",
@@ -19,10 +36,12 @@ NAMES = (
   "cosine_strangers",
   "mended",
   "spoilt",
+  *(f"gradient_{term}" for term in TERMS),
 )
 """Per stream: the shares of clips that are false negatives of each kind without rectification; the
 mean cosines of prototypes of one body part and of different ones; the shares of clips whose action
-rectification turned from wrong to right, and from right to wrong."""
+rectification turned from wrong to right, and from right to wrong; the mean norm of the gradient of
+every term of the loss."""
 
 
 def explain(
@@ -31,7 +50,7 @@ def explain(
   prototypes: dict[str, dict[str, jax.Array]],
   tree: LabelTree,
 ) -> dict[str, float]:
-  """The values of `NAMES` by `STREAM/NAME`.
+  """What `NAMES` says of a trained model, by `STREAM/NAME`.
 
   Args:
     rectified, plain: a model's results with and without rectification.
@@ -59,6 +78,16 @@ def explain(
       found[f"{stream}/cosine_siblings"] = siblings
       found[f"{stream}/cosine_strangers"] = strangers
   return found
+
+
+def logged_gradients(workdir: str | os.PathLike[str]) -> dict[str, float]:
+  """What `NAMES` says of gradients, by `STREAM/NAME`: means over a run that logged them."""
+  return {
+    f"{stream}/gradient_{term}": float(curve.values.mean())
+    for name, curve in read_curves(workdir).items()
+    for prefix, term, stream in [name.split("/")] * (name.count("/") == 2)
+    if prefix == PREFIX and term in TERMS
+  }
 
 
 def mean_cosines(prototypes: Float[jax.Array, "a d"], tree: LabelTree) -> tuple[float, float]:

@@ -4,12 +4,13 @@
     results/clips/STUDY.csv     a line per run and branch: the predicted class of every clip
     results/labels/DATA.json    the label tree and the true action of every clip
 
-Together they are all that docs/RESULTS.md is made of. Files only grow.
+Together they are all that docs/RESULTS.md is made of. Files only grow, by lines and by columns.
 """
 
 import base64
 import csv
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ from benchmarks.study import explain
 from pcan_jax.evaluation.metrics import Predictions
 from pcan_jax.evaluation.results import TABLE_COLUMNS
 from pcan_jax.labels import LabelTree
+from pcan_jax.writing import replace_file
 
 BRANCHES = ("fused", "rgb", "pose")
 KEY = ("digest", "fingerprint", "seed")
@@ -79,7 +81,8 @@ class Results:
 
   def lines(self, study: str) -> list[Line]:
     """The lines of a study, in the order in which they were written."""
-    return _read(self._folder / f"{study}.csv")
+    empty = dict.fromkeys(COLUMNS, "")  # files of earlier versions have fewer
+    return [empty | line for line in _read(self._folder / f"{study}.csv")]
 
   def find(self, study: str, key: Sequence[str]) -> Line | None:
     """The line of a run, in this study or in any other; a run may belong to several."""
@@ -115,8 +118,8 @@ class Results:
     """Appends a run; its predictions first, so that a line never lacks them.
 
     Raises:
-      ValueError: the file has other columns than this version writes, or the labels of the data set
-        are not those of before.
+      ValueError: the file has columns that this version does not write, or the labels of the data
+        set are not those of before.
     """
     path = self._labels_path(line)
     content = {"tree": labels.tree.to_dict(), "actions": _pack(labels.actions)}
@@ -171,15 +174,24 @@ def _append(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Line]) ->
   exists = path.is_file() and path.stat().st_size > 0
   if exists:
     header = next(_header(path))
-    if tuple(header) != tuple(columns):
-      raise ValueError(f"{path} has other columns than this version writes; add them to its header")
+    unknown = set(header) - set(columns)
+    if unknown:
+      raise ValueError(f"{path} has columns that this version does not write: {sorted(unknown)}")
+    if tuple(header) != tuple(columns):  # of an earlier version
+      replace_file(path, _table(columns, _read(path)))
+  text = _table(columns, rows)
   with path.open("a", newline="", encoding="utf-8") as file:
-    writer = csv.DictWriter(file, columns, lineterminator="\n")
-    if not exists:
-      writer.writeheader()
-    writer.writerows(rows)
+    file.write(text.partition("\n")[2] if exists else text)
     file.flush()
     os.fsync(file.fileno())
+
+
+def _table(columns: Sequence[str], rows: Sequence[Line]) -> str:
+  text = io.StringIO()
+  writer = csv.DictWriter(text, columns, lineterminator="\n")
+  writer.writeheader()
+  writer.writerows(rows)
+  return text.getvalue()
 
 
 def _header(path: pathlib.Path) -> Iterator[list[str]]:

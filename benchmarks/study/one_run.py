@@ -60,7 +60,7 @@ def _train(workdir: pathlib.Path) -> None:
 
 def _evaluate(workdir: pathlib.Path, out: pathlib.Path) -> None:
   """Evaluates with what the flags say of evaluation, which may not be what the run was told."""
-  from benchmarks.study.explain import explain
+  from benchmarks.study.explain import explain, logged_gradients
   from benchmarks.timing import environment
   from pcan_jax.checkpoints import load_model, locate
   from pcan_jax.evaluation.protocol import Evaluator
@@ -81,7 +81,7 @@ def _evaluate(workdir: pathlib.Path, out: pathlib.Path) -> None:
   def evaluate(spec: ModelSpec) -> Results:
     split, num_clips = given.data.eval_split, given.eval.num_clips
     results = Evaluator(spec, dataset)(variables, split, num_clips)
-    origin = Origin(step, saved.digest, dataset.fingerprint)
+    origin = Origin(step, saved.digest, dataset.fingerprint, mirrored=spec.config.eval.flip)
     return dataclasses.replace(results, origin=origin)
 
   results = plain = evaluate(spec)
@@ -94,7 +94,7 @@ def _evaluate(workdir: pathlib.Path, out: pathlib.Path) -> None:
     plain = evaluate(dataclasses.replace(spec, config=config))
   about = environment() | {
     "evaluation_seconds": seconds,
-    "why": explain(results, plain, variables["prototypes"], spec.tree),
+    "why": explain(results, plain, variables["prototypes"], spec.tree) | logged_gradients(workdir),
   }
   (out / EVALUATED).write_text(json.dumps(about, indent=1) + "\n")
 

@@ -13,6 +13,7 @@ import pathlib
 import re
 from collections.abc import Iterable
 
+from benchmarks.study import explain
 from benchmarks.study.lines import BRANCHES
 from benchmarks.study.summaries import Section, Summarised
 from benchmarks.study.tables import STUDIES, Row
@@ -179,6 +180,28 @@ def _why(section: Section) -> str:
       shares += [_optional(found.why, key, 100, 2) for key in ("mended", "spoilt")]
       cosines = [_optional(found.why, f"cosine_{of}", 1, 3) for of in ("siblings", "strangers")]
       lines.append(f"| `{name}` | {branch} | " + " | ".join([*shares, *cosines]) + " |")
+  return "\n".join(lines) + "\n" + _gradients(section)
+
+
+def _gradients(section: Section) -> str:
+  """A table of the norms of gradients; nothing if no run logged them."""
+  found = [
+    (name, branch, row.why)
+    for name, _ in _rows(section)
+    for branch, row in section.rows[name].items()
+  ]
+  terms = [term for term in explain.TERMS if any(f"gradient_{term}" in why for _, _, why in found)]
+  if not terms:
+    return ""
+  lines = [
+    "\nMean norms of the gradients of the terms of the loss, weighted as in the total.\n",
+    "| row | stream | " + " | ".join(f"`{term}`" for term in terms) + " |",
+    "|---" * (2 + len(terms)) + "|",
+  ]
+  for name, branch, why in found:
+    cells = [_optional(why, f"gradient_{term}", 1, 3) for term in terms]
+    if any(cells):
+      lines.append(f"| `{name}` | {branch} | " + " | ".join(cells) + " |")
   return "\n".join(lines) + "\n"
 
 

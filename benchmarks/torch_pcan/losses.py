@@ -17,6 +17,14 @@ def check(config: LossConfig) -> None:
   """Raises ValueError for losses other than the paper's; weights and factors may differ."""
   paper = load_config("ma52").loss
   fixed = ("pcc_alpha_scales", "pcc_covers", "pcc_fp_weight", "pcc_body_weight")
+  fixed += (
+    "label_smoothing",
+    "logit_adjustment",
+    "class_balance",
+    "soft_f1_weight",
+    "frame_weight",
+    "margin",
+  )
   fixed += tuple(name for name in paper if name.startswith(("pda_", "prototype_")))
   for field in set(fixed) - {"pda_weight", "prototype_momentum"}:
     if getattr(config, field) != paper[field]:

@@ -289,6 +289,8 @@ def check(model: PCAN) -> None:
     raise ValueError(
       f"the PyTorch network has model.pool_embedding='mean' only, not {model.pool_embedding!r}"
     )
+  if model.cosine_scale:
+    raise ValueError("the PyTorch network has linear classifiers only, not model.cosine_scale")
 
 
 class PCANNet(nn.Module):

@@ -16,12 +16,14 @@ class Origin:
     dataset: fingerprint of the data set.
     rectified: whether the prototypes corrected the predictions, where there are any; None in
       results of earlier versions, which do not say.
+    mirrored: whether every clip was averaged with its mirror image.
   """
 
   step: int
   checkpoint: str
   dataset: str
   rectified: bool | None = True
+  mirrored: bool = False
 
   def summary(self) -> dict[str, Any]:
     """What the metrics say of it; plain values."""

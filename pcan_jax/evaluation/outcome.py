@@ -46,23 +46,46 @@ def keep(
     results.write(folder, first.spec.tree)
     if temperature:
       temperature.write(folder)
-      # For predictions: as the model is meant to be evaluated, and not where others may not write.
-      usual = split == first.spec.config.data.eval_split and first.rectify and not first.moved
-      if len(runs) == 1 and usual and first.saved.folder.resolve() == output.resolve():
+      # For predictions: not where others may not write.
+      own = len(runs) == 1 and first.saved.folder.resolve() == output.resolve()
+      if own and _is_usual(first, split):
         temperature.write(output)
     if not results.metrics:
       write_submission(results, first.spec.tree, folder)
   _log.info(
-    "%s: %d videos of split %r, %d clip(s) per video%s, in %%\n\n%s\n\n%s%swritten to %s",
+    "%s: %d videos of split %r, %d clip(s) per video%s%s, in %%\n\n%s\n\n%s%swritten to %s",
     f"{first.path}, step {origin.step}" if len(runs) == 1 else f"ensemble of {len(runs)}",
     len(results.ids),
     split,
     results.num_clips,
+    ", mirrored ones too" if first.spec.config.eval.flip else "",
     "" if first.rectify else ", not rectified",
     results.table(),
     _listing(origin) if isinstance(origin, Ensemble) else "",
     _said(temperature),
     folder,
+  )
+  for run in runs:
+    seen = run.trained_on(split)
+    if seen:
+      _log.warning(
+        "%s was trained on %d of these videos (data.train_split=%r): the figures say nothing about "
+        "others",
+        run.path,
+        seen,
+        run.spec.config.data.train_split,
+      )
+
+
+def _is_usual(run: Run, split: str) -> bool:
+  """Whether it was evaluated as it is meant to be, on clips that it has not seen."""
+  config = run.saved.spec.config
+  return (
+    split == config.data.eval_split
+    and run.rectify
+    and not run.moved
+    and run.spec.config.eval.flip == config.eval.flip
+    and not run.trained_on(split)
   )
 
 

@@ -117,6 +117,7 @@ def evaluate_checkpoint(
   split: str | None = None,
   num_clips: int | None = None,
   rectify: bool = True,
+  flip: bool | None = None,
 ) -> Results:
   """Evaluates one checkpoint; see `evaluate_checkpoints` for arguments and errors."""
   return evaluate_checkpoints(
@@ -126,6 +127,7 @@ def evaluate_checkpoint(
     split=split,
     num_clips=num_clips,
     rectify=rectify,
+    flip=flip,
   )
 
 
@@ -140,6 +142,7 @@ def evaluate_checkpoints(
   split: str | None = None,
   num_clips: int | None = None,
   rectify: bool = True,
+  flip: bool | None = None,
 ) -> Results:
   """Evaluates a checkpoint or an ensemble, prints the table and writes `OUTPUT/eval/SPLIT/`.
 
@@ -159,14 +162,15 @@ def evaluate_checkpoints(
     fit_split: choose the weights on this split, see `ensembles.fit_weights`.
     split, num_clips: other values than those of the checkpoints' configs.
     rectify: whether the prototypes correct the predictions.
+    flip: whether every clip is averaged with its mirror image, if not as the configs' `eval.flip`.
 
   Raises:
     FileNotFoundError: there is no checkpoint or no data set.
     ValueError: a checkpoint is damaged, or does not fit its data set; or several do not fit each
-      other, or the weights are wrong.
+      other, or the weights are wrong; or mirrored clips would be of other actions.
     OSError: `output` cannot be written to, which is tried first.
   """
-  runs = _open_runs(paths, data_paths, branches, rectify)
+  runs = _open_runs(paths, data_paths, branches, rectify, flip)
   shares, fit = normalise_weights(weights, len(runs)), None
   split = split or shared({run.path: run.spec.config.data.eval_split for run in runs}, "split")
   usual = {run.path: run.spec.config.eval.num_clips for run in runs}
@@ -199,6 +203,7 @@ def _open_runs(
   data_paths: Sequence[str | None],
   branches: Sequence[str],
   rectify: bool,
+  flip: bool | None,
 ) -> list[Run]:
   """Finds checkpoints and opens their data sets."""
   runs = []
@@ -209,6 +214,10 @@ def _open_runs(
   ):
     saved = SavedStep(*locate(path))
     spec = saved.spec
+    if flip is not None:
+      config = spec.config.copy_and_resolve_references()
+      config.eval.flip = flip
+      spec = dataclasses.replace(spec, config=config)
     known = ("fused", *spec.config.model.streams)
     if branch not in known:
       raise ValueError(f"{path} has no branch {branch!r} (--branches); it has {', '.join(known)}")
@@ -221,7 +230,7 @@ def _open_runs(
 
 def _evaluate(run: Run, split: str, num_clips: int) -> Results:
   """Computes the results of a checkpoint."""
-  spec, variables, _ = load_model(run.saved.path)
+  spec, (_, variables, _) = run.spec, load_model(run.saved.path)
   if not run.rectify:
     config = spec.config.copy_and_resolve_references()
     config.eval.gamma.update(rgb=0.0, pose=0.0)

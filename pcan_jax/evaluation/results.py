@@ -162,7 +162,9 @@ def _origin(stored: dict[str, np.ndarray]) -> Origin | Ensemble:
   if "ensemble" in stored:
     return Ensemble.from_json(json.loads(str(stored["ensemble"])))
   rectified = bool(stored["rectified"]) if "rectified" in stored else None
-  return Origin(int(stored["step"]), str(stored["checkpoint"]), str(stored["dataset"]), rectified)
+  mirrored = bool(stored.get("mirrored", False))
+  step, checkpoint, dataset = int(stored["step"]), str(stored["checkpoint"]), str(stored["dataset"])
+  return Origin(step, checkpoint, dataset, rectified, mirrored)
 
 
 def results_folder(

@@ -24,7 +24,7 @@ class Run:
   Attributes:
     path: of the checkpoint, as it was given.
     saved: the checkpoint.
-    spec: of its model.
+    spec: of its model, with the config's `eval.flip` as it is evaluated.
     dataset: the data set.
     moved: whether that is another one than the config's.
     branch: of the outputs that is meant.
@@ -42,7 +42,25 @@ class Run:
   @functools.cached_property
   def origin(self) -> Origin:
     """What results of it are of."""
-    return Origin(self.saved.step, self.saved.digest, self.dataset.fingerprint, self.rectify)
+    return Origin(
+      self.saved.step,
+      self.saved.digest,
+      self.dataset.fingerprint,
+      rectified=self.rectify,
+      mirrored=self.spec.config.eval.flip,
+    )
+
+  def trained_on(self, split: str) -> int:
+    """How many clips of a split of its data set it was trained on.
+
+    Where it does not record its data set, as in earlier versions, that is the one in the config.
+    """
+    recorded = self.saved.description.get("run", {}).get("dataset", {}).get("fingerprint")
+    same = not self.moved if recorded is None else recorded == self.dataset.fingerprint
+    train_split = self.spec.config.data.train_split
+    if not same or not self.dataset.has_split(train_split):
+      return 0
+    return self.dataset.shared_clips(train_split, split)
 
   def find(self, folders: Sequence[pathlib.Path], split: str, num_clips: int) -> Results | None:
     """Reads its results on a split from the first folder that holds them; None if none does."""
@@ -98,7 +116,7 @@ def require_choosable(
       f"the clips of {fit_split!r} have no labels to choose weights by; name another split with "
       "--fit_weights"
     )
-  trained = [run.path for run in runs if run.spec.config.data.train_split == fit_split]
+  trained = [run.path for run in runs if fit_split and run.trained_on(fit_split)]
   if trained:
     _log.warning(
       "trained on %r: %s. Weights chosen there favour what remembers its clips best",

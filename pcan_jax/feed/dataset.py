@@ -65,12 +65,32 @@ class Dataset:
     """Names of the splits in which the records are stored."""
     return sorted(self.builder.info.splits)
 
-  def record_numbers(self, split: str) -> Int64[np.ndarray, " n"]:
-    """The records of a split, by their numbers among those of all stored splits.
+  def has_split(self, split: str) -> bool:
+    """Whether there is such a split, or each of several that are joined by `+`."""
+    return set(joined_splits(split)) <= set(self.splits)
+
+  def shared_clips(self, split: str, other: str) -> int:
+    """How many clips two splits have in common, as `train+val` and `val` do.
 
     Raises:
       ValueError: there is no such split.
     """
+    return len(np.intersect1d(self.record_numbers(split), self.record_numbers(other)))
+
+  def record_numbers(self, split: str) -> Int64[np.ndarray, " n"]:
+    """The records of a split, by their numbers among those of all stored splits.
+
+    Those of `train+val` are those of `train` and then those of `val`; all that takes the name of a
+    split takes several, too.
+
+    Raises:
+      ValueError: there is no such split, or one is named twice.
+    """
+    names = joined_splits(split)
+    if len(names) > 1:
+      if len(set(names)) < len(names):
+        raise ValueError(f"{split!r} names a split twice")
+      return np.concatenate([self.record_numbers(name) for name in names])
     if split not in self.splits:
       raise ValueError(f"{self.path} has no split {split!r}; it has {self.splits}")
     if self.selection is not None:
@@ -174,7 +194,9 @@ class Dataset:
       ValueError: there is no such split, or the data set does not say.
     """
     facts = self.builder.info.metadata["splits"]
-    stated = self.selection is not None or "persons" in facts.get(split, {})
+    stated = self.selection is not None or all(
+      "persons" in facts.get(name, {}) for name in joined_splits(split)
+    )
     if not self.knows_persons or not stated:
       raise ValueError(
         f"{self.path} does not say who is in its clips. Write a table 'id,person' to "
@@ -249,6 +271,19 @@ class Dataset:
     )
     return order if len(used) == len(actions) else order.over(used, len(actions))
 
+  def action_counts(self, split: str, label_share: float = 1.0) -> tuple[int, ...]:
+    """How many clips of a labelled split training has of every action, however often it uses them.
+
+    Args:
+      split, label_share: as for `epoch_order`.
+
+    Raises:
+      ValueError: there is no such split, or labels are wrong.
+    """
+    actions = self.actions(split)
+    used = actions[labelled_share(actions, label_share)]
+    return tuple(np.bincount(used, minlength=self.tree.num_actions).tolist())
+
   @property
   def record_offsets(self) -> Int64[np.ndarray, " n"] | None:
     """The byte at which each record of all stored splits starts in its shard.
@@ -288,7 +323,7 @@ class Dataset:
 
   def _of(self, split: str) -> list[str]:
     """The stored splits that a split may take clips from."""
-    return [split] if self.selection is None else self.stored_splits
+    return joined_splits(split) if self.selection is None else self.stored_splits
 
   def _column(self, name: str, field: str, split: str) -> list[Any]:
     """What the metadata list under a name, or else a field of every record, for a split's clips."""
@@ -297,8 +332,11 @@ class Dataset:
       stored: self.builder.info.metadata["splits"][stored].get(name) for stored in self._of(split)
     }
     if self.selection is None:
-      (column,) = columns.values()
-      return list(self._read(field, split) if column is None else column)
+      return [
+        value
+        for stored, column in columns.items()
+        for value in (self._read(field, stored) if column is None else column)
+      ]
     lengths = {s: self.builder.info.splits[s].num_examples for s in columns}
     whole = [value for s, column in columns.items() for value in column or [None] * lengths[s]]
     return [whole[number] for number in numbers]
@@ -308,6 +346,11 @@ class Dataset:
     only = tfds.decode.PartialDecoding({field: True})
     stored = tfds.as_numpy(self.builder.as_dataset(split=split, decoders=only))
     return [record[field] for record in stored]
+
+
+def joined_splits(split: str) -> list[str]:
+  """The splits that a name means: `train+val` is two."""
+  return split.split("+")
 
 
 def open_dataset(

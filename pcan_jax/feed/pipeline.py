@@ -208,6 +208,8 @@ def _positions(batch_size: int, rows: Rows, steps: range) -> tf.data.Dataset:
 def _through(stream: tf.data.Dataset, stages: dict[str, Stage]) -> tf.data.Dataset:
   """Applies all stages to elements in parallel. One fused `map` is cheapest."""
 
+  # No stage branches on a tensor: looking for that in their source would take seconds.
+  @tf.autograph.experimental.do_not_convert
   def all_stages(element: Any) -> Any:
     for stage in stages.values():
       element = stage(element)

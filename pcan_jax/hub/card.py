@@ -171,9 +171,13 @@ def _data(run: SharedRun) -> str:
   if dataset is None or dataset.fingerprint != fingerprint:
     return lines[0] + " It was not at hand when this card was written."
   for title, split in (("Training", config.train_split), ("Evaluation", config.eval_split)):
-    if split in dataset.splits:
+    if dataset.has_split(split):
       people = f" of {len(set(dataset.persons(split)))} people" if dataset.knows_persons else ""
       lines.append(f"{title}: {dataset.num_clips(split):,} clips{people}.")
+  both = (config.train_split, config.eval_split)
+  shared = dataset.shared_clips(*both) if all(map(dataset.has_split, both)) else 0
+  if shared:
+    lines.append(f"{shared:,} clips of the evaluation were trained on; its figures are too good.")
   lines.append("Videos are not part of it." if not dataset.videos else "")
   return " ".join(filter(None, lines))
 

@@ -8,142 +8,19 @@ why.
 Losses are means over the samples of a batch, computed in float32 or better.
 """
 
-import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int
 
+from pcan_jax.method.class_balance import Balance
+from pcan_jax.method.classification import Mixed, cross_entropy, pick, soft_f1_loss
 from pcan_jax.method.cosine import cosines, upcast
+from pcan_jax.method.loss_config import LossConfig
 from pcan_jax.method.prototypes import class_means, update_prototypes
 from pcan_jax.method.sets import AmbiguousSets, ambiguous_sets
-
-
-@dataclasses.dataclass(frozen=True)
-class LossConfig:
-  """The losses of a stream. A weight of 0 switches a loss off.
-
-  Attributes:
-    ce_weight: of the cross-entropies of both classifiers.
-    hp_weight: of the hierarchical loss.
-    hp_lambda: weight of body parts' probabilities in that loss (eq. 1).
-    pcc_weight: of the calibrating losses of both levels.
-    pcc_temperature: tau in eq. 7 and 8.
-    pcc_alpha: for the false negatives A1, A2, A3 of the action level.
-    pcc_alpha_scales: whether alpha multiplies the terms ("loss") or, within them, the logits.
-    pcc_fp_weight: of the false positives' term, beside 1 for those of the false negatives.
-    pcc_body_weight: of the calibrating loss of the body level, beside 1 for the action level.
-    pcc_covers: "sets": a false negative term covers the samples in its set, the false positive
-      term those whose class has false positives. "batch": all terms cover every sample. The
-      penalties in the terms are the same.
-    pda_weight: of the diversity loss, beta.
-    pda_gradient: whether the diversity loss has a gradient, which reaches the embeddings through
-      the updated prototypes.
-    pda_of: what is to differ from the prototypes of other classes. "prototypes": the prototypes
-      themselves, after the update, as in the paper. "means": the class means of the batch.
-      "embeddings": every embedding. The latter two compare with the prototypes before the update,
-      and their gradient is not reduced by the update's 1 - momentum.
-    pda_between: which classes are to differ: "all", as in the paper, or "siblings", actions of one
-      body part.
-    pda_centred: whether the mean of all prototypes is subtracted first; a direction that all
-      embeddings share makes all cosines large. Not in the paper.
-    prototype_momentum: the fraction of a prototype that an update keeps (eq. 3).
-    prototype_samples: which clips move the prototype of their class: "true_positives", as in the
-      paper, or "all".
-    prototype_start: "normal", as the authors' code has it: drawn from N(0, 1); or "zero": the first
-      update is the mean itself, and until then a prototype is similar to nothing.
-    prototype_on_sphere: see `update_prototypes`.
-    label_smoothing: the share of the target of the classifiers' cross-entropies that is spread over
-      all classes.
-
-  Raises:
-    ValueError: a value is out of range.
-  """
-
-  ce_weight: float
-  hp_weight: float
-  hp_lambda: float
-  pcc_weight: float
-  pcc_temperature: float
-  pcc_alpha: tuple[float, float, float]
-  pcc_alpha_scales: Literal["loss", "logits"]
-  pcc_fp_weight: float
-  pcc_body_weight: float
-  pcc_covers: Literal["sets", "batch"]
-  pda_weight: float
-  pda_gradient: bool
-  pda_of: Literal["prototypes", "means", "embeddings"]
-  pda_between: Literal["all", "siblings"]
-  pda_centred: bool
-  prototype_momentum: float
-  prototype_samples: Literal["true_positives", "all"]
-  prototype_start: Literal["normal", "zero"]
-  prototype_on_sphere: bool
-  label_smoothing: float
-
-  def __post_init__(self) -> None:
-    if len(self.pcc_alpha) != 3:
-      raise ValueError(f"pcc_alpha needs a value for each of A1, A2, A3: {self.pcc_alpha}")
-    for field in dataclasses.fields(self):
-      choices = get_args(field.type) if get_origin(field.type) is Literal else ()
-      if choices and getattr(self, field.name) not in choices:
-        named = " or ".join(map(repr, choices))
-        raise ValueError(f"{field.name} is {named}, not {getattr(self, field.name)!r}")
-    if self.pcc_temperature <= 0:
-      raise ValueError(f"pcc_temperature must be positive, not {self.pcc_temperature}")
-    if not 0 <= self.prototype_momentum <= 1:
-      raise ValueError(f"prototype_momentum must be in 0..1, not {self.prototype_momentum}")
-    if not 0 <= self.label_smoothing < 1:
-      raise ValueError(f"label_smoothing must be in 0..1, and not 1, not {self.label_smoothing}")
-
-  @property
-  def needs_prototypes(self) -> bool:
-    """Whether a loss on embeddings and prototypes is switched on."""
-    return self.pcc_weight != 0 or self.pda_weight != 0
-
-
-def _pick(x: Shaped[Array, "*s n k"], label: Int[Array, " n"]) -> Shaped[Array, "*s n"]:
-  """The value of every sample's true class. Unlike indexing, its gradient needs no scatter."""
-  is_own = jnp.arange(x.shape[-1]) == label[:, None]
-  return jnp.sum(jnp.where(is_own, x, 0), axis=-1)
-
-
-class Mixed(NamedTuple):
-  """What was mixed into the samples of a batch, see `inputs.mix`.
-
-  Attributes:
-    label: the class of what was mixed into each sample.
-    share: how much of it, at most a half, so that the sample's own class is the dominant one.
-  """
-
-  label: Int[Array, " n"]
-  share: Float[Array, " n"]
-
-
-def cross_entropy(
-  logits: Float[Array, "n k"],
-  labels: Int[Array, " n"],
-  *,
-  smoothing: float = 0.0,
-  mixed: Mixed | None = None,
-) -> Float[Array, ""]:
-  """Mean cross-entropy of softmax probabilities.
-
-  Args:
-    logits: of K classes.
-    labels: true classes.
-    smoothing: the share of the target that is spread over all classes.
-    mixed: other classes with a share in the target.
-  """
-  logits = upcast(logits)
-  own = _pick(logits, labels)
-  if mixed is not None:
-    own = (1 - mixed.share) * own + mixed.share * _pick(logits, mixed.label)
-  if smoothing:
-    own = (1 - smoothing) * own + smoothing * jnp.mean(logits, axis=-1)
-  return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - own)
 
 
 def hierarchical_loss(
@@ -210,7 +87,7 @@ def pcc_terms(
   z, prototypes, logits = upcast(z), upcast(prototypes), upcast(logits)
   num_classes = prototypes.shape[0]
   label = sets.label
-  doubt = 1 - _pick(jax.nn.softmax(logits, axis=-1), label)
+  doubt = 1 - pick(jax.nn.softmax(logits, axis=-1), label)
 
   masks = jnp.stack([*sets.fn, sets.fp])
   filed_under = jnp.stack([label] * len(sets.fn) + [sets.predicted])
@@ -220,14 +97,14 @@ def pcc_terms(
   exists = counts[:, label] > 0
   similarities = cosines(z, jnp.concatenate([prototypes[None], centres]))
   similarity = similarities[0] / config.pcc_temperature
-  nearness = _pick(similarities[1:], label)
+  nearness = pick(similarities[1:], label)
   # False negatives are pulled to their centre; samples are pushed from that of false positives.
   penalty = doubt * jnp.concatenate([1 - nearness[:-1], 1 + nearness[-1:]])
 
   scale = jnp.ones(len(masks), z.dtype)
   if config.pcc_alpha_scales == "logits":
     scale = jnp.array([*alpha, 1.0], z.dtype)
-  own = scale[:, None] * (_pick(similarity, label) - jnp.where(exists, penalty, 0))
+  own = scale[:, None] * (pick(similarity, label) - jnp.where(exists, penalty, 0))
   is_own = jnp.arange(num_classes) == label[:, None]
   class_logits = jnp.where(is_own, own[..., None], scale[:, None, None] * similarity)
   terms = jax.nn.logsumexp(class_logits, axis=-1) - own
@@ -322,6 +199,31 @@ def _diversity(
   return pda_loss(means, before, pairs & (counts > 0)[:, None], centred=config.pda_centred)
 
 
+def frame_loss(
+  logits: Float[Array, "n t k"],
+  labels: Int[Array, " n"],
+  config: LossConfig,
+  mixed: Mixed | None = None,
+  balance: Mapping[str, Balance] | None = None,
+) -> Float[Array, ""]:
+  """Mean cross-entropy of every time step with the action of its clip.
+
+  Args:
+    logits: of the classifier of time steps.
+    labels: true actions.
+    config, mixed, balance: as for the cross-entropy of actions in `stream_loss`.
+  """
+  of_step = functools.partial(
+    cross_entropy,
+    labels=labels,
+    smoothing=config.label_smoothing,
+    mixed=mixed,
+    balance=balance and balance["action"],
+    margin=config.margin,
+  )
+  return jnp.mean(jax.vmap(of_step, in_axes=1)(logits))
+
+
 def fusion_loss(
   logits: Mapping[str, Float[Array, "n k"]], rgb_share: Float[Array, ""], labels: Int[Array, " n"]
 ) -> Float[Array, ""]:
@@ -335,7 +237,7 @@ def fusion_loss(
     labels: true classes.
   """
   logs = {
-    stream: _pick(jax.nn.log_softmax(upcast(jax.lax.stop_gradient(x))), labels)
+    stream: pick(jax.nn.log_softmax(upcast(jax.lax.stop_gradient(x))), labels)
     for stream, x in logits.items()
   }
   of_rgb, of_pose = logs["rgb"] + jnp.log(rgb_share), logs["pose"] + jnp.log1p(-rgb_share)
@@ -350,6 +252,7 @@ def stream_loss(
   parents: Sequence[int] | Int[Array, " a"],
   config: LossConfig,
   mixed: Mixed | None = None,
+  balance: Mapping[str, Balance] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], dict[str, Float[Array, "_ _"]] | None]:
   """All losses of one stream, and its new prototypes.
 
@@ -360,27 +263,37 @@ def stream_loss(
     action: true actions.
     parents: body part of every action.
     config: weights and options of the losses.
-    mixed: actions of other clips that were mixed into these. The cross-entropies and the
-      hierarchical loss are mixed likewise; sets and prototypes go by the clip's own action.
+    mixed: actions of other clips that were mixed into these. The cross-entropies, the soft F1 and
+      the hierarchical loss are mixed likewise; sets and prototypes go by the clip's own action.
+    balance: of the cross-entropies, by level; needed if `config.needs_counts`.
 
   Returns:
     The weighted sum; the unweighted losses and the sizes of the ambiguous sets, by name; the
     prototypes to store, without gradient, or None for a model without.
 
   Raises:
-    ValueError: a loss is switched on that needs prototypes, and there are none.
+    ValueError: a loss is switched on that needs prototypes or a balance, and there is none.
   """
   if config.needs_prototypes and prototypes is None:
     raise ValueError("pcc_weight and pda_weight must be 0 for a stream without prototypes")
+  if config.needs_counts and balance is None:
+    raise ValueError("logit_adjustment and class_balance need the balance of the classes")
   parents = jnp.asarray(parents)
   body = parents[action]
   action_logits, body_logits = (outputs[level]["logits"] for level in ("action", "body"))
   of_actions, of_bodies = ambiguous_sets(action_logits, body_logits, action, body)
   mixed_body = None if mixed is None else mixed._replace(label=parents[mixed.label])
-  smoothing = config.label_smoothing
+  levels = {"action": (action_logits, action, mixed), "body": (body_logits, body, mixed_body)}
   terms = {
-    "ce_action": cross_entropy(action_logits, action, smoothing=smoothing, mixed=mixed),
-    "ce_body": cross_entropy(body_logits, body, smoothing=smoothing, mixed=mixed_body),
+    f"ce_{level}": cross_entropy(
+      logits,
+      labels,
+      smoothing=config.label_smoothing,
+      mixed=of_others,
+      balance=balance and balance[level],
+      margin=config.margin,
+    )
+    for level, (logits, labels, of_others) in levels.items()
   }
   total = config.ce_weight * (terms["ce_action"] + terms["ce_body"])
   if config.hp_weight:
@@ -388,6 +301,10 @@ def stream_loss(
       action_logits, body_logits, action, parents, config.hp_lambda, mixed
     )
     total += config.hp_weight * terms["hp"]
+  if config.soft_f1_weight:
+    for level, (logits, labels, of_others) in levels.items():
+      terms[f"f1_{level}"] = soft_f1_loss(logits, labels, mixed=of_others)
+      total += config.soft_f1_weight * terms[f"f1_{level}"]
 
   new_prototypes = None
   if prototypes is not None:

@@ -31,10 +31,34 @@ RGB_KINDS = {
 """What the RGB stream may be, by its name in the config."""
 
 # One stream's outputs for a batch, by level: `logits` [N, C] and, with prototypes, an `embedding`
-# [N, D]. `ModelSpec.predict` adds `probabilities` [N, C].
+# [N, D]; of actions in training also the logits of every time step, `frames` [N, T, C], if the
+# stream has a classifier for them. `ModelSpec.predict` adds `probabilities` [N, C].
 StreamOutputs = dict[str, dict[str, jax.Array]]
 # The same by stream. Files of results and exported models have this form, too.
 Outputs = dict[str, StreamOutputs]
+
+
+class CosineClassifier(nn.Module):
+  """Logits that are cosines to a direction per class, scaled (CosFace, arXiv 1801.09414).
+
+  Attributes:
+    classes: number of classes.
+    scale: of the cosines.
+  """
+
+  classes: int
+  scale: float
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n k"]:
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.classes))
+    return self.scale * (_unit(x, axis=-1) @ _unit(kernel, axis=0))
+
+
+def _unit(x: Float[Array, "*n d"], axis: int) -> Float[Array, "*n d"]:
+  """Vectors of length 1, but for those too short to have a direction."""
+  squared = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
+  return x * jax.lax.rsqrt(jnp.maximum(squared, 1e-12))
 
 
 class Head(nn.Module):
@@ -46,6 +70,8 @@ class Head(nn.Module):
     dropout: rate before the classifiers; the embeddings have none.
     pool_embedding: "mean" over time and space, or "max": in training the spatial maximum of the
       mean over time, as in the authors' release.
+    cosine_scale: of the logits of classifiers by cosine; 0 is linear classifiers.
+    frames: whether there is also a classifier of every time step, which only training uses.
   """
 
   tree: LabelTree
@@ -53,6 +79,8 @@ class Head(nn.Module):
   body_embedding: int
   dropout: float
   pool_embedding: str
+  cosine_scale: float = 0.0
+  frames: bool = False
 
   @nn.compact
   def __call__(self, features: Float[Array, "n t h w c"], train: bool) -> StreamOutputs:
@@ -60,15 +88,23 @@ class Head(nn.Module):
     pooled = features.mean(axis=(1, 2, 3))
     classified = nn.Dropout(self.dropout, deterministic=not train)(pooled)
     outputs = {
-      "action": {"logits": nn.Dense(self.tree.num_actions, name="action")(classified)},
-      "body": {"logits": nn.Dense(self.tree.num_bodies, name="body")(classified)},
+      "action": {"logits": self._classifier(self.tree.num_actions, "action")(classified)},
+      "body": {"logits": self._classifier(self.tree.num_bodies, "body")(classified)},
     }
     if self.action_embedding:
       if train and self.pool_embedding == "max":
         pooled = features.mean(axis=1).max(axis=(1, 2))
       for level, size in (("action", self.action_embedding), ("body", self.body_embedding)):
         outputs[level]["embedding"] = nn.Dense(size, name=f"{level}_embedding")(pooled)
+    if self.frames and (train or self.is_initializing()):
+      each = nn.Dropout(self.dropout, deterministic=not train)(features.mean(axis=(2, 3)))
+      outputs["action"]["frames"] = self._classifier(self.tree.num_actions, "frames")(each)
     return outputs
+
+  def _classifier(self, classes: int, name: str) -> nn.Module:
+    if self.cosine_scale:
+      return CosineClassifier(classes, self.cosine_scale, name=name)
+    return nn.Dense(classes, name=name)
 
 
 class PCAN(nn.Module):
@@ -84,10 +120,11 @@ class PCAN(nn.Module):
     lateral_stride: pose frames per RGB frame.
     learned_fusion: whether the parameter `fusion_weight` decides how the streams' probabilities are
       averaged, see `rgb_share`; only with two streams.
-    action_embedding, body_embedding, dropout, pool_embedding: see `Head`.
+    action_embedding, body_embedding, dropout, pool_embedding, cosine_scale: see `Head`.
     prototype_start: "normal" or "zero".
     dtype: precision of the backbone's arithmetic; parameters and heads stay float32.
     remat: what the backward pass recomputes, see `pathway.rematerialized`.
+    frames: whether streams with feature maps have a classifier of every time step, see `Head`.
     forms: how the backbone's operations are computed.
   """
 
@@ -104,6 +141,8 @@ class PCAN(nn.Module):
   prototype_start: str
   dtype: DTypeLike
   remat: str
+  cosine_scale: float = 0.0
+  frames: bool = False
   forms: Forms = CPU
 
   @property
@@ -131,6 +170,8 @@ class PCAN(nn.Module):
         body_embedding=self.body_embedding,
         dropout=self.dropout,
         pool_embedding=self.pool_embedding,
+        cosine_scale=self.cosine_scale,
+        frames=self.frames and isinstance(getattr(self, stream), PathwayConfig),
         name=f"head_{stream}",
       )
       for stream in self.streams
@@ -201,7 +242,12 @@ def rgb_path(config: ConfigDict) -> PathConfig:
 
 
 def build_model(
-  config: ConfigDict, tree: LabelTree, forms: Forms = CPU, prototype_start: str = "normal"
+  config: ConfigDict,
+  tree: LabelTree,
+  forms: Forms = CPU,
+  *,
+  prototype_start: str = "normal",
+  frames: bool = False,
 ) -> PCAN:
   """The network that the `model` part of a config describes.
 
@@ -210,6 +256,7 @@ def build_model(
     tree: the labels.
     forms: how operations are computed; of no consequence for parameters and, to rounding, results.
     prototype_start: as in `method.losses.LossConfig`.
+    frames: whether every time step is classified, too, in training.
 
   Raises:
     ValueError: a field has an unknown value; the message names the field.
@@ -226,6 +273,10 @@ def build_model(
   rgb = rgb_path(config.rgb) if "rgb" in config.streams else None
   if config.pool_embedding == "max" and not isinstance(rgb, PathwayConfig | None):
     raise ValueError("model.pool_embedding must be mean for an RGB stream without feature maps")
+  if config.cosine_scale < 0:
+    raise ValueError(f"model.cosine_scale must be 0 or more, not {config.cosine_scale}")
+  if frames and not isinstance(rgb, PathwayConfig) and "pose" not in config.streams:
+    raise ValueError("loss.frame_weight must be 0 without a stream that has feature maps over time")
   return PCAN(
     tree=tree,
     rgb=rgb,
@@ -240,5 +291,7 @@ def build_model(
     prototype_start=prototype_start,
     dtype=jnp.dtype(config.dtype),
     remat=config.remat,
+    cosine_scale=config.cosine_scale,
+    frames=frames,
     forms=forms,
   )

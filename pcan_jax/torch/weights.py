@@ -77,6 +77,7 @@ def torch_name(path: Path) -> str:
       "body": f"fc_{stream}_coarse",
       "action_embedding": f"{_recogniser('action', stream)}.cl_fc",
       "body_embedding": f"{_recogniser('body', stream)}.cl_fc",
+      "frames": f"fc_{stream}_frames",
     }[layer]
     return f"cls_head.{module}.{_LEAVES[leaf]}"
   _, place, *inner, leaf = parts
@@ -268,7 +269,9 @@ def _reason_to_start_fresh(
   """Why a part of the network may be missing from the file; None if it must not be."""
   present = [slot for slot in slots if slot.name in given]
   may_be_absent = (
-    group.startswith("body prototypes") if from_release else not group.endswith(("_path", "stem"))
+    group.startswith(("body prototypes", "frames"))
+    if from_release
+    else not group.endswith(("_path", "stem"))
   )
   if not present and may_be_absent:
     return "not in the file"

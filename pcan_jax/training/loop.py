@@ -30,6 +30,7 @@ from pcan_jax.training.resume import Change
 from pcan_jax.training.save_clock import SaveClock
 from pcan_jax.training.step import Batch, TrainState, compile_step
 from pcan_jax.training.stopping import StopRequest
+from pcan_jax.training.term_gradients import compile_gradient_norms
 from pcan_jax.training.workdir import claimed, require_room
 from pcan_jax.writing import replace_file, told_shortly
 
@@ -97,6 +98,14 @@ class TrainingRun:
     start, stop = (step - 1) * self.batch_size, step * self.batch_size
     return [ids[number] for number in self.order.clips_between(start, stop, self.config.seed)]
 
+  def _caution(self) -> str:
+    """What to know of evaluations on clips that are trained on."""
+    data = self.config.data
+    if self.spec.pretrains or not self.dataset.has_split(data.eval_split):
+      return ""
+    shared = self.dataset.shared_clips(data.train_split, data.eval_split)
+    return f"; {shared:,} of them are evaluated, too (split {data.eval_split!r})" if shared else ""
+
   def start_block(self, state: TrainState, start_step: int, workdir: pathlib.Path | None) -> str:
     """A summary of the run for its user, a line per fact."""
     config, model = self.config, self.spec.model
@@ -112,7 +121,7 @@ class TrainingRun:
       "parameters": f"{parameter_overview.count_parameters(state.params):,}",
       "precision": f"{config.model.dtype} network, float32 parameters and losses",
       "data": f"{self.dataset.path}, {self.order.num_clips:,} clips per epoch, "
-      f"{config.data.sampling} sampling",
+      f"{config.data.sampling} sampling" + self._caution(),
       "batch": f"{self.batch_size} clips, {self.batch_size // self.mesh.size} per device",
       "learning rate": f"{peak_learning_rate(optimizer):.4g} "
       f"({optimizer.learning_rate:.4g} for {optimizer.learning_rate_batch_size}), "
@@ -142,6 +151,15 @@ def prepare(config: ConfigDict) -> TrainingRun:
     )
   split = config.data.train_split
   spec = ModelSpec(config, dataset.tree, dataset.layout, dataset.stored_size)
+  if spec.losses.needs_counts:
+    counts = dataset.action_counts(split, config.data.label_share)
+    spec = dataclasses.replace(spec, action_counts=counts)
+    if config.data.sampling != "uniform":
+      _log.warning(
+        "rare actions are favoured twice: by data.sampling=%r and by the losses; set it to uniform "
+        "unless that is meant",
+        config.data.sampling,
+      )
   if spec.frame_sampling(None).rgb_frames:
     dataset.require_videos()
   if spec.pretrains:
@@ -199,6 +217,7 @@ def _train_from(
   config, start_step = run.config, start.step if start else 0
   evaluator = Evaluator(run.spec, run.dataset)
   init, step_fn = compile_step(run.spec, run.schedule, run.mesh)
+  gradient_norms = compile_gradient_norms(run.spec, run.mesh)
   state = init()
   require_room(workdir, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
   with (
@@ -228,6 +247,9 @@ def _train_from(
     for step in range(start_step + 1, run.total_steps + 1):
       with progress.waiting_for_data():
         batch = next(batches)
+      if config.log_gradients and step % config.log_gradients == 0:
+        with progress.paused():  # before the step, which takes the state
+          writer.write_scalars(step, jax.device_get(gradient_norms(state, batch)))
       state, terms = step_fn(state, batch)
       watch.add(step, batch, terms)
       progress.add(terms)

@@ -72,7 +72,8 @@ def overfit_batch(config: ConfigDict, max_steps: int = OVERFIT_STEPS) -> int:
     keypoint_noise=0.0,
     mixup=0.0,
   )
-  config.loss.label_smoothing = 0.0
+  config.loss.update(label_smoothing=0.0, margin=0.0)
+  config.eval.flip = False
   if "drop_path" in config.model.rgb:
     config.model.rgb.drop_path = 0.0
   run = prepare(config)

@@ -118,4 +118,5 @@ class Progress:
     """Excludes the time spent inside from the rate."""
     start = time.monotonic()
     yield
-    self._since += time.monotonic() - start
+    if self._since is not None:
+      self._since += time.monotonic() - start

@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 FREE_FIELDS = (
   "log_every",
+  "log_gradients",
   "checkpoints.",
   "eval.",
   "events.",
@@ -38,7 +39,8 @@ class Change(NamedTuple):
   """A setting that is not what it was.
 
   Attributes:
-    name: a field of the config, or "labels", "keypoints", "stored_size" or "data".
+    name: a field of the config, or "labels", "keypoints", "stored_size", "data" or
+      "action_counts".
     was: according to the checkpoint.
     now: in the run that is to go on from there.
   """
@@ -137,6 +139,9 @@ def find_changes(description: dict[str, Any], spec: ModelSpec, dataset: Dataset)
     changes.append(Change("keypoints", was.layout.name, spec.layout.name))
   if was.stored_size != spec.stored_size:
     changes.append(Change("stored_size", was.stored_size, spec.stored_size))
+  # Switched on or off, the losses that need them have changed already.
+  if was.action_counts and spec.action_counts and was.action_counts != spec.action_counts:
+    changes.append(Change("action_counts", was.action_counts, spec.action_counts))
   trained_on = description.get("run", {}).get("dataset")  # earlier versions did not record it
   if trained_on is not None and trained_on["fingerprint"] != dataset.fingerprint:
     now = {"path": str(dataset.path), "fingerprint": dataset.fingerprint}

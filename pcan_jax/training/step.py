@@ -4,6 +4,7 @@ Works on arrays only, without files, so that it can be measured and tested on it
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -81,6 +82,61 @@ def init_state(spec: ModelSpec, optimizer: optax.GradientTransformation) -> Trai
   )
 
 
+def loss_function(
+  state: TrainState, batch: Batch, spec: ModelSpec
+) -> Callable[[PyTree], tuple[jax.Array, tuple[PyTree, PyTree, Terms]]]:
+  """The loss of a step as a function of the parameters; it draws what the step draws.
+
+  Args:
+    state, batch, spec: as for `train_step`.
+
+  Returns:
+    A function that returns the total, and beside it the new statistics of BatchNorm, the new
+    prototypes and all terms.
+  """
+  key = jax.random.fold_in(jax.random.key(spec.config.seed), state.step)
+  key_inputs, key_dropout = jax.random.split(key)
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key_inputs, batch["position"])
+  inputs = preprocess(batch, spec.train_preprocessing, keys)
+  mixup, mixed = spec.train_preprocessing.augmentation.mixup, None
+  if mixup:
+    keys_mixup = jax.vmap(jax.random.fold_in, (0, None))(keys, _MIXUP)
+    inputs, share = mix(inputs, mixup, keys_mixup)
+    mixed = losses.Mixed(jnp.roll(batch["action"], 1), share)
+
+  def loss_fn(params: PyTree) -> tuple[jax.Array, tuple[PyTree, PyTree, Terms]]:
+    outputs, mutated = spec.model.apply(
+      {"params": params, "batch_stats": state.batch_stats, "prototypes": state.prototypes},
+      inputs,
+      train=True,
+      mutable=["batch_stats"],
+      rngs={"dropout": key_dropout},
+    )
+    if spec.pretrains:
+      total, terms, prototypes = outputs, {"rgb/reconstruction": outputs}, {}
+    else:
+      frames = _without_frames(outputs)
+      total, terms, prototypes = _all_streams(
+        outputs, state.prototypes, batch["action"], mixed, spec
+      )
+      for stream, logits in frames.items():
+        of_frames = losses.frame_loss(logits, batch["action"], spec.losses, mixed, spec.balances)
+        terms[f"{stream}/ce_frames"] = of_frames
+        total += spec.losses.frame_weight * of_frames
+      if spec.model.learned_fusion:
+        labels = {
+          "action": batch["action"],
+          "body": jnp.asarray(spec.tree.parents)[batch["action"]],
+        }
+        for level, label in labels.items():
+          logits = {stream: levels[level]["logits"] for stream, levels in outputs.items()}
+          terms[f"fusion/{level}"] = losses.fusion_loss(logits, rgb_share(params, level), label)
+          total += terms[f"fusion/{level}"]
+    return total, (mutated.get("batch_stats", {}), prototypes, terms | {"loss": total})
+
+  return loss_fn
+
+
 def train_step(
   state: TrainState, batch: Batch, *, spec: ModelSpec, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, Terms]:
@@ -95,41 +151,7 @@ def train_step(
   Returns:
     The state after the step, and scalars: losses, accuracies and sizes of the sets.
   """
-  key = jax.random.fold_in(jax.random.key(spec.config.seed), state.step)
-  key_inputs, key_dropout = jax.random.split(key)
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(key_inputs, batch["position"])
-  inputs = preprocess(batch, spec.train_preprocessing, keys)
-  mixup, mixed = spec.train_preprocessing.augmentation.mixup, None
-  if mixup:
-    keys_mixup = jax.vmap(jax.random.fold_in, (0, None))(keys, _MIXUP)
-    inputs, share = mix(inputs, mixup, keys_mixup)
-    mixed = losses.Mixed(jnp.roll(batch["action"], 1), share)
-
-  def loss_fn(params: PyTree) -> tuple[jax.Array, tuple]:
-    outputs, mutated = spec.model.apply(
-      {"params": params, "batch_stats": state.batch_stats, "prototypes": state.prototypes},
-      inputs,
-      train=True,
-      mutable=["batch_stats"],
-      rngs={"dropout": key_dropout},
-    )
-    if spec.pretrains:
-      total, terms, prototypes = outputs, {"rgb/reconstruction": outputs}, {}
-    else:
-      total, terms, prototypes = _all_streams(
-        outputs, state.prototypes, batch["action"], mixed, spec
-      )
-      if spec.model.learned_fusion:
-        labels = {
-          "action": batch["action"],
-          "body": jnp.asarray(spec.tree.parents)[batch["action"]],
-        }
-        for level, label in labels.items():
-          logits = {stream: levels[level]["logits"] for stream, levels in outputs.items()}
-          terms[f"fusion/{level}"] = losses.fusion_loss(logits, rgb_share(params, level), label)
-          total += terms[f"fusion/{level}"]
-    return total, (mutated.get("batch_stats", {}), prototypes, terms | {"loss": total})
-
+  loss_fn = loss_function(state, batch, spec)
   with spec.matmul_precision():  # also of the backward pass
     gradients, (batch_stats, prototypes, terms) = jax.grad(loss_fn, has_aux=True)(state.params)
   updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -151,6 +173,12 @@ def _average(state: TrainState, params: PyTree, ema: float) -> PyTree:
   return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, state.averaged, params)
 
 
+def _without_frames(outputs: Outputs) -> dict[str, jax.Array]:
+  """Takes the logits of time steps out; streams have different numbers of them."""
+  classified = (stream for stream, levels in outputs.items() if "frames" in levels["action"])
+  return {stream: outputs[stream]["action"].pop("frames") for stream in classified}
+
+
 def _all_streams(
   outputs: Outputs,
   prototypes: PyTree,
@@ -164,11 +192,16 @@ def _all_streams(
   whose cost is mostly that of launching them.
   """
   parents = jnp.asarray(spec.tree.parents)
-  config = losses.LossConfig(**spec.config.loss)
 
   def one_stream(out: StreamOutputs, prototypes: PyTree) -> tuple[jax.Array, Terms, PyTree]:
     total, terms, updated = losses.stream_loss(
-      out, prototypes, action=action, parents=parents, config=config, mixed=mixed
+      out,
+      prototypes,
+      action=action,
+      parents=parents,
+      config=spec.losses,
+      mixed=mixed,
+      balance=spec.balances,
     )
     for level, label in (("action", action), ("body", parents[action])):
       terms[f"{level}_top1"] = jnp.mean(out[level]["logits"].argmax(-1) == label)

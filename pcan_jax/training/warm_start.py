@@ -52,6 +52,8 @@ _KINDS_OF_BOTH_STREAMS = (
   "embeddings",
   "prototypes",
 )
+# Parts that are of use only with the same labels.
+_OF_LABELS = ("classifiers", "classifier of time steps", "prototypes")
 
 
 def _part(path: Path) -> _Part:
@@ -60,7 +62,10 @@ def _part(path: Path) -> _Part:
   if collection == "prototypes":
     return _Part("prototypes", module)
   if module.startswith("head_"):
-    kind = "embeddings" if inner[0].endswith("_embedding") else "classifiers"
+    if inner[0] == "frames":
+      kind = "classifier of time steps"
+    else:
+      kind = "embeddings" if inner[0].endswith("_embedding") else "classifiers"
     return _Part(kind, module.removeprefix("head_"))
   if module != "backbone":
     return _Part(module)
@@ -201,7 +206,7 @@ def _origin(part: _Part, sources: dict[str, _Source], spec: ModelSpec) -> _Sourc
     return f"fresh, init_from.{part.stream} is empty"
   if part not in source.parts:
     return f"fresh, not in {source}"
-  if part.kind in ("classifiers", "prototypes") and source.spec.tree != spec.tree:
+  if part.kind in _OF_LABELS and source.spec.tree != spec.tree:
     return f"fresh, {source} has other labels"
   if part.kind == "stem":
     channels = spec.test_preprocessing.heatmap_channels

@@ -51,7 +51,9 @@ def print_beside(
   config = SavedStep(*locate(checkpoint)).spec.config.data
   dataset = open_evaluated(config, data_path)
   split, train = split or config.eval_split, config.train_split
-  if split == train or train not in dataset.splits or dataset.num_clips(train) > MAX_CLIPS:
+  if not dataset.has_split(train) or dataset.num_clips(train) > MAX_CLIPS:
+    return
+  if dataset.shared_clips(train, split):
     return
   try:
     found = _kept_or_measured(dataset, train, split, workdir)
