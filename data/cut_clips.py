@@ -196,18 +196,7 @@ def write_record(
     rows.writerow(_RECORD)
     for clip, split in zip(clips, splits):
       stretch = clip.stretch
-      times = measured[stretch.session].times
-      span = (f"{times[frame]:.3f}" for frame in (stretch.first, stretch.stop))
-      rows.writerow(
-        (
-          clip.id,
-          videos[stretch.session],
-          stretch.first,
-          stretch.stop,
-          *span,
-          stretch.body,
-          stretch.action,
-          stretch.person,
-          split,
-        )
-      )
+      frames = stretch.first, stretch.stop
+      span = (f"{measured[stretch.session].times[frame]:.3f}" for frame in frames)
+      labels = stretch.body, stretch.action, stretch.person
+      rows.writerow((clip.id, videos[stretch.session], *frames, *span, *labels, split))

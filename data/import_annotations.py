@@ -214,11 +214,12 @@ def _background(
 ) -> list[Stretch]:
   """As many stretches without codings as the most frequent action has clips, if there are."""
   rng = random.Random(seed)
-  lengths = sorted(
-    float(times[stretch.stop] - times[stretch.first])
-    for stretch in coded
-    for times in (measured[stretch.session].times,)
-  )
+
+  def seconds(stretch: Stretch) -> float:
+    times = measured[stretch.session].times
+    return float(times[stretch.stop] - times[stretch.first])
+
+  lengths = sorted(map(seconds, coded))
   found: list[Stretch] = []
   skipped = False
   for session in sessions:
@@ -237,19 +238,15 @@ def _background(
   if not found:
     return []
   wanted = collections.Counter(stretch.action for stretch in coded).most_common(1)[0][1]
-  chosen = sorted(rng.sample(range(len(found)), min(wanted, len(found))))
-  seconds = sum(
-    float(measured[found[index].session].times[found[index].stop])
-    - float(measured[found[index].session].times[found[index].first])
-    for index in chosen
-  )
+  indices = sorted(rng.sample(range(len(found)), min(wanted, len(found))))
+  chosen = [found[index] for index in indices]
   result.notes.append(
-    f"background: {len(chosen)} clips of {seconds:.0f} s in all, of {len(found)} found between the "
-    "first and the last coding of each video"
+    f"background: {len(chosen)} clips of {sum(map(seconds, chosen)):.0f} s in all, of "
+    f"{len(found)} found between the first and the last coding of each video"
   )
   named = {action: body for body, action in filter(None, labels.meanings.values())}
   body = named.get(BACKGROUND, BACKGROUND)
-  return [dataclasses.replace(found[index], body=body) for index in chosen]
+  return [dataclasses.replace(stretch, body=body) for stretch in chosen]
 
 
 def _with_background(tree: LabelTree, background: bool) -> LabelTree:

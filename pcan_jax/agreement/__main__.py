@@ -78,15 +78,12 @@ def main() -> None:
 def _run(arguments: argparse.Namespace) -> None:
   folder = require_writable(arguments.out) if arguments.out else None
   tree = get_tree(arguments.tree) if arguments.tree else None
-  first, second = (
-    _read(pathlib.Path(path), arguments.point_seconds, tree) for path in (arguments.a, arguments.b)
-  )
-  lengths = _lengths(arguments.videos, [*first, *second]) if arguments.videos else {}
+  names = arguments.a, arguments.b
+  sides = [_read(pathlib.Path(path), arguments.point_seconds, tree) for path in names]
   comparison = bring_together(
-    first,
-    second,
-    lengths=lengths,
-    names=(arguments.a, arguments.b),
+    *sides,
+    lengths=_lengths(arguments.videos, sum(sides, [])) if arguments.videos else {},
+    names=names,
     tree=tree,
     one_tier=arguments.one_tier,
     only_common=arguments.common,
@@ -96,9 +93,8 @@ def _run(arguments: argparse.Namespace) -> None:
   found = agreement.measure(
     comparison, unit=arguments.unit, overlap=arguments.overlap, seed=arguments.seed
   )
-  print(tables.text(found, (arguments.a, arguments.b)))
+  print(tables.text(found, names))
   if folder is not None:
-    names = (arguments.a, arguments.b)
     replace_file(folder / "agreement.md", tables.markdown(found, names))
     replace_file(folder / "agreement.tex", tables.latex(found, names))
     content = {"a": names[0], "b": names[1], **found.to_json()}

@@ -121,8 +121,7 @@ class Agreement:
 
   def to_json(self) -> dict[str, Any]:
     """Everything as plain values; NaN becomes None."""
-    found = dataclasses.asdict(self) | {"matched": self.matched.tolist()}
-    return _plain(found)
+    return _plain(dataclasses.asdict(self) | {"matched": self.matched.tolist()})
 
 
 def _plain(value: Any) -> Any:
