@@ -11,6 +11,7 @@ from pcan_jax.evaluation.origins import Ensemble
 from pcan_jax.evaluation.results import Results
 from pcan_jax.evaluation.runs import Run
 from pcan_jax.evaluation.submission import write_submission
+from pcan_jax.saved_steps import find_steps
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def keep(
       temperature.write(folder)
       # For predictions: not where others may not write.
       own = len(runs) == 1 and first.saved.folder.resolve() == output.resolve()
-      if own and _is_usual(first, split):
+      if own and _is_usual(first, split, results.num_clips):
         temperature.write(output)
     if not results.metrics:
       write_submission(results, first.spec.tree, folder)
@@ -77,11 +78,13 @@ def keep(
       )
 
 
-def _is_usual(run: Run, split: str) -> bool:
-  """Whether it was evaluated as it is meant to be, on clips that it has not seen."""
+def _is_usual(run: Run, split: str, num_clips: int) -> bool:
+  """Whether the last step was evaluated as it is meant to be, on clips that it has not seen."""
   config = run.saved.spec.config
   return (
-    split == config.data.eval_split
+    run.saved.step == find_steps(run.saved.directory)[0].step
+    and split == config.data.eval_split
+    and num_clips == config.eval.num_clips
     and run.rectify
     and not run.moved
     and run.spec.config.eval.flip == config.eval.flip
