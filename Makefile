@@ -21,7 +21,7 @@ help:
 
 # The constraints give everybody the set of packages that CI passes with.
 $(VENV)/installed: requirements.txt constraints.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) $(PIP) --constraint constraints.txt --editable '.[test]'
 	touch $@
@@ -48,7 +48,7 @@ test-torch: $(VENV)/installed
 
 # Compilers for GPUs and TPUs, which need neither drivers nor devices; libtpu is not made for every machine.
 build/compiled/installed: Makefile
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12) and "JAX $(COMPILED_JAX) needs Python 3.12: PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12) and "JAX $(COMPILED_JAX) needs Python 3.12: PYTHON=python3.12")'
 	$(PYTHON) -m venv build/compiled
 	build/compiled/bin/python $(PIP) jax==$(COMPILED_JAX) flax optax orbax-checkpoint jaxtyping ml-collections
 	build/compiled/bin/python $(PIP) --no-deps jax-cuda13-plugin==$(COMPILED_JAX) jax-cuda13-pjrt==$(COMPILED_JAX)

@@ -2,8 +2,8 @@
 
   pcan --config=small:pcan_pose --config.data.path=datasets/mine --workdir=runs/mine
 
-docs/SMALL_DATA.md says how it was found and what it gets beside a simple classifier. Left and right
-are different actions to it; `--config.augmentation.flip=0.5` if they are not.
+docs/SMALL_DATA.md is about it, and about what a simple classifier gets. Left and right are
+different actions to it; `--config.augmentation.flip=0.5` if they are not.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,15 @@ def test_every_clip_of_the_split_is_evaluated_and_written(workdir, tiny_dataset)
   temperature = Temperature.read(workdir / "eval/val")
   assert temperature.nll_after <= temperature.nll_before and temperature.num_videos == len(rows) - 1
   assert Temperature.read(workdir) == temperature  # for predictions
+
+
+def test_an_earlier_step_replaces_nothing_of_the_last_one(workdir, tmp_path):
+  run = tmp_path / "run"
+  for step in "01":
+    shutil.copytree(workdir / "checkpoints" / "0", run / "checkpoints" / step)
+  evaluate_checkpoint(run / "checkpoints" / "0", run)
+  assert (run / "eval" / "val-step-0" / "metrics.json").is_file()
+  assert Temperature.read(run) is None and not (run / "eval" / "val").exists()
 
 
 def test_a_split_without_labels_gives_a_submission(workdir, tmp_path):

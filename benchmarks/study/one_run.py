@@ -6,14 +6,12 @@
 
 import dataclasses
 import json
-import logging
 import pathlib
-import sys
 import time
 
 from absl import flags
 
-from pcan_jax.console import define_config_flag, quiet_libraries, run_with_flags
+from pcan_jax.console import define_config_flag, run_with_flags, show_log
 
 TRAINED = "trained.json"
 EVALUATED = "evaluated.json"
@@ -24,11 +22,7 @@ def main() -> None:
   define_config_flag()
   flags.DEFINE_string("workdir", None, "Where the run is, or is to be.")
   flags.DEFINE_string("out", None, "Where the evaluation goes.")
-  quiet_libraries()
-  log = logging.getLogger("pcan_jax")
-  log.addHandler(logging.StreamHandler(sys.stdout))
-  log.setLevel(logging.INFO)
-  log.propagate = False
+  show_log()
   run_with_flags(_run, __doc__, __name__)
 
 

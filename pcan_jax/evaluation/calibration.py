@@ -15,7 +15,8 @@ TEMPERATURE_FILE = "temperature.json"
 """In the folder of results, and beside the folder of checkpoints of what was evaluated."""
 
 _RANGE = (0.05, 20.0)  # of temperatures
-_SMALLEST = 1e-12  # a probability that float32 rounded to 0
+SMALLEST = 1e-12
+"""Replaces probabilities that float32 rounded to 0 in logarithms."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +114,7 @@ def soften(probabilities: Float[np.ndarray, "n k"], temperature: float) -> Float
   For the softmax of logits it is the same as dividing these. Here probabilities are means over
   streams and clips, which have no logits.
   """
-  logits = np.log(np.maximum(probabilities, _SMALLEST).astype(np.float64)) / temperature
+  logits = np.log(np.maximum(probabilities, SMALLEST).astype(np.float64)) / temperature
   scores = np.exp(logits - logits.max(axis=1, keepdims=True))
   return scores / scores.sum(axis=1, keepdims=True)
 
@@ -146,7 +147,7 @@ def fit_temperature(
 
   def nll(temperature: float) -> float:
     chosen = soften(probabilities, temperature)[np.arange(len(actions)), actions]
-    return float(-np.log(np.maximum(chosen, _SMALLEST)).mean())
+    return float(-np.log(np.maximum(chosen, SMALLEST)).mean())
 
   found = optimize.minimize_scalar(
     lambda log: nll(np.exp(log)), bounds=np.log(_RANGE), method="bounded"

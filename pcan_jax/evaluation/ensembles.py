@@ -6,13 +6,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from pcan_jax.evaluation.calibration import SMALLEST
 from pcan_jax.evaluation.metrics import measure_branches
 from pcan_jax.evaluation.origins import Ensemble, Fit, Member
 from pcan_jax.evaluation.results import Results
 from pcan_jax.evaluation.runs import Run
 
 _LEVELS = ("action", "body")
-_SMALLEST = 1e-12  # a probability that float32 rounded to 0
 _ROUNDS = 10_000
 _STILL = 1e-9
 
@@ -59,7 +59,7 @@ def fit_weights(
     ],
     np.float64,
   )
-  of_truth = np.maximum(of_truth.reshape(len(runs), -1), _SMALLEST)
+  of_truth = np.maximum(of_truth.reshape(len(runs), -1), SMALLEST)
   equal = np.full(len(runs), 1 / len(runs))
   weights = most_likely_weights(of_truth)
   fit = Fit(split, len(actions), _nll(equal, of_truth), _nll(weights, of_truth))

@@ -11,7 +11,6 @@ from pcan_jax.evaluation.origins import Ensemble
 from pcan_jax.evaluation.results import Results
 from pcan_jax.evaluation.runs import Run
 from pcan_jax.evaluation.submission import write_submission
-from pcan_jax.saved_steps import find_steps
 
 _log = logging.getLogger(__name__)
 
@@ -82,7 +81,7 @@ def _is_usual(run: Run, split: str, num_clips: int) -> bool:
   """Whether the last step was evaluated as it is meant to be, on clips that it has not seen."""
   config = run.saved.spec.config
   return (
-    run.saved.step == find_steps(run.saved.directory)[0].step
+    run.is_last
     and split == config.data.eval_split
     and num_clips == config.eval.num_clips
     and run.rectify

@@ -183,7 +183,7 @@ def evaluate_checkpoints(
     split,
     num_clips,
     usual[runs[0].path] if len({*usual.values()}) == 1 else num_clips,
-    best=len(runs) == 1 and pathlib.Path(runs[0].path).name == BEST,
+    of=_which(runs[0]) if len(runs) == 1 else "",
   )
   if jax.process_index() == 0:
     require_writable(folder)
@@ -248,8 +248,8 @@ def _score(runs: Sequence[Run], split: str, num_clips: int, output: pathlib.Path
     found = None
     if jax.process_count() == 1:  # several hosts might not find the same
       places = (
-        results_folder(run.saved.folder, split, num_clips, usual, best=best)
-        for best in (False, True)
+        results_folder(run.saved.folder, split, num_clips, usual, of=of)
+        for of in ("", BEST, f"step-{run.saved.step}")
       )
       found = run.find([*places, kept], split, num_clips)
     if found is None:
@@ -258,6 +258,13 @@ def _score(runs: Sequence[Run], split: str, num_clips: int, output: pathlib.Path
         found.write(kept, run.spec.tree)
     scored.append(found.in_order(scored[0].ids) if scored else found)
   return scored
+
+
+def _which(run: Run) -> str:
+  """Which of the checkpoints of its run this is, for the name of a folder; empty for the last."""
+  if pathlib.Path(run.path).name == BEST:
+    return BEST
+  return "" if run.is_last else f"step-{run.saved.step}"
 
 
 def open_evaluated(config: ConfigDict, path: str | os.PathLike[str] | None = None) -> Dataset:

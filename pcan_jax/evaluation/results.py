@@ -168,12 +168,18 @@ def _origin(stored: dict[str, np.ndarray]) -> Origin | Ensemble:
 
 
 def results_folder(
-  workdir: pathlib.Path, split: str, num_clips: int, usual: int, *, best: bool = False
+  workdir: pathlib.Path, split: str, num_clips: int, usual: int, *, of: str = ""
 ) -> pathlib.Path:
   """Where the results of a split are.
 
-  Those of the best checkpoint, and those with an unusual number of clips, have folders of their
-  own.
+  Those of a checkpoint that is not the last one, and those with an unusual number of clips, have
+  folders of their own.
+
+  Args:
+    workdir: of the run, or of an ensemble.
+    split: that was evaluated.
+    num_clips, usual: clips of a video, and those of the config.
+    of: which checkpoint: `best` or `step-N`; empty for the last one.
   """
-  name = f"{split}-best" if best else split
+  name = f"{split}-{of}" if of else split
   return workdir / "eval" / (name if num_clips == usual else f"{name}-{num_clips}clip")

@@ -11,7 +11,7 @@ from pcan_jax.evaluation.origins import Origin
 from pcan_jax.evaluation.results import Results
 from pcan_jax.feed.dataset import Dataset
 from pcan_jax.labels import LabelTree
-from pcan_jax.saved_steps import SavedStep
+from pcan_jax.saved_steps import SavedStep, find_steps
 from pcan_jax.spec import ModelSpec
 
 _log = logging.getLogger(__name__)
@@ -49,6 +49,11 @@ class Run:
       rectified=self.rectify,
       mirrored=self.spec.config.eval.flip,
     )
+
+  @property
+  def is_last(self) -> bool:
+    """Whether there is no later checkpoint of the same run."""
+    return self.saved.step == find_steps(self.saved.directory)[0].step
 
   def trained_on(self, split: str) -> int:
     """How many clips of a split of its data set it was trained on.

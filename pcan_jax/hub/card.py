@@ -5,6 +5,7 @@ import json
 import pathlib
 from typing import Any
 
+from pcan_jax.checkpoints import BEST
 from pcan_jax.evaluation.metrics import Predictions
 from pcan_jax.evaluation.protocol import open_evaluated
 from pcan_jax.evaluation.results import TABLE_COLUMNS, Results, results_folder
@@ -62,7 +63,7 @@ class SharedRun:
       dataset = None
     clips, split = config.eval.num_clips, config.data.eval_split
     try:
-      results = Results.read(results_folder(workdir, split, clips, clips, best=best))
+      results = Results.read(results_folder(workdir, split, clips, clips, of=BEST if best else ""))
     except (FileNotFoundError, ValueError):
       results = None
     if results is None or results.origin is None or results.origin.checkpoint != saved.digest:
