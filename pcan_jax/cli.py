@@ -72,6 +72,14 @@ FLAGS = flags.FLAGS
 
 def main() -> None:
   """Runs what the command line asks for."""
+  try:
+    _run_command()
+  except BrokenPipeError:  # of `pcan --help | head`, which has read enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(1)
+
+
+def _run_command() -> None:
   program, *words = sys.argv
   if words[:1] == ["help"]:
     words = [*words[1:], "--help"]

@@ -32,6 +32,15 @@ def test_help_lists_commands_modes_and_flags():
     assert python(*arguments).stdout == first.stdout
 
 
+def test_a_reader_who_leaves_early_sees_no_traceback():
+  reading, writing = os.pipe()
+  os.close(reading)
+  command = [sys.executable, "launch.py", "--help"]
+  result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+  os.close(writing)
+  assert (result.returncode, result.stderr) == (1, "")
+
+
 def test_commands_have_help_without_tensorflow():
   code = """if True:
     import contextlib, io, sys
