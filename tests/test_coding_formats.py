@@ -8,7 +8,7 @@ import pytest
 
 from pcan_jax.coding import reading
 from pcan_jax.coding.events import Coding, Event
-from pcan_jax.coding.formats import WRITERS, read_codings, write_codings
+from pcan_jax.coding.formats import WRITERS, find_codings, read_codings, write_codings
 from pcan_jax.labels import LabelTree
 from tests import elan_documents
 
@@ -416,3 +416,9 @@ def test_large_files_and_missing_packages_are_told(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "pympi.Elan", None)
   with pytest.raises(ImportError, match=r"pip install 'pcan_jax\[coding\]'"):
     write_codings("eaf", [Coding("a.mp4", ())], TREE, tmp_path)
+
+
+def test_a_folder_of_predictions_has_codings_and_a_table_that_is_none(tmp_path):
+  for name in ("predictions.csv", "talk.eaf", "codings.csv"):
+    (tmp_path / name).touch()
+  assert [path.name for path in find_codings(tmp_path)] == ["codings.csv", "talk.eaf"]

@@ -32,16 +32,22 @@ READ = (
 SUFFIXES = (".boris", ".csv", ".eaf", ".tsv", ".vtt")
 """By which files of codings are known in a folder; others have to be named."""
 
+WINDOWS = "predictions.csv"
+"""The table of windows that prediction writes beside its codings; it is none."""
+
 
 def find_codings(path: pathlib.Path) -> list[pathlib.Path]:
   """All files of codings in a folder and its subfolders, sorted by path; or a file as it is.
+
+  In a folder of predictions, the table of windows is left out.
 
   Raises:
     FileNotFoundError: there is none in the folder.
   """
   if not path.is_dir():
     return [path]
-  found = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+  files = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+  found = sorted(p for p in files if p.name != WINDOWS)
   if not found:
     raise FileNotFoundError(f"no file of codings in {path} ({' '.join(SUFFIXES)})")
   return found

@@ -19,6 +19,7 @@ from pcan_jax.checkpoints import locate
 from pcan_jax.clips.pose_files import open_poses
 from pcan_jax.clips.source_layout import skeleton_rate
 from pcan_jax.clips.video_files import clip_id, find_videos
+from pcan_jax.coding.formats import WINDOWS
 from pcan_jax.prediction.event_files import EventFiles, check_formats
 from pcan_jax.prediction.event_settings import settings_of
 from pcan_jax.prediction.overlay import write_overlay
@@ -123,7 +124,7 @@ def predict_files(
   with (
     # Only on terminals, and only if it takes a while.
     tqdm.tqdm(total=len(files), delay=5, disable=None, bar_format=_BAR) as bar,
-    (output / "predictions.csv").open("w", newline="", encoding="utf-8") as file,
+    (output / WINDOWS).open("w", newline="", encoding="utf-8") as file,
   ):
     table = csv.writer(file)
     table.writerow(_header())
