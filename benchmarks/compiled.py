@@ -130,8 +130,8 @@ class Compiled:
     """How often each function of a library is called."""
     found: dict[str, int] = {}
     for one in self.kernels:
-      if one.library:
-        found[one.library] = found.get(one.library, 0) + one.times
+      if one.callee:
+        found[one.callee] = found.get(one.callee, 0) + one.times
     return found
 
   def longest(self, number: int) -> list[dict[str, Any]]:

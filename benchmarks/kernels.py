@@ -54,7 +54,7 @@ class Kernel:
     num_bytes: read and written, each time, with what pads tiles.
     useful_bytes: the same without padding.
     operations: floating point operations of products and convolutions, each time, by precision.
-    library: the function of a library that it calls, if it does.
+    callee: the function of a library that it calls, if it does.
     source: the operation of the model that it computes.
     result: the type of its largest result.
   """
@@ -65,7 +65,7 @@ class Kernel:
   num_bytes: int
   useful_bytes: int
   operations: dict[str, int]
-  library: str
+  callee: str
   source: str
   result: str
 

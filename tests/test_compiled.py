@@ -78,8 +78,8 @@ def test_operations(found):
 
 def test_sources_and_libraries(found):
   assert found["conv"].source == "jit(step)/conv1/conv_general_dilated"
-  assert found["conv"].library == "__cudnn$convForward"
-  assert found["sums"].library == ""
+  assert found["conv"].callee == "__cudnn$convForward"
+  assert found["sums"].callee == ""
   assert found["conv"].result == "bf16[2, 4, 4, 6]"
 
 
