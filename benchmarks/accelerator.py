@@ -40,21 +40,22 @@ class Limits:
 # In the order in which they run; what the colons separate are a part's arguments.
 PARTS = {
   "machine": Limits(20, 60),
-  "training:bfloat16:64": Limits(60, 170),
+  "training:bfloat16:64": Limits(60, 180),
   "forms:bfloat16:32": Limits(30, 110),
   "peer:bfloat16:64:frames-compiled": Limits(60, 240),
   "training:bfloat16:64:cpu_forms": Limits(60, 150),
   "equality": Limits(40, 120),
   "evaluation:bfloat16:20": Limits(25, 60),
   "repeatability:bfloat16:64": Limits(60, 120),
-  "training:bfloat16:128": Limits(45, 120),
-  "training:bfloat16:10": Limits(45, 100),
+  "training:bfloat16:128": Limits(45, 170),
+  "training:bfloat16:10": Limits(45, 170),
+  "together:bfloat16:10:4": Limits(45, 170),
   "preprocessing:bfloat16:64": Limits(15, 40),
-  "training:float32:32": Limits(45, 120),
-  "flags:bfloat16:64": Limits(45, 120),
+  "training:float32:32": Limits(45, 170),
+  "flags:bfloat16:64": Limits(45, 170),
   "peer:bfloat16:64:eager": Limits(30, 60),
-  "training:bfloat16:64:norms": Limits(45, 120),
-  "training:bfloat16:64:blocks": Limits(45, 120),
+  "training:bfloat16:64:norms": Limits(45, 170),
+  "training:bfloat16:64:blocks": Limits(45, 170),
 }
 
 

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import gzip
 import json
 import pathlib
@@ -21,11 +22,13 @@ from benchmarks import forms, kernel_profile, timing, workload
 from benchmarks.accelerator import Results
 from pcan_jax.config import load_config
 from pcan_jax.inputs import preprocess
-from pcan_jax.mesh import data_mesh, replicated, send, sharded
+from pcan_jax.mesh import data_mesh, jit_step, replicated, send, sharded
+from pcan_jax.training.optimizer import build_optimizer, learning_rate
+from pcan_jax.training.step import train_step
 
 Row = dict[str, Any]
 
-FLAGS = {"xla_gpu_enable_triton_gemm": True}
+FLAGS = {"xla_gpu_enable_triton_gemm": True, "xla_gpu_enable_command_buffer": ""}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,6 +178,34 @@ def evaluation(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:
     "compile_s": step.compile_seconds,
     "plan_GB": step.memory / 1e9,
   }
+
+
+def together(setting: Setting, dtype: str, batch: str, steps: str) -> Iterator[Row]:
+  """So many steps in one call, which the host starts once."""
+  size, count = setting.batch(batch), int(steps)
+  config = setting.config(dtype)
+  program = workload.trace(config, "training", size)
+  spec = workload.model_spec(program.config, "training")
+  schedule = learning_rate(program.config.optimizer, workload.STEPS_PER_EPOCH)
+  step = functools.partial(
+    train_step, spec=spec, optimizer=build_optimizer(program.config.optimizer, schedule)
+  )
+
+  def several(state: Any, clips: Any) -> tuple[Any, Any]:
+    return jax.lax.scan(lambda state, _: step(state, clips), state, length=count)
+
+  run = jit_step(several, data_mesh(jax.devices()[:1]), donate_argnums=0)
+  state, clips = program.make_state(), program.make_batch()
+  state, _ = jax.block_until_ready(run(state, clips))
+  calls, runs = max(1, setting.calls // count), []
+  with setting.alone():
+    for _ in range(5):
+      start = time.perf_counter()
+      for _ in range(calls):
+        state, terms = run(state, clips)
+      jax.block_until_ready((state, terms))
+      runs.append((time.perf_counter() - start) / (calls * count))
+  yield _row(size, runs)
 
 
 def preprocessing(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:
@@ -329,6 +360,7 @@ PARTS = {
   "evaluation": evaluation,
   "repeatability": repeatability,
   "flags": flags,
+  "together": together,
   "preprocessing": preprocessing,
 }
 

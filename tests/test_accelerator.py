@@ -17,6 +17,7 @@ PARTS = (
   "evaluation:float32:20",
   "repeatability:float32:64",
   "preprocessing:float32:64",
+  "together:float32:64:2",
   "evaluation:float16:20",
 )
 

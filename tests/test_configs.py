@@ -22,7 +22,9 @@ GOLDEN = golden.load("losses.json")
 
 
 @pytest.mark.parametrize("variant", ma52.VARIANTS)
-@pytest.mark.parametrize("name", ["utd_mhad", "demo", "lookalikes", "small"])  # ma52: test_size.py
+@pytest.mark.parametrize(
+  "name", ["utd_mhad", "demo", "lookalikes", "lookalikes_full", "small"]
+)  # ma52: test_size.py
 def test_full_size_networks_can_be_built(name, variant):
   config = load_config(f"{name}:{variant}")
   spec = ModelSpec(config, TREE, get_layout("openpose-28"), stored_size=256)
