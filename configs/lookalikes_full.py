@@ -25,7 +25,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.checkpoints = narrow.checkpoints
   if config.model.rgb.kind == "slowonly":
     config.optimizer = narrow.optimizer
-    config.optimizer.learning_rate = 0.05
+    config.optimizer.learning_rate = 0.1
   config.eval.every_epochs = narrow.eval.every_epochs
   config.eval.num_clips = narrow.eval.num_clips
   return config
