@@ -13,7 +13,6 @@ import pathlib
 import signal
 import sys
 import types
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -348,8 +347,6 @@ def _keep_compiled_programs() -> None:
   """Has them written to disk, so that the second start takes seconds."""
   cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "pcan_jax"
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-  # On a CPU, JAX 0.12 cannot write programs that contain oneDNN's (`pcan_jax.cpu`).
-  warnings.filterwarnings("ignore", "Error writing persistent compilation .* std::bad_alloc")
 
 
 def _suit_cpu() -> None:

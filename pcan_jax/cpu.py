@@ -34,6 +34,9 @@ XLA_FLAGS = (
   "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE",
 )
 
+# From 0.11 on, JAX fails to write programs that call oneDNN, and the process may crash in it.
+_KEEP_PROGRAMS = "JAX_ENABLE_COMPILATION_CACHE"
+
 
 def settings(environment: Mapping[str, str]) -> dict[str, str]:
   """The variables to set, and to what; those that are set already stay as they are.
@@ -50,7 +53,13 @@ def settings(environment: Mapping[str, str]) -> dict[str, str]:
     missing = [flag for flag in XLA_FLAGS if flag.split("=")[0] not in chosen]
     if missing:
       found["XLA_FLAGS"] = " ".join(flags + missing)
+    if _jax_version() >= (0, 11) and _KEEP_PROGRAMS not in environment:
+      found[_KEEP_PROGRAMS] = "false"
   return found
+
+
+def _jax_version() -> tuple[int, ...]:
+  return tuple(int(number) for number in importlib.metadata.version("jax").split(".")[:2])
 
 
 def is_certain(environment: Mapping[str, str]) -> bool:

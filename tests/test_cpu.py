@@ -28,8 +28,18 @@ def test_settings_are_complete_after_one_round():
 @needs_linux_x86
 def test_what_is_set_already_stays():
   own = {"GLIBC_TUNABLES": "", "XLA_FLAGS": "--xla_cpu_use_onednn=false"}
+  own["JAX_ENABLE_COMPILATION_CACHE"] = "true"
   wanted = " ".join(["--xla_cpu_use_onednn=false", *cpu.XLA_FLAGS[1:]])
   assert cpu.settings(own) == {"XLA_FLAGS": wanted}
+
+
+@needs_linux_x86
+@pytest.mark.parametrize("version, kept", [("0.10.2", True), ("0.11.0", False), ("1.0.0", False)])
+def test_programs_are_kept_where_jax_can_write_them(monkeypatch, version, kept):
+  monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
+  assert ("JAX_ENABLE_COMPILATION_CACHE" not in cpu.settings({})) == kept
+  own = {"JAX_ENABLE_COMPILATION_CACHE": "true"}
+  assert "JAX_ENABLE_COMPILATION_CACHE" not in cpu.settings(own)
 
 
 def test_other_systems_are_left_alone(monkeypatch):

@@ -11,6 +11,7 @@ import pytest
 
 from pcan_jax.config import load_config
 from pcan_jax.labels import get_tree
+from pcan_jax.network import forms
 from pcan_jax.network.pathway import REMAT
 from pcan_jax.network.pcan import build_model, rgb_path
 from pcan_jax.network.video_transformer import (
@@ -162,3 +163,25 @@ def test_kinds_are_chosen_with_their_fields():
   config.pool_embedding = "max"
   with pytest.raises(ValueError, match=r"model\.pool_embedding must be mean"):
     build_model(config, tree)
+
+
+def test_no_two_blocks_call_the_fused_kernel_alike(monkeypatch):
+  """XLA confuses equal gradients of it; and what makes them differ changes no bit."""
+  attention, scales = jax.nn.dot_product_attention, []
+
+  def fused(q, k, v, *, scale, implementation):
+    assert implementation == "cudnn"
+    scales.append(scale)
+    return attention(q, k, v, scale=scale, implementation="xla")
+
+  def output(forms):
+    model = VideoTransformer(SMALL, jnp.bfloat16, "none", forms)
+    return jax.value_and_grad(
+      lambda params: jnp.sum(jnp.square(model.apply({"params": params}, clips(), train=False)))
+    )(variables()["params"])
+
+  wanted = output(forms.CPU)
+  monkeypatch.setattr(jax.nn, "dot_product_attention", fused)
+  found = output(forms.GPU)
+  assert len(set(scales)) == SMALL.depth
+  jax.tree.map(np.testing.assert_array_equal, found, wanted)

@@ -30,6 +30,7 @@ def draw_differences(section: Section) -> Figure:
     colour = style.BRANCHES[branch]
     axes.plot([100 * change.low, 100 * change.high], [height, height], color=colour, linewidth=1.6)
     axes.plot(100 * change.mean, height, "o", color=colour, markersize=4)
+  axes.set_ylim(-0.6, len(entries) - 0.4)
   axes.set_yticks(range(len(entries)), [name for name, _, _ in reversed(entries)], fontsize=8)
   axes.set_xlabel("points of F1 mean above the baseline, 95 % interval")
   axes.spines[["top", "right"]].set_visible(False)

@@ -111,9 +111,10 @@ class Decoder(nn.Module):
     y = y.reshape(n, -1, config.width)
     block = rematerialized(Block, self.remat)
     for number in range(1, config.depth + 1):
-      y = block(config.heads, config.mlp_width, 0.0, self.dtype, self.forms, name=f"block{number}")(
-        y, train
+      one = block(
+        config.heads, config.mlp_width, number, 0.0, self.dtype, self.forms, name=f"block{number}"
       )
+      y = one(y, train)
     y = y.reshape(n, times, -1, config.width)[:, :, keep:]
     y = nn.LayerNorm(name="norm")(y.astype(jnp.float32))
     return nn.Dense(self.tubelet_size, name="pixels")(y)

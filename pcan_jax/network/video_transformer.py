@@ -163,11 +163,13 @@ class Attention(nn.Module):
 
   Attributes:
     heads: number of heads.
+    number: of the block in its network.
     dtype: of the computation; the softmax is float32.
     forms: whether a GPU's fused kernel computes it.
   """
 
   heads: int
+  number: int
   dtype: DTypeLike
   forms: Forms = CPU
 
@@ -182,14 +184,25 @@ class Attention(nn.Module):
     bias = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(self.dtype)
     qkv = checkpoint_name(qkv + bias, conv.OUTPUT)
     q, k, v = jnp.split(qkv.reshape(n, tokens, 3 * self.heads, size), 3, axis=2)
-    attended = jax.nn.dot_product_attention(q, k, v, implementation=self._implementation(size))
+    attended = self._attend(q, k, v)
     out = nn.Dense(width, dtype=self.dtype, name="out")(attended.reshape(n, tokens, width))
     return checkpoint_name(out, conv.OUTPUT)
 
-  def _implementation(self, size: int) -> str:
-    """The kernel of NVIDIA's library takes half precision and heads of up to 128."""
+  def _attend(
+    self, q: Float[Array, "n k h e"], k: Float[Array, "n k h e"], v: Float[Array, "n k h e"]
+  ) -> Float[Array, "n k h e"]:
+    """The values, weighted; by NVIDIA's kernel in half precision and for heads of up to 128."""
+    size = q.shape[-1]
     fits = jnp.dtype(self.dtype).itemsize == 2 and size % 8 == 0 and size <= 128
-    return self.forms.attention if fits else "xla"
+    if self.forms.attention == "xla" or not fits:
+      return jax.nn.dot_product_attention(q, k, v, implementation="xla")
+    # Where steps have to repeat to the bit, XLA (of JAX 0.11) compiles the first of several equal
+    # gradients of this kernel only and does not find the others. So each block has a scale of its
+    # own; powers of two change no digit.
+    own = 2.0**self.number
+    return jax.nn.dot_product_attention(
+      q * own, k, v, scale=size**-0.5 / own, implementation="cudnn"
+    )
 
 
 class DropPath(nn.Module):
@@ -210,6 +223,7 @@ class Block(nn.Module):
 
   Attributes:
     heads, mlp_width: see `TransformerConfig`.
+    number: of the block in its network.
     drop_path: rate at which each of the two is left out in training.
     dtype: of the computation.
     forms: see `Attention`.
@@ -217,6 +231,7 @@ class Block(nn.Module):
 
   heads: int
   mlp_width: int
+  number: int
   drop_path: float
   dtype: DTypeLike
   forms: Forms = CPU
@@ -224,7 +239,7 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "n k d"], train: bool) -> Float[Array, "n k d"]:
     y = nn.LayerNorm(_EPSILON, dtype=self.dtype, name="norm1")(x)
-    y = Attention(self.heads, self.dtype, self.forms, name="attention")(y)
+    y = Attention(self.heads, self.number, self.dtype, self.forms, name="attention")(y)
     x = x + DropPath(self.drop_path)(y, train)
     y = nn.LayerNorm(_EPSILON, dtype=self.dtype, name="norm2")(x)
     y = checkpoint_name(nn.Dense(self.mlp_width, dtype=self.dtype, name="mlp1")(y), conv.OUTPUT)
@@ -257,7 +272,7 @@ class VideoTransformer(nn.Module):
     block = rematerialized(Block, self.remat)
     for number in range(1, config.depth + 1):
       rate = config.drop_path * (number - 1) / max(config.depth - 1, 1)
-      module = block(config.heads, config.mlp_width, rate, self.dtype, self.forms)
+      module = block(config.heads, config.mlp_width, number, rate, self.dtype, self.forms)
       setattr(self, f"block{number}", module)
     self.norm = nn.LayerNorm(_EPSILON)
 
