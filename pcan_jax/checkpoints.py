@@ -11,7 +11,8 @@ import functools
 import logging
 import os
 import pathlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import absl.logging
@@ -69,16 +70,20 @@ class Checkpoints:
     )
 
   def __enter__(self) -> "Checkpoints":
-    absl.logging.get_absl_logger().addFilter(_is_not_raised_later)
+    self._hook = sys.unraisablehook
+    sys.unraisablehook = functools.partial(_write_unraisable, self._hook)
+    for logger in _LOGGERS:
+      logger.addFilter(_is_not_raised_later)
     return self
 
-  def __exit__(self, *_: object) -> None:
-    try:
-      if "_manager" in self.__dict__:
-        with self._told_shortly():
-          self._manager.close()
-    finally:
-      absl.logging.get_absl_logger().removeFilter(_is_not_raised_later)
+  def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    if "_manager" in self.__dict__:
+      with self._told_shortly():
+        self._manager.close()
+    if kind is None:  # after a failure, threads go on to complain of it
+      sys.unraisablehook = self._hook
+      for logger in _LOGGERS:
+        logger.removeFilter(_is_not_raised_later)
 
   def save(
     self,
@@ -147,9 +152,21 @@ class Checkpoints:
     return {item: saved.restore(item, target) for item, target in targets.items()}
 
 
+_LOGGERS = (absl.logging.get_absl_logger(), logging.getLogger("asyncio"))
+
+
 def _is_not_raised_later(record: logging.LogRecord) -> bool:
   """Whether it is something else than an error in a thread of Orbax, which a later call raises."""
-  return not (record.exc_info and f"{os.sep}orbax{os.sep}" in record.pathname)
+  of_orbax = f"{os.sep}orbax{os.sep}" in record.pathname or record.name == "asyncio"
+  return not (record.exc_info and of_orbax)
+
+
+def _write_unraisable(
+  before: Callable[["sys.UnraisableHookArgs"], object], unraisable: "sys.UnraisableHookArgs"
+) -> None:
+  """Leaves out that TensorStore has nobody to tell, as what Orbax was doing failed before."""
+  if str(unraisable.exc_value) != "Event loop is closed":
+    before(unraisable)
 
 
 @dataclasses.dataclass

@@ -58,11 +58,13 @@ def told_shortly(what: str) -> Iterator[None]:
     what: what cannot be done, as the sentence begins: "the checkpoint cannot be written to DIR".
 
   Raises:
-    OSError: instead of the libraries' errors; an OSError is passed on as it is.
+    OSError: instead of the libraries' errors; an OSError that names its file is passed on as it is.
   """
   try:
     yield
-  except OSError:
+  except OSError as error:
+    if error.filename is None and error.strerror is not None:
+      raise type(error)(f"{what}: {error.strerror}") from error
     raise
   except Exception as error:
     reasons = (str(error), *map(str, getattr(error, "exceptions", ())))

@@ -1,3 +1,7 @@
+import logging
+import sys
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,3 +81,24 @@ def test_another_model_is_named(saved):
     checkpoints.restore(5, model=shapes(other))
   assert "params/a: checkpoint (2, 3), model (2, 4)" in str(error.value)
   assert "params/b: checkpoint lacks it" in str(error.value)
+
+
+def test_what_threads_say_of_a_failed_save_is_left_out(tmp_path, monkeypatch, caplog):
+  """The save itself says it; and all else is said as ever."""
+  heard = []
+  monkeypatch.setattr(sys, "unraisablehook", heard.append)
+  before = sys.unraisablehook
+  closed, other = (
+    types.SimpleNamespace(exc_value=RuntimeError(words))
+    for words in ("Event loop is closed", "another")
+  )
+  failure = {"exc_info": ValueError("RESOURCE_EXHAUSTED")}
+  asyncio = logging.getLogger("asyncio")
+  with Checkpoints(tmp_path):
+    sys.unraisablehook(closed)
+    sys.unraisablehook(other)
+    asyncio.error("Task exception was never retrieved", **failure)
+    asyncio.error("plain")
+  assert heard == [other] and sys.unraisablehook == before
+  asyncio.error("later", **failure)
+  assert caplog.messages == ["plain", "later"]

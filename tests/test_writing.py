@@ -1,5 +1,6 @@
 """What cannot be written is said in one sentence, before the work where that is possible."""
 
+import errno
 import os
 import subprocess
 
@@ -16,7 +17,7 @@ from pcan_jax.prediction.export import export_checkpoint
 from pcan_jax.saved_steps import find_steps
 from pcan_jax.training import loop
 from pcan_jax.training.workdir import claimed, require_room
-from pcan_jax.writing import replace_file, require_writable
+from pcan_jax.writing import replace_file, require_writable, told_shortly
 from tests.test_saved_steps import SPEC
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.tiny_config import shrink
@@ -99,3 +100,13 @@ def test_a_file_is_replaced_as_a_whole(disk):
   assert (folder / "a").read_text() == "old" and os.listdir(folder) == ["a"]
   replace_file(folder / "a", "new")
   assert digests.sha256(folder / "a").startswith("11507a0e2f5e69d5dfa40a62a1bd7b6e")
+
+
+def test_a_failure_without_a_file_is_told_with_one():
+  bare = OSError(errno.ENOSPC, "No space left on device")
+  with pytest.raises(OSError, match="^DIR cannot be written to: No space left on device$"):
+    with told_shortly("DIR cannot be written to"):
+      raise bare
+  named = OSError(errno.ENOSPC, "No space left on device", "/some/file")
+  with pytest.raises(OSError, match="/some/file"), told_shortly("DIR cannot be written to"):
+    raise named

@@ -31,6 +31,8 @@ def trials(ground: Ground, count: int) -> Iterator[Trial]:
       program.finish()
       told = program.ended_in_words(str(workdir))
       words, before = program.last_words(), saved_steps(workdir)
+      if not told:
+        words = f"not one sentence: {' | '.join(program.errors.splitlines())}"
       subprocess.run(["mount", "-o", "remount,size=1g", str(workdir)], check=True)
       program = ground.train(workdir, "--config.checkpoints.keep=100")
       seconds = program.seconds_to_first_step()
@@ -41,7 +43,8 @@ def trials(ground: Ground, count: int) -> Iterator[Trial]:
         "the disk is full" if before else "the disk is full before the first checkpoint",
         told and whole,
         f"{words.replace(str(workdir), 'WORKDIR')}; with room again, it went on from step "
-        f"{before[0] if before else 0}",
+        f"{before[0] if before else 0}"
+        + ("" if whole else f", but not to the same end: {program.last_words()}"),
         seconds,
       )
   workdir = ground.new_folder()
