@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from pcan_jax.cosine import cosines, upcast
+from pcan_jax.labels import LEVELS
 from pcan_jax.method.class_balance import Balance
 from pcan_jax.method.classification import Mixed, cross_entropy, pick, soft_f1_loss
-from pcan_jax.method.cosine import cosines, upcast
 from pcan_jax.method.loss_config import LossConfig
 from pcan_jax.method.prototypes import class_means, update_prototypes
 from pcan_jax.method.sets import AmbiguousSets, ambiguous_sets
@@ -280,7 +281,7 @@ def stream_loss(
     raise ValueError("logit_adjustment and class_balance need the balance of the classes")
   parents = jnp.asarray(parents)
   body = parents[action]
-  action_logits, body_logits = (outputs[level]["logits"] for level in ("action", "body"))
+  action_logits, body_logits = (outputs[level]["logits"] for level in LEVELS)
   of_actions, of_bodies = ambiguous_sets(action_logits, body_logits, action, body)
   mixed_body = None if mixed is None else mixed._replace(label=parents[mixed.label])
   levels = {"action": (action_logits, action, mixed), "body": (body_logits, body, mixed_body)}
