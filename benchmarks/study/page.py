@@ -130,7 +130,8 @@ def _section(section: Section) -> str:
   if section.difficulty:
     parts.append(_difficulty(section))
   parts.append(_why(section))
-  parts.append(f"![Differences to the baseline](images/{section.picture})\n")
+  if section.compares:
+    parts.append(f"![Differences to the baseline](images/{section.picture})\n")
   return "\n".join(part for part in parts if part.strip())
 
 
