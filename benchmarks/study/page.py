@@ -28,7 +28,7 @@ A line of `results/STUDY.csv` is one trained and evaluated run, with the digest 
 fingerprint of its data, commit, versions and machine. To add lines of your own:
 
 ```bash
-python -m benchmarks.study headline --seeds 0-4 --data datasets/lookalikes   # or datasets/ma52
+python -m benchmarks.study headline --seeds 0-4 --data datasets/lookalikes   # or, with a GPU, datasets/lookalikes_full or datasets/ma52
 python -m benchmarks.study --render
 ```
 
