@@ -17,7 +17,7 @@ StreamOutputs = dict[str, ByName]
 def check(config: LossConfig) -> None:
   """Raises ValueError for losses other than the paper's; weights and factors may differ."""
   paper = load_config("ma52").loss
-  fixed = ("pcc_alpha_scales", "pcc_covers", "pcc_fp_weight", "pcc_body_weight")
+  fixed = ("pcc_alpha_scales", "pcc_covers", "pcc_fp_weight", "pcc_body_weight", "pcc_ramp_steps")
   fixed += (
     "label_smoothing",
     "logit_adjustment",

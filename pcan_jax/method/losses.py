@@ -254,6 +254,7 @@ def stream_loss(
   config: LossConfig,
   mixed: Mixed | None = None,
   balance: Mapping[str, Balance] | None = None,
+  pcc_share: Float[Array, ""] | float = 1.0,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], dict[str, Float[Array, "_ _"]] | None]:
   """All losses of one stream, and its new prototypes.
 
@@ -267,6 +268,7 @@ def stream_loss(
     mixed: actions of other clips that were mixed into these. The cross-entropies, the soft F1 and
       the hierarchical loss are mixed likewise; sets and prototypes go by the clip's own action.
     balance: of the cross-entropies, by level; needed if `config.needs_counts`.
+    pcc_share: of the weight of the calibrating losses, see `LossConfig.pcc_share`.
 
   Returns:
     The weighted sum; the unweighted losses and the sizes of the ambiguous sets, by name; the
@@ -329,7 +331,7 @@ def stream_loss(
         name = f"pcc_{level}"
         terms[name] = pcc_loss(z, updated[level], logits, sets, alpha, config)
         of_level = config.pcc_body_weight if level == "body" else 1.0
-        total += config.pcc_weight * of_level * terms[name]
+        total += config.pcc_weight * of_level * pcc_share * terms[name]
     new_prototypes = jax.lax.stop_gradient(updated)
     if config.pda_weight:
       before, after, z = prototypes["action"], updated["action"], outputs["action"]["embedding"]
