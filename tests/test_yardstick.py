@@ -14,7 +14,7 @@ from pcan_jax.feed.dataset import open_dataset
 from pcan_jax.yardstick import beside
 from pcan_jax.yardstick.__main__ import main
 from pcan_jax.yardstick.features import KINDS, joint_features
-from pcan_jax.yardstick.measured import measure_yardstick
+from pcan_jax.yardstick.measured import _fit_predict, measure_yardstick
 from tests.tiny_checkpoint import write_tiny_checkpoint
 
 PEOPLE = 4
@@ -112,3 +112,9 @@ def test_the_command_prints_a_line(dataset, tiny_dataset_path, tmp_path, capsys)
   shutil.copytree(dataset.path, tmp_path / "copy")
   with pytest.raises(SystemExit, match="has no split 'dev'"):
     main([str(tmp_path / "copy"), "--split", "dev"])
+
+
+@pytest.mark.parametrize("count", [3, 25])
+def test_a_clip_of_each_action_is_no_reason_to_warn(count):
+  found = _fit_predict(np.eye(count), np.arange(count), 1.0, part=np.array([0]))
+  assert 1 <= found.item() < count

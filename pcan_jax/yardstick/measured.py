@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import itertools
+import warnings
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -83,7 +84,7 @@ def measure_yardstick(dataset: Dataset, train_split: str, eval_split: str) -> Ya
     for kind, kernel, cost in itertools.product(KINDS, KERNELS, COSTS)
   }
   kind, kernel, cost = max(rights, key=lambda choice: rights[choice])
-  classifier = SVC(C=cost, kernel="precomputed").fit(similar[kind][kernel], labels)
+  classifier = _fit(similar[kind][kernel], labels, cost)
   decided = _all_scores(
     classifier, _kernels(test[kind], train[kind])[kernel], dataset.tree.num_actions
   )
@@ -143,9 +144,15 @@ def _fit_predict(
   known = np.unique(labels[others])
   if len(known) < 2:
     return np.repeat(known[:1], len(part))
-  classifier = SVC(C=cost, kernel="precomputed")
-  classifier.fit(similar[np.ix_(others, others)], labels[others])
+  classifier = _fit(similar[np.ix_(others, others)], labels[others], cost)
   return classifier.predict(similar[np.ix_(part, others)])
+
+
+def _fit(similar: Float[np.ndarray, "n n"], labels: Int[np.ndarray, " n"], cost: float) -> SVC:
+  with warnings.catch_warnings():
+    # Of most actions there may be a clip or two, and nothing can be done about it.
+    warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+    return SVC(C=cost, kernel="precomputed").fit(similar, labels)
 
 
 def _all_scores(
