@@ -49,10 +49,10 @@ def _push_apart(
   low: Float[np.ndarray, "k 2"],
   high: Float[np.ndarray, "k 2"],
 ) -> Float[np.ndarray, "k 2"]:
-  """Moves the boxes of each overlapping pair apart, along the shorter way, until none is left."""
+  """Moves overlapping boxes away from each other's centres until they only touch."""
   angles = np.arange(len(points)) * np.pi * (3 - 5**0.5)  # golden, so that all differ
   apart = 1e-3 * sizes.min() * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-  places = np.clip(points + apart, low, high)  # equal points have no direction
+  places = np.clip(points + apart, low, high)  # between equal points there is no direction
   reach = (sizes[:, None] + sizes) / 2
   for _ in range(_ROUNDS):
     way = places[:, None] - places

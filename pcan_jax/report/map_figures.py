@@ -64,6 +64,8 @@ def map_figure(
 ) -> Figure:
   """Clips and prototypes on a plane, by body part; prototypes are labelled with their action.
 
+  Labels that would cover each other are moved, with a line to the point of the prototype.
+
   Args:
     tree: the labels.
     clips: their coordinates.
