@@ -150,6 +150,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.loss.hp_weight = 1.0 if has_prototypes else 0.0
   config.loss.hp_lambda = 1.0
   config.loss.pcc_weight = 1.0 if has_prototypes else 0.0
+  config.loss.pcc_ramp_steps = 0
   config.loss.pcc_temperature = 0.125
   config.loss.pcc_alpha = (1.0, 0.5, 0.1)
   config.loss.pcc_alpha_scales = "loss"

@@ -14,6 +14,9 @@ from typing import Any
 
 from pcan_jax import shipped
 
+LEVELS = ("action", "body")
+"""What a clip is classified by; a body part is the parent of its actions."""
+
 _SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 
 

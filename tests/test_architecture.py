@@ -34,6 +34,7 @@ WINGS = {
   "review": ("review",),
   "clips": ("clips",),
   "feed": ("feed",),
+  "cosine": ("cosine",),
   "network": ("network",),
   "method": ("method",),
   "inputs": ("heatmaps", "inputs"),

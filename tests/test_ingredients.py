@@ -202,13 +202,15 @@ def test_the_classifier_of_time_steps_is_a_part_of_its_own():
 
 
 def test_a_step_adds_up_the_weighted_terms():
-  spec = tiny_spec("pcan_pose", counts=(30, 2, 9, 0), **EVERYTHING)
+  ramp = {"loss.pcc_ramp_steps": 4}
+  spec = tiny_spec("pcan_pose", counts=(30, 2, 9, 0), **EVERYTHING, **ramp)
   optimizer = build_optimizer(spec.config.optimizer, lambda _: 1e-2)
   state = jax.jit(functools.partial(init_state, spec, optimizer))()
+  state = state.replace(step=jnp.int32(1))
   step = jax.jit(functools.partial(train_step, spec=spec, optimizer=optimizer))
   after, terms = step(state, pose_batch())
   wanted = sum(
-    weight * float(terms[f"pose/{name}"]) for name, weight in spec.losses.weights.items()
+    weight * float(terms[f"pose/{name}"]) for name, weight in spec.losses.weights(0.25).items()
   )
   assert terms["loss"] == pytest.approx(wanted, rel=1e-5)
   before = state.params["head_pose"]["frames"]["kernel"]

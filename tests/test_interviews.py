@@ -1,11 +1,13 @@
 """Long synthetic recordings: what they hold, and that the events are where they are said to be."""
 
 import pathlib
+import sys
 
 import numpy as np
 import pytest
 
 from data.synthetic import __main__ as command_line
+from data.synthetic import interviews
 from data.synthetic.interviews import (
   ACT,
   SCHEME,
@@ -144,3 +146,12 @@ def test_flags_of_the_other_kind_are_refused(flags, message, capsys, monkeypatch
   with pytest.raises(SystemExit):
     command_line.main()
   assert message in capsys.readouterr().err
+
+
+def test_a_missing_package_is_told_before_anything_is_drawn(tmp_path, capsys, monkeypatch):
+  monkeypatch.setitem(sys.modules, "pympi.Elan", None)
+  monkeypatch.setattr(interviews, "in_processes", None)
+  monkeypatch.setattr("sys.argv", ["synthetic", f"--out={tmp_path / 'out'}", "--interviews=1"])
+  with pytest.raises(SystemExit):
+    command_line.main()
+  assert "pip install 'pcan_jax[coding]'" in capsys.readouterr().err

@@ -391,6 +391,18 @@ def test_a_centred_diversity_loss_ignores_what_all_prototypes_share():
   assert losses.pda_loss(prototypes + 100, prototypes + 100) == pytest.approx(6, rel=1e-3)
 
 
+def test_the_weight_of_the_calibrating_loss_may_rise():
+  rising = dataclasses.replace(LOSSES, pcc_ramp_steps=4)
+  shares = [float(rising.pcc_share(jnp.int32(step))) for step in (0, 1, 4, 9)]
+  assert shares == [0, 0.25, 1, 1]
+  assert LOSSES.pcc_share(jnp.int32(0)) == 1
+  full, half = LOSSES.weights(1.0), rising.weights(0.5)
+  halved = {name for name in full if half[name] == full[name] / 2}
+  assert halved == {"pcc_action", "pcc_body"} and full.keys() == half.keys()
+  with pytest.raises(ValueError, match="pcc_ramp_steps must be 0 or more, not -1"):
+    dataclasses.replace(LOSSES, pcc_ramp_steps=-1)
+
+
 def test_weights_of_parts_of_the_calibrating_loss_switch_them_off():
   batch = random_batch()
   _, terms, _ = compute(batch, LOSSES)

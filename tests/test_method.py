@@ -97,6 +97,7 @@ def test_default_values_are_the_papers():
     hp_weight=1.0,
     hp_lambda=1.0,
     pcc_weight=1.0,
+    pcc_ramp_steps=0,
     pcc_temperature=0.125,
     pcc_alpha=(1.0, 0.5, 0.1),
     pcc_alpha_scales="loss",

@@ -18,7 +18,7 @@ from tests.golden import configs, steps
 VARIANTS = pytest.mark.parametrize(
   "variant",
   [
-    pytest.param(variant, marks=() if variant in ("pcan", "release") else pytest.mark.slow)
+    pytest.param(variant, marks=() if variant == "pcan" else pytest.mark.slow)
     for variant in ma52.VARIANTS
   ],
 )

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from pcan_jax.cosine import cosines
 from pcan_jax.evaluation.results import Results
-from pcan_jax.labels import LabelTree
-from pcan_jax.method.cosine import cosines
+from pcan_jax.labels import LEVELS, LabelTree
 from pcan_jax.method.sets import ambiguous_sets
 from pcan_jax.report.evaluated_run import read_curves
 from pcan_jax.training.term_gradients import PREFIX
@@ -60,9 +60,7 @@ def explain(
   found = {}
   actions = rectified.actions
   for stream in set(STREAMS) & plain.outputs.keys():
-    scores = [
-      jnp.asarray(plain.outputs[stream][level]["probabilities"]) for level in ("action", "body")
-    ]
+    scores = [jnp.asarray(plain.outputs[stream][level]["probabilities"]) for level in LEVELS]
     bodies = jnp.asarray(tree.parents)[actions]
     sets, _ = ambiguous_sets(*scores, jnp.asarray(actions), bodies)
     for kind, members in zip(("a1", "a2", "a3"), sets.fn):

@@ -28,10 +28,11 @@ A line of `results/STUDY.csv` is one trained and evaluated run, with the digest 
 fingerprint of its data, commit, versions and machine. To add lines of your own:
 
 ```bash
-python -m benchmarks.study headline --seeds 0-4 --data datasets/lookalikes   # or datasets/ma52
+python -m benchmarks.study headline --seeds 0-4 --data datasets/lookalikes
 python -m benchmarks.study --render
 ```
 
+Other data sets are `datasets/lookalikes_full`, for a GPU, `datasets/utd_mhad` and `datasets/ma52`.
 Figures are in %, differences in points. `a ± b` is the mean and the standard deviation over seeds;
 brackets hold a 95 % interval: of a mean over seeds, Student's; of a difference, from a bootstrap
 that draws seeds and clips anew, the same for both rows. A difference is *clear*, and bold, if its
@@ -130,7 +131,8 @@ def _section(section: Section) -> str:
   if section.difficulty:
     parts.append(_difficulty(section))
   parts.append(_why(section))
-  parts.append(f"![Differences to the baseline](images/{section.picture})\n")
+  if section.compares:
+    parts.append(f"![Differences to the baseline](images/{section.picture})\n")
   return "\n".join(part for part in parts if part.strip())
 
 

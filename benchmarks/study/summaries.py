@@ -65,8 +65,13 @@ class Section:
   difficulty: dict[tuple[str, str], tuple[Groups, Groups]]
 
   @property
+  def compares(self) -> bool:
+    """Whether any row can be compared with its baseline."""
+    return any(one.differences for found in self.rows.values() for one in found.values())
+
+  @property
   def picture(self) -> str:
-    """Name of the file with its figure."""
+    """Name of the file with its figure, if it compares."""
     return f"results_{self.study}_{self.data}.png"
 
 

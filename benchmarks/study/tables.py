@@ -190,6 +190,7 @@ def _variants() -> Study:
     "PDA of means, siblings, centred": {"loss.pda_of": "means"} | _SIBLINGS | _CENTRED,
     "PDA of embeddings": {"loss.pda_of": "embeddings"},
     "PDA of embeddings, siblings, centred": {"loss.pda_of": "embeddings"} | _SIBLINGS | _CENTRED,
+    "PCC rises for 6 epochs": {"loss.pcc_ramp_steps": 750},
     "prototypes from zero": {"loss.prototype_start": "zero"},
     "prototypes of all clips": {"loss.prototype_samples": "all"},
     "prototypes on the sphere": {"loss.prototype_on_sphere": True},

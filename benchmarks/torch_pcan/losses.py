@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional
 
 from pcan_jax.config import load_config
+from pcan_jax.labels import LEVELS
 from pcan_jax.method.losses import LossConfig
 
 ByName = dict[str, torch.Tensor]
@@ -16,7 +17,7 @@ StreamOutputs = dict[str, ByName]
 def check(config: LossConfig) -> None:
   """Raises ValueError for losses other than the paper's; weights and factors may differ."""
   paper = load_config("ma52").loss
-  fixed = ("pcc_alpha_scales", "pcc_covers", "pcc_fp_weight", "pcc_body_weight")
+  fixed = ("pcc_alpha_scales", "pcc_covers", "pcc_fp_weight", "pcc_body_weight", "pcc_ramp_steps")
   fixed += (
     "label_smoothing",
     "logit_adjustment",
@@ -53,7 +54,7 @@ def stream_loss(
   Returns:
     The weighted sum; the losses before their weights; the prototypes to store, detached.
   """
-  action_logits, body_logits = (outputs[level]["logits"] for level in ("action", "body"))
+  action_logits, body_logits = (outputs[level]["logits"] for level in LEVELS)
   body = parents[action]
   predicted_action, predicted_body = action_logits.argmax(-1), body_logits.argmax(-1)
   action_right, body_right = predicted_action == action, predicted_body == body

@@ -11,8 +11,8 @@ from pcan_jax.evaluation.metrics import measure_branches
 from pcan_jax.evaluation.origins import Ensemble, Fit, Member
 from pcan_jax.evaluation.results import Results
 from pcan_jax.evaluation.runs import Run
+from pcan_jax.labels import LEVELS
 
-_LEVELS = ("action", "body")
 _ROUNDS = 10_000
 _STILL = 1e-9
 
@@ -54,7 +54,7 @@ def fit_weights(
   rows = np.arange(len(actions))
   of_truth = np.array(
     [
-      [results.outputs[run.branch][level]["probabilities"][rows, true[level]] for level in _LEVELS]
+      [results.outputs[run.branch][level]["probabilities"][rows, true[level]] for level in LEVELS]
       for run, results in zip(runs, scored)
     ],
     np.float64,
@@ -108,7 +108,7 @@ def combine(
     fit: on what the weights were chosen, if they were.
   """
   fused = {}
-  for level in _LEVELS:
+  for level in LEVELS:
     of_members = (
       results.outputs[run.branch][level]["probabilities"].astype(np.float64)
       for run, results in zip(runs, scored)

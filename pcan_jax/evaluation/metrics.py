@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from pcan_jax.labels import LabelTree
+from pcan_jax.labels import LEVELS, LabelTree
 from pcan_jax.spec import HostOutputs
 
 TOP_K = 5
@@ -131,6 +131,6 @@ def measure_branches(
     return {}
   metrics = {}
   for branch, levels in outputs.items():
-    scores = (levels[level]["probabilities"] for level in ("action", "body"))
+    scores = (levels[level]["probabilities"] for level in LEVELS)
     metrics[branch] = measure(Predictions.of_scores(*scores, actions, tree), actions, tree)
   return metrics

@@ -21,7 +21,7 @@ import numpy as np
 
 from pcan_jax.console import quiet_libraries
 from pcan_jax.evaluation.results import Results
-from pcan_jax.labels import LabelTree
+from pcan_jax.labels import LEVELS, LabelTree
 
 TABLE, ARCHIVE = "prediction.csv", "submission.zip"
 TOP = 5
@@ -50,8 +50,7 @@ def write_submission(
   fused = results.outputs["fused"]
   best = np.concatenate(
     [
-      np.argsort(-fused[level]["probabilities"], axis=1, kind="stable")[:, :TOP]
-      for level in ("action", "body")
+      np.argsort(-fused[level]["probabilities"], axis=1, kind="stable")[:, :TOP] for level in LEVELS
     ],
     axis=1,
   )

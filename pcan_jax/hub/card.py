@@ -10,6 +10,7 @@ from pcan_jax.evaluation.metrics import Predictions
 from pcan_jax.evaluation.protocol import open_evaluated
 from pcan_jax.evaluation.results import TABLE_COLUMNS, Results, results_folder
 from pcan_jax.feed.dataset import Dataset
+from pcan_jax.labels import LEVELS
 from pcan_jax.report import statistics
 from pcan_jax.saved_steps import SavedStep
 from pcan_jax.spec import ModelSpec
@@ -190,7 +191,7 @@ def _results(run: SharedRun) -> str:
   rows = ["| in % | " + " | ".join(TABLE_COLUMNS.values()) + " |", "|---" * 9 + "|"]
   branches = {b: v for b, v in results.metrics.items() if b != "fused" or len(_streams(run)) > 1}
   for branch, values in branches.items():
-    scores = (results.outputs[branch][level]["probabilities"] for level in ("action", "body"))
+    scores = (results.outputs[branch][level]["probabilities"] for level in LEVELS)
     predictions = Predictions.of_scores(*scores, results.actions, tree)
     (drawn,) = statistics.bootstrap([predictions], results.actions, tree)
     cells = []

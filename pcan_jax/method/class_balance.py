@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-LEVELS = ("action", "body")
+from pcan_jax.labels import LEVELS
 
 
 class Balance(NamedTuple):

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
+from pcan_jax.cosine import upcast
 from pcan_jax.method.class_balance import Balance
-from pcan_jax.method.cosine import upcast
 
 
 class Mixed(NamedTuple):

@@ -3,6 +3,9 @@
 import dataclasses
 from typing import Literal, get_args, get_origin
 
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
@@ -13,6 +16,8 @@ class LossConfig:
     hp_weight: of the hierarchical loss.
     hp_lambda: weight of body parts' probabilities in that loss (eq. 1).
     pcc_weight: of the calibrating losses of both levels.
+    pcc_ramp_steps: during so many steps of training, that weight rises evenly from 0, so that
+      prototypes are means of something before embeddings are pulled to them. 0 is the paper.
     pcc_temperature: tau in eq. 7 and 8.
     pcc_alpha: for the false negatives A1, A2, A3 of the action level.
     pcc_alpha_scales: whether alpha multiplies the terms ("loss") or, within them, the logits.
@@ -59,6 +64,7 @@ class LossConfig:
   hp_weight: float
   hp_lambda: float
   pcc_weight: float
+  pcc_ramp_steps: int
   pcc_temperature: float
   pcc_alpha: tuple[float, float, float]
   pcc_alpha_scales: Literal["loss", "logits"]
@@ -89,6 +95,8 @@ class LossConfig:
       if choices and getattr(self, field.name) not in choices:
         named = " or ".join(map(repr, choices))
         raise ValueError(f"{field.name} is {named}, not {getattr(self, field.name)!r}")
+    if self.pcc_ramp_steps < 0:
+      raise ValueError(f"pcc_ramp_steps must be 0 or more, not {self.pcc_ramp_steps}")
     if self.pcc_temperature <= 0:
       raise ValueError(f"pcc_temperature must be positive, not {self.pcc_temperature}")
     if not 0 <= self.prototype_momentum <= 1:
@@ -112,10 +120,13 @@ class LossConfig:
     """Whether the losses depend on how many training clips each action has."""
     return self.logit_adjustment != 0 or self.class_balance != 0
 
-  @property
-  def weights(self) -> dict[str, float]:
-    """What each term is multiplied by in the total of a stream, by name."""
-    return {
+  def pcc_share(self, step: Int[Array, ""]) -> Float[Array, ""] | float:
+    """The share of `pcc_weight` that counts after so many steps of training."""
+    return jnp.minimum(step / self.pcc_ramp_steps, 1.0) if self.pcc_ramp_steps else 1.0
+
+  def weights(self, pcc_share: Float[Array, ""] | float) -> dict[str, Float[Array, ""] | float]:
+    """What each term that is switched on is multiplied by in the total of a stream, by name."""
+    every = {
       "ce_action": self.ce_weight,
       "ce_body": self.ce_weight,
       "hp": self.hp_weight,
@@ -125,4 +136,9 @@ class LossConfig:
       "f1_action": self.soft_f1_weight,
       "f1_body": self.soft_f1_weight,
       "ce_frames": self.frame_weight,
+    }
+    return {
+      name: weight * (pcc_share if name.startswith("pcc_") else 1.0)
+      for name, weight in every.items()
+      if weight
     }

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from pcan_jax.cosine import cosines, upcast
+from pcan_jax.labels import LEVELS
 from pcan_jax.method.class_balance import Balance
 from pcan_jax.method.classification import Mixed, cross_entropy, pick, soft_f1_loss
-from pcan_jax.method.cosine import cosines, upcast
 from pcan_jax.method.loss_config import LossConfig
 from pcan_jax.method.prototypes import class_means, update_prototypes
 from pcan_jax.method.sets import AmbiguousSets, ambiguous_sets
@@ -253,6 +254,7 @@ def stream_loss(
   config: LossConfig,
   mixed: Mixed | None = None,
   balance: Mapping[str, Balance] | None = None,
+  pcc_share: Float[Array, ""] | float = 1.0,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]], dict[str, Float[Array, "_ _"]] | None]:
   """All losses of one stream, and its new prototypes.
 
@@ -266,6 +268,7 @@ def stream_loss(
     mixed: actions of other clips that were mixed into these. The cross-entropies, the soft F1 and
       the hierarchical loss are mixed likewise; sets and prototypes go by the clip's own action.
     balance: of the cross-entropies, by level; needed if `config.needs_counts`.
+    pcc_share: of the weight of the calibrating losses, see `LossConfig.pcc_share`.
 
   Returns:
     The weighted sum; the unweighted losses and the sizes of the ambiguous sets, by name; the
@@ -280,7 +283,7 @@ def stream_loss(
     raise ValueError("logit_adjustment and class_balance need the balance of the classes")
   parents = jnp.asarray(parents)
   body = parents[action]
-  action_logits, body_logits = (outputs[level]["logits"] for level in ("action", "body"))
+  action_logits, body_logits = (outputs[level]["logits"] for level in LEVELS)
   of_actions, of_bodies = ambiguous_sets(action_logits, body_logits, action, body)
   mixed_body = None if mixed is None else mixed._replace(label=parents[mixed.label])
   levels = {"action": (action_logits, action, mixed), "body": (body_logits, body, mixed_body)}
@@ -328,7 +331,7 @@ def stream_loss(
         name = f"pcc_{level}"
         terms[name] = pcc_loss(z, updated[level], logits, sets, alpha, config)
         of_level = config.pcc_body_weight if level == "body" else 1.0
-        total += config.pcc_weight * of_level * terms[name]
+        total += config.pcc_weight * of_level * pcc_share * terms[name]
     new_prototypes = jax.lax.stop_gradient(updated)
     if config.pda_weight:
       before, after, z = prototypes["action"], updated["action"], outputs["action"]["embedding"]

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from pcan_jax.method.cosine import unit
+from pcan_jax.cosine import unit
 
 
 def class_means(

@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Float
 
-from pcan_jax.method.cosine import cosines, upcast
+from pcan_jax.cosine import cosines, upcast
 
 
 def rectify(

@@ -15,7 +15,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from pcan_jax.labels import LabelTree
+from pcan_jax.cosine import unit
+from pcan_jax.labels import LEVELS, LabelTree
 from pcan_jax.network.backbone import Backbone, PathConfig
 from pcan_jax.network.feature_path import FeaturePathConfig
 from pcan_jax.network.forms import CPU, Forms
@@ -52,13 +53,8 @@ class CosineClassifier(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n k"]:
     kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.classes))
-    return self.scale * (_unit(x, axis=-1) @ _unit(kernel, axis=0))
-
-
-def _unit(x: Float[Array, "*n d"], axis: int) -> Float[Array, "*n d"]:
-  """Vectors of length 1, but for those too short to have a direction."""
-  squared = jnp.sum(jnp.square(x), axis=axis, keepdims=True)
-  return x * jax.lax.rsqrt(jnp.maximum(squared, 1e-12))
+    directions = unit(kernel.T).T
+    return self.scale * jnp.matmul(unit(x), directions, precision=jax.lax.Precision.HIGHEST)
 
 
 class Head(nn.Module):
@@ -218,7 +214,7 @@ def rgb_share(params: Mapping[str, Any], level: str) -> Float[Array, ""]:
     params: of the network.
     level: "action" or "body".
   """
-  return jax.nn.sigmoid(params["fusion_weight"][("action", "body").index(level)])
+  return jax.nn.sigmoid(params["fusion_weight"][LEVELS.index(level)])
 
 
 def rgb_path(config: ConfigDict) -> PathConfig:

@@ -20,6 +20,7 @@ from pcan_jax.clips.pose_files import open_poses
 from pcan_jax.clips.source_layout import skeleton_rate
 from pcan_jax.clips.video_files import clip_id, find_videos
 from pcan_jax.coding.formats import WINDOWS
+from pcan_jax.labels import LEVELS
 from pcan_jax.prediction.event_files import EventFiles, check_formats
 from pcan_jax.prediction.event_settings import settings_of
 from pcan_jax.prediction.overlay import write_overlay
@@ -283,7 +284,7 @@ _WINDOW_COLUMNS = ("start", "end", "first_frame", "stop_frame", "person_found")
 def _header() -> list[str]:
   ranked = [
     f"{level}_{rank}{suffix}"
-    for level in ("action", "body")
+    for level in LEVELS
     for rank in range(1, TOP + 1)
     for suffix in ("", "_probability")
   ]

@@ -145,7 +145,9 @@ def _write_key(axis: Axes, tree: LabelTree, columns: int, width: float) -> None:
   for body in range(tree.num_bodies):
     lines.append((body, None))
     lines += [(body, action) for action, parent in enumerate(tree.parents) if parent == body]
-  per_column = -(-len(lines) // columns)
+  per_column = -(-(len(lines) + columns - 1) // columns)  # with a heading on each
+  if columns > 1 and lines[per_column][1] is not None:
+    lines.insert(per_column, (lines[per_column][0], None))
   axis.set_axis_off()
   axis.set_xlim(0, columns * width)
   axis.set_ylim(max(per_column, axis.figure.get_figheight() / _LINE - 1), -0.5)

@@ -116,9 +116,7 @@ def loss_function(
       total, terms, prototypes = outputs, {"rgb/reconstruction": outputs}, {}
     else:
       frames = _without_frames(outputs)
-      total, terms, prototypes = _all_streams(
-        outputs, state.prototypes, batch["action"], mixed, spec
-      )
+      total, terms, prototypes = _all_streams(outputs, state, batch["action"], mixed, spec)
       for stream, logits in frames.items():
         of_frames = losses.frame_loss(logits, batch["action"], spec.losses, mixed, spec.balances)
         terms[f"{stream}/ce_frames"] = of_frames
@@ -181,7 +179,7 @@ def _without_frames(outputs: Outputs) -> dict[str, jax.Array]:
 
 def _all_streams(
   outputs: Outputs,
-  prototypes: PyTree,
+  state: TrainState,
   action: jax.Array,
   mixed: losses.Mixed | None,
   spec: ModelSpec,
@@ -192,6 +190,7 @@ def _all_streams(
   whose cost is mostly that of launching them.
   """
   parents = jnp.asarray(spec.tree.parents)
+  pcc_share = spec.losses.pcc_share(state.step)
 
   def one_stream(out: StreamOutputs, prototypes: PyTree) -> tuple[jax.Array, Terms, PyTree]:
     total, terms, updated = losses.stream_loss(
@@ -202,12 +201,13 @@ def _all_streams(
       config=spec.losses,
       mixed=mixed,
       balance=spec.balances,
+      pcc_share=pcc_share,
     )
     for level, label in (("action", action), ("body", parents[action])):
       terms[f"{level}_top1"] = jnp.mean(out[level]["logits"].argmax(-1) == label)
     return total, terms, updated
 
-  alike = [(out, prototypes.get(stream)) for stream, out in outputs.items()]
+  alike = [(out, state.prototypes.get(stream)) for stream, out in outputs.items()]
   stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *alike)
   total, terms, updated = jax.vmap(one_stream)(*stacked)
   named_terms, new_prototypes = {}, {}

@@ -29,14 +29,15 @@ def gradient_norms(state: TrainState, batch: Batch, *, spec: ModelSpec) -> Terms
     By `gradients/TERM/STREAM`; the losses of a learned fusion have their level for a stream.
   """
   loss_fn = loss_function(state, batch, spec)
+  weights = {} if spec.pretrains else spec.losses.weights(spec.losses.pcc_share(state.step))
 
   def weighted(params: PyTree) -> dict[str, Float[Array, ""]]:
     _, (_, _, terms) = loss_fn(params)
     found = {}
     for name, value in terms.items():
       stream, _, term = name.partition("/")
-      weight = 1.0 if stream == "fusion" or spec.pretrains else spec.losses.weights.get(term, 0.0)
-      if term and weight:
+      weight = 1.0 if stream == "fusion" or spec.pretrains else weights.get(term)
+      if term and weight is not None:
         term, stream = (stream, term) if stream == "fusion" else (term, stream)
         found[f"{PREFIX}/{term}/{stream}"] = weight * value
     return found

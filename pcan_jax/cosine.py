@@ -1,4 +1,4 @@
-"""Cosine similarity, which PCAN uses in its embedding spaces, in float32 or better."""
+"""Cosine similarity, of embeddings to prototypes and of features to classifiers."""
 
 import jax
 import jax.numpy as jnp
