@@ -1,5 +1,8 @@
 """Features of another network: stored with clips, sampled, and learned from."""
 
+import pathlib
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -14,11 +17,14 @@ from pcan_jax.feed.dataset import open_dataset
 from pcan_jax.feed.pipeline import evaluation_batches, training_batches
 from pcan_jax.feed.stored_features import add_features
 from pcan_jax.network.pcan import rgb_path
+from pcan_jax.prediction.files import predict_files
 from pcan_jax.prediction.recognizer import Recognizer
 from pcan_jax.saved_steps import SavedStep
 from pcan_jax.training import loop
+from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.tiny_config import shrink
 
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "VIDEOMAE.md"
 SIZE = 6
 CLIPS = FrameSampling(rgb_frames=0, pose_frames=8, num_clips=2, max_persons=1, features=4)
 
@@ -102,10 +108,37 @@ def test_a_run_learns_from_them(stored, tmp_path):
     Recognizer(spec, {}, 0)
 
 
+def test_the_example_of_the_page(tiny_dataset, tmp_path, monkeypatch):
+  source = tiny_dataset.path.parents[3] / "source"
+  checkpoint = write_tiny_checkpoint(tmp_path / "run", tiny_dataset, "pcan_rgb")
+  for split in tiny_dataset.splits:
+    predict_files(
+      checkpoint,
+      source / "raw_videos" / split,
+      output=tmp_path / "found" / split,
+      pose=source / "pose" / f"Tiny_{split}.pkl",
+      window=0.3,
+      num_clips=1,
+      features=True,
+    )
+  (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+  monkeypatch.chdir(tmp_path)
+  exec(code, {})
+  main(["features.npz", "--data", str(tiny_dataset.path), "--out", "dataset"])
+  stored = open_dataset(tmp_path / "dataset")
+  assert stored.feature_size == 16
+  with np.load("features.npz") as arrays, np.load("found/val/features.npz") as found:
+    windows = np.char.startswith(found["ids"], stored.clip_ids("val")[0])
+    assert windows.sum() > 1
+    wanted = found["rgb/action/embedding"][windows]
+    np.testing.assert_array_equal(arrays[stored.clip_ids("val")[0]], wanted)
+
+
 def test_what_does_not_fit_is_named(stored, tiny_dataset, vectors, tmp_path):
   first, second = stored.clip_ids("train")[:2]
   for bad, message in (
-    ({}, "no features of the clips .* and 21 more"),
+    ({}, "no features of the clips .* and 21 more .*7 of 7 in 'val'"),
+    ({name: vectors[name] for name in stored.clip_ids("train")}, "0 of 16 in 'train'.*every split"),
     (vectors | {first: np.zeros((2, 3, 4))}, rf"features of '{first}' should be numbers \[T, D\]"),
     (vectors | {first: np.array(["a"])}, "should be numbers"),
     (vectors | {first: np.full(SIZE, np.nan)}, "not finite"),

@@ -62,7 +62,9 @@ def test_training_then_evaluation_run_from_start_to_end(tmp_path, monkeypatch):
   assert os.environ["JAX_PLATFORMS"] == "cpu"
   work = str(tmp_path / "work")
   text, images = execute("train_pcan.ipynb", TOY_CLIPS.format(work=work) + TOY_CONFIG, NOTEBOOKS)
-  assert len(re.findall("F1 mean", text)) == 4  # of each run: while it trains and in the end
+  # Of each of three runs, while it trains and in the end; two tables are shown side by side.
+  assert len(re.findall("F1 mean", text)) == 8
+  assert "error of hidden pixels" in text
   assert images >= 3
   assert pathlib.Path(work, "pcan/report/index.html").is_file()
 

@@ -21,7 +21,6 @@ def toy_config(path="", **values):
   config = shrink(pretrain.get_config())
   config.data.path = str(path)
   config.data.train_split = "test"  # without labels
-  config.eval.every_epochs = 0.0
   config.model.decoder.update(width=8, depth=1, heads=2, mlp_width=16)
   config.optimizer.batch_size = 2
   config.optimizer.warmup_epochs = 0.0

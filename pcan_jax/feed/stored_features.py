@@ -37,6 +37,7 @@ def add_features(dataset: Dataset, features: Mapping[str, np.ndarray], out: path
   if folder.exists():
     raise FileExistsError(f"{folder} exists; delete it or choose another directory")
   ids = {split: dataset.clip_ids(split) for split in dataset.splits}
+  _require_all(features, ids)
   arrays, size = _checked(features, [name for of_split in ids.values() for name in of_split])
   field = tfds.features.FeaturesDict({records.FEATURES: records.features_field(size)})
   serializer = tfds.core.example_serializer.ExampleSerializer(field.get_serialized_info())
@@ -80,14 +81,23 @@ def add_features(dataset: Dataset, features: Mapping[str, np.ndarray], out: path
   return size
 
 
+def _require_all(features: Mapping[str, np.ndarray], ids: Mapping[str, list[str]]) -> None:
+  """Raises an error that says which clips of which splits lack features."""
+  missing = {split: [name for name in ids[split] if name not in features] for split in ids}
+  names = [name for of_split in missing.values() for name in of_split]
+  if names:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    counts = [f"{len(missing[split])} of {len(ids[split])} in {split!r}" for split in ids]
+    raise ValueError(
+      f"no features of the clips {', '.join(names[:_SHOWN])}{more} ({', '.join(counts)}); every "
+      "clip of every split needs an array with its id as the name"
+    )
+
+
 def _checked(
   features: Mapping[str, np.ndarray], ids: list[str]
 ) -> tuple[dict[str, np.ndarray], int]:
   """The features of the clips as float32 [T, D], and D."""
-  missing = [name for name in ids if name not in features]
-  if missing:
-    more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-    raise ValueError(f"no features of the clips {', '.join(missing[:_SHOWN])}{more}")
   arrays = {}
   for name in ids:
     array = np.asarray(features[name])
