@@ -325,7 +325,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     "--split_by", choices=SPLIT_BY, help="what is not in both splits (default: the first with two)"
   )
   parser.add_argument(
-    "--background", nargs="?", type=_amount, const=True, default=False, metavar="N",
+    "--background", nargs="?", type=_amount, const=True, default=False, metavar="=N",
     help="add stretches without codings as a class: as many as the most frequent action has; "
     "with =300, so many at most, with =all, every one found",
   )  # fmt: skip
