@@ -8,11 +8,14 @@ MA-52's layout, for `pcan check` and `pcan build`.
 import argparse
 import collections
 import dataclasses
+import itertools
 import pathlib
 import random
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import tqdm
 
@@ -37,6 +40,11 @@ from .findings import Finding, print_findings
 from .import_arguments import add_import_arguments, check_poses, print_next_steps
 from .import_clips import import_clips
 from .stretches import Cutting, Stretch, background_of, stretches_of
+
+Background: TypeAlias = bool | int | str
+"""How many stretches without codings are taken, see `import_annotations`."""
+
+_ALL, _FREQUENT = "all", "frequent"  # values of --background
 
 
 @dataclasses.dataclass
@@ -66,7 +74,7 @@ def import_annotations(
   tree: pathlib.Path | None = None,
   mapping: pathlib.Path | None = None,
   split_by: str | None = None,
-  background: bool = False,
+  background: Background = False,
   point_seconds: float | None = None,
   min_seconds: float = 0.0,
   max_seconds: float = 10.0,
@@ -86,7 +94,8 @@ def import_annotations(
     tree: as for `get_tree`; None creates a tree from what is coded.
     mapping: table that says what tiers and labels mean, see `data.coded_labels`.
     split_by: one of `SPLIT_BY`; None is the first of them that there are two of.
-    background: add stretches in which nothing is coded, as many as the most frequent action has.
+    background: add stretches in which nothing is coded: a number, so many at most; True, as many as
+      the most frequent action has; "all", every one found.
     point_seconds: length of point events; None makes them errors.
     min_seconds, max_seconds, overlaps: see `data.stretches.Cutting`; `overlaps` is keep or drop.
     val_share: share of the clips for validation.
@@ -109,6 +118,7 @@ def import_annotations(
       raise ValueError(f"--{name} must be a length in seconds, not {value}")
   if min_seconds > max_seconds:
     raise ValueError(f"--min_seconds={min_seconds} is more than --max_seconds={max_seconds}")
+  _check_background(background)
   result = Result([], [])
   label_tree = get_tree(tree) if tree else None
   rows = read_mapping(mapping) if mapping else []
@@ -136,7 +146,7 @@ def import_annotations(
     return result
   split_by = group_by(stretches, split_by)
   if background:
-    stretches += _background(found, measured, stretches, labels, split_by, seed, result)
+    stretches += _background(found, measured, stretches, labels, background, split_by, seed, result)
   splits, notes = draw_splits(stretches, split_by, val_share, seed)
   result.notes += notes
   work = out.with_name(f"{out.name}.cutting")
@@ -152,7 +162,7 @@ def import_annotations(
         raise ValueError(f"{problem.id}: {problem.reason}")
     write_table(work / "clips.csv", clips, splits)
     if label_tree:
-      _with_background(label_tree, background).write_csv(work / "tree.csv")
+      _with_background(label_tree, bool(background)).write_csv(work / "tree.csv")
     notes = import_clips(
       work / "clips.csv",
       work / "videos",
@@ -208,11 +218,12 @@ def _background(
   measured: Mapping[str, Measured],
   coded: Sequence[Stretch],
   labels: Labels,
+  wanted: Background,
   split_by: str,
   seed: int,
   result: Result,
 ) -> list[Stretch]:
-  """As many stretches without codings as the most frequent action has clips, if there are."""
+  """As many of the stretches without codings as are wanted, if there are."""
   rng = random.Random(seed)
 
   def seconds(stretch: Stretch) -> float:
@@ -237,16 +248,41 @@ def _background(
     result.findings.append(Finding("no background", "all sessions", detail, is_error=False))
   if not found:
     return []
-  wanted = collections.Counter(stretch.action for stretch in coded).most_common(1)[0][1]
-  indices = sorted(rng.sample(range(len(found)), min(wanted, len(found))))
+  number, reason = _number(wanted, coded, len(found))
+  indices = sorted(rng.sample(range(len(found)), number))
   chosen = [found[index] for index in indices]
   result.notes.append(
-    f"background: {len(chosen)} clips of {sum(map(seconds, chosen)):.0f} s in all, of "
-    f"{len(found)} found between the first and the last coding of each video"
+    f"background: {number} of {len(found)} stretches found between codings, "
+    f"{sum(map(seconds, chosen)):.0f} s in all: {reason}"
   )
   named = {action: body for body, action in filter(None, labels.meanings.values())}
   body = named.get(BACKGROUND, BACKGROUND)
   return [dataclasses.replace(stretch, body=body) for stretch in chosen]
+
+
+def _number(wanted: Background, coded: Sequence[Stretch], found: int) -> tuple[int, str]:
+  """How many of the stretches found are taken, and why."""
+  if wanted == _ALL:
+    return found, "every one, as --background=all asks for"
+  if wanted is True:
+    action, most = collections.Counter(stretch.action for stretch in coded).most_common(1)[0]
+    if found < most:
+      return found, f"every one; {action!r}, the most frequent action, has {most} clips"
+    return most, f"as many as {action!r} has, the most frequent action"
+  most = int(wanted)
+  if found < most:
+    return found, f"every one; there are no more, though --background={most} asks for them"
+  return most, f"as many as --background={most} asks for"
+
+
+def _check_background(wanted: Background) -> None:
+  if wanted == _ALL or isinstance(wanted, bool) or isinstance(wanted, int) and wanted > 0:
+    return
+  raise ValueError(
+    f"--background={wanted}: give a number of stretches, 1 or more, as in --background=300, or "
+    "--background=all for every one found; --background alone takes as many as the most frequent "
+    "action has clips"
+  )
 
 
 def _with_background(tree: LabelTree, background: bool) -> LabelTree:
@@ -254,6 +290,21 @@ def _with_background(tree: LabelTree, background: bool) -> LabelTree:
     return tree
   bodies = tuple(dict.fromkeys((*tree.bodies, BACKGROUND)))
   return LabelTree((*tree.actions, BACKGROUND), bodies, (*tree.parents, bodies.index(BACKGROUND)))
+
+
+def _amount(text: str) -> Background:
+  if text == _FREQUENT:
+    return True
+  return int(text) if re.fullmatch(r"-?[0-9]{1,9}", text) else text
+
+
+def _alone(words: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+  """Writes out what `--background` alone means, since the next word may be one of the sessions."""
+  for word, after in itertools.pairwise(words):
+    is_value = word == "--background" and re.fullmatch(rf"{_ALL}|-?[0-9]+", after)
+    if is_value and not pathlib.Path(after).exists():
+      parser.error(f"--background {after}: write --background={after}, with an equals sign")
+  return [f"{word}={_FREQUENT}" if word == "--background" else word for word in words]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -274,8 +325,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     "--split_by", choices=SPLIT_BY, help="what is not in both splits (default: the first with two)"
   )
   parser.add_argument(
-    "--background", action="store_true", help="add stretches without codings as a class"
-  )
+    "--background", nargs="?", type=_amount, const=True, default=False, metavar="=N",
+    help="add stretches without codings as a class: as many as the most frequent action has; "
+    "with =300, so many at most, with =all, every one found",
+  )  # fmt: skip
   parser.add_argument(
     "--point_seconds", type=float, help="length of point events (default: they are errors)"
   )
@@ -292,7 +345,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument(
     "--show", type=int, default=5, help="findings listed of each kind (%(default)s)"
   )
-  arguments = vars(parser.parse_args(argv))
+  arguments = vars(parser.parse_args(_alone(sys.argv[1:] if argv is None else argv, parser)))
   check_poses(parser, arguments)
   shown = arguments.pop("show")
   try:

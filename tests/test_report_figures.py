@@ -110,3 +110,27 @@ def test_figures_are_the_same_files_every_time_with_fonts_embedded(tmp_path):
     files.append([(tmp_path / f"{name}.{kind}").read_bytes() for kind in ("png", "pdf")])
   assert files[0] == files[1]
   assert b"/FontFile2" in files[0][1] and b"/Type3" not in files[0][1]
+
+
+@pytest.mark.parametrize("num_actions, spread", [(12, 0.1), (52, 0.0), (52, 0.1), (52, 1.0)])
+def test_no_label_covers_another_one_on_the_map(num_actions, spread):
+  tree = make_tree(num_actions, 7)
+  rng = np.random.default_rng(0)
+  prototypes = spread * rng.normal(size=(num_actions, 2))
+  actions = np.arange(2 * num_actions) % num_actions
+  with style.applied():
+    figure = map_figures.map_figure(tree, rng.normal(size=(len(actions), 2)), actions, prototypes)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+  axis = figure.axes[0]
+  boxes = [label.get_bbox_patch().get_window_extent(renderer) for label in axis.texts]
+  assert len(boxes) == num_actions
+  for index, box in enumerate(boxes):
+    assert box.x0 >= 0 and box.y0 >= 0
+    assert box.x1 <= figure.axes[1].bbox.x0 and box.y1 <= figure.bbox.height
+    assert not box.count_overlaps(boxes[:index])
+  lines = [line.get_xydata() for line in axis.lines]
+  np.testing.assert_allclose([line[0] for line in lines], prototypes)
+  np.testing.assert_allclose(
+    [line[1] for line in lines], [label.get_position() for label in axis.texts]
+  )

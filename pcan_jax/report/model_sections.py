@@ -132,7 +132,8 @@ def embeddings(data: ReportData) -> Section:
       Picture(
         f"map_{stream}",
         map_figures.map_figure(tree, clips, actions[chosen], prototypes),
-        f"Stream {name}: action embeddings of {len(chosen):,} clips, and the prototypes in boxes.",
+        f"Stream {name}: action embeddings of {len(chosen):,} clips, and the prototypes in boxes, "
+        "with a line from those that made room for others.",
         f"{method} map of the action embeddings of {len(chosen)} clips of the {name} stream with "
         f"{tree.num_actions} prototypes, coloured by body part.",
       )

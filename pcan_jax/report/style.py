@@ -84,7 +84,7 @@ def applied() -> Iterator[None]:
 
 def new_figure(width: float, height: float, layout: str = "constrained") -> Figure:
   """An empty figure, sizes in inches; the layout "compressed" suits axes with a fixed aspect."""
-  return Figure(figsize=(width, height), layout=layout)
+  return Figure(figsize=(width, height), dpi=_PIXELS_PER_INCH, layout=layout)  # as it is saved
 
 
 def save(figure: Figure, path: pathlib.Path) -> bytes:
