@@ -37,10 +37,10 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ty check --quiet --python $(VENV)
 
 test: lint
-	$(RUN) -m pytest -n 2 --dist loadfile -m "not slow"
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-all: lint
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-torch: $(VENV)/installed
 	$(RUN) $(PIP) --constraint constraints.txt --extra-index-url $(TORCH_INDEX) --editable '.[bench]'

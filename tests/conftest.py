@@ -43,6 +43,17 @@ import pytest  # noqa: E402
 # What needs several devices runs in a process of its own, see test_eight_devices.py.
 collect_ignore = [] if jax.device_count() == 8 else ["eight_devices"]
 
+# Files that take longest come first, so that at the end no worker waits for another one.
+LONGEST = """
+hosts launch train study install size video_transformer benchmarks eight_devices configs accelerator
+report earlier stopping ingredients parity_forward losses forms conv parity torch_weights features
+""".split()
+
+
+def pytest_collection_modifyitems(items):
+  ranks = {f"test_{name}": rank for rank, name in enumerate(LONGEST)}
+  items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
+
 
 @pytest.fixture(scope="session")
 def tiny_dataset_path(tmp_path_factory):
