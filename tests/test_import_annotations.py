@@ -1,10 +1,9 @@
-import csv
+"""From codings of long recordings to a source directory of clips."""
+
 import json
 import pickle
-import re
 import shutil
 
-import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -16,110 +15,23 @@ from data.import_annotations import import_annotations, main
 from pcan_jax.clips import source_layout
 from pcan_jax.clips.video import decode_video
 from pcan_jax.coding.events import Event
-from pcan_jax.keypoints import LAYOUTS
 from pcan_jax.labels import LabelTree
-from tests.tiny_source import write_video
-
-LAYOUT = LAYOUTS["openpose-28"]
-FPS = 25
-SIZE = (48, 64)
-FRAMES = 250
-
-EAF = """<?xml version="1.0" encoding="UTF-8"?>
-<ANNOTATION_DOCUMENT AUTHOR="" DATE="2024-05-01T10:00:00+01:00" FORMAT="3.0" VERSION="3.0">
-<HEADER MEDIA_FILE="" TIME_UNITS="milliseconds">
-<MEDIA_DESCRIPTOR MEDIA_URL="file:///D:/study one/{video}" MIME_TYPE="video/mp4"
- TIME_ORIGIN="{origin}"/></HEADER>
-<TIME_ORDER>{slots}</TIME_ORDER>
-{tiers}
-<LINGUISTIC_TYPE LINGUISTIC_TYPE_ID="default-lt" TIME_ALIGNABLE="true"/>
-</ANNOTATION_DOCUMENT>"""
-
-
-def eaf(video, tiers, origin=0):
-  """An ELAN document; `tiers` maps (tier, participant) to (start ms, end ms, value)."""
-  slots, texts = [], []
-  for (name, participant), annotations in tiers.items():
-    inner = ""
-    for start, end, value in annotations:
-      first = len(slots)
-      slots += [start, end]
-      inner += (
-        f'<ANNOTATION><ALIGNABLE_ANNOTATION ANNOTATION_ID="a{first}" TIME_SLOT_REF1="ts{first}" '
-        f'TIME_SLOT_REF2="ts{first + 1}"><ANNOTATION_VALUE>{value}</ANNOTATION_VALUE>'
-        "</ALIGNABLE_ANNOTATION></ANNOTATION>"
-      )
-    who = f' PARTICIPANT="{participant}"' if participant else ""
-    texts.append(f'<TIER TIER_ID="{name}" LINGUISTIC_TYPE_REF="default-lt"{who}>{inner}</TIER>')
-  listed = "".join(
-    f'<TIME_SLOT TIME_SLOT_ID="ts{index}" TIME_VALUE="{time}"/>' for index, time in enumerate(slots)
-  )
-  return EAF.format(video=video, origin=origin, slots=listed, tiers="".join(texts))
-
-
-def numbered_frames(seed):
-  """Frames that say which one it is by bright and dark squares, above a texture that moves."""
-  frames = np.zeros((FRAMES, *SIZE, 3), np.uint8)
-  texture = cv2.resize(
-    np.random.default_rng(seed).integers(0, 255, (4, 40, 3), np.uint8), (640, 32)
-  )
-  for index, frame in enumerate(frames):
-    frame[16:] = texture[:, index : index + 64]
-    for bit in range(8):
-      frame[:16, bit * 8 : bit * 8 + 8] = 220 if index >> bit & 1 else 30
-  return frames
-
-
-def number_of(frame):
-  squares = frame[:16].mean(axis=(0, 2)).reshape(8, 8).mean(axis=1)
-  return sum(1 << bit for bit in range(8) if squares[bit] > 125)
+from tests.coded_study import (
+  FPS,
+  LAYOUT,
+  NODS,
+  clips_of,
+  coded,
+  number_of,
+  read_record,
+  run,
+  write_study,
+)
 
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-  """Recordings of three people of ten seconds each, their poses, and their ELAN documents."""
-  folder = tmp_path_factory.mktemp("study")
-  rng = np.random.default_rng(0)
-  entries = []
-  (folder / "sessions").mkdir()
-  for index, person in enumerate(("Ann", "Bob", "Cy")):
-    video = f"talk {index} é.mp4"
-    write_video(folder / "videos" / video, numbered_frames(index), FPS)
-    keypoints = rng.uniform(5, 40, (1, FRAMES, 28, 2)).astype(np.float32)
-    entries.append(
-      {
-        "frame_dir": video.removesuffix(".mp4"),
-        "keypoint": keypoints,
-        "keypoint_score": np.full((1, FRAMES, 28), 0.5, np.float32),
-      }
-    )
-    tiers = {
-      (f"head@{person}", person): [(1000, 2000, "nod"), (3040, 3320, "shake")],
-      (f"arm@{person}", person): [(4000, 5000, "wave"), (7000, 8000, "wave")],
-    }
-    document = eaf(video, tiers, origin=40 * index)
-    (folder / "sessions" / f"{person}.eaf").write_text(document, encoding="utf-8")
-  (folder / "poses.pkl").write_bytes(pickle.dumps(entries))
-  return folder
-
-
-def run(study, out, sessions="sessions", **options):
-  options = {"poses": study / "poses.pkl", "jobs": 1} | options
-  return import_annotations([study / sessions], study / "videos", out, **options)
-
-
-def read_record(source):
-  with (source / "annotations/codings.csv").open(newline="", encoding="utf-8") as file:
-    return list(csv.DictReader(file))
-
-
-def clips_of(source):
-  tree = source_layout.read_tree(source)
-  return tree, {
-    clip.id: clip
-    for split in source_layout.find_splits(source)
-    for clip in source_layout.read_split(source, split, tree, LAYOUT)
-  }
+  return write_study(tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="module")
@@ -188,83 +100,8 @@ def test_frames_and_poses_are_those_that_were_coded(imported, study):
       assert first == 25 + int(video[5]) and stop - first == 25
 
 
-def test_background_lies_between_codings(imported, study):
-  rows = read_record(imported[0])
-  spans = [(row["video"], float(row["onset"]), float(row["offset"]), row["action"]) for row in rows]
-  background = [span for span in spans if span[3] == "background"]
-  assert background
-  for video, onset, offset, _ in background:
-    others = [s for s in spans if s[0] == video and s[3] != "background"]
-    assert all(offset <= other[1] or onset >= other[2] for other in others)
-    assert min(s[1] for s in others) < onset and offset < max(s[2] for s in others)
-
-
-def background_note(result):
-  (note,) = [note for note in result.notes if note.startswith("background: ")]
-  return note
-
-
-@pytest.mark.parametrize(
-  ("wanted", "number", "reason"),
-  [
-    (True, 2, "as many as 'nod' has, the most frequent action"),
-    (1, 1, "as many as --background=1 asks for"),
-    (300, None, "every one; there are no more, though --background=300 asks for them"),
-    ("all", None, "every one, as --background=all asks for"),
-  ],
-)
-def test_as_much_background_as_is_asked_for(study, tmp_path, wanted, number, reason):
-  rows = [*NODS, ("talk 0 é.mp4", 4, 4.5, "wave", "arm", "Ann")]
-  result, record = coded(study, tmp_path, rows, background=wanted)
-  taken = [row["action"] for row in record].count("background")
-  note = re.fullmatch(
-    r"background: (\d+) of (\d+) stretches found between codings, \d+ s in all: (.*)",
-    background_note(result),
-  )
-  assert note[1] == str(taken) and note[3] == reason
-  assert taken == (number or int(note[2])) and int(note[2]) > 2
-
-
-def test_fewer_gaps_than_the_most_frequent_action_has_clips_are_all_taken(study, tmp_path):
-  rows = [(NOD[0], start, start + 1, *NOD[3:]) for start in (1, 2, 3, 5)]
-  result, record = coded(study, tmp_path, rows, background=True)
-  assert [row["action"] for row in record].count("background") < 4
-  assert "every one; 'nod', the most frequent action, has 4 clips" in background_note(result)
-
-
-@pytest.mark.parametrize("value", ["-3", "0", "many", "1.5", "", "9" * 5000])
-def test_no_such_amount_of_background(study, tmp_path, value):
-  arguments = [str(study / "sessions"), "--videos", str(study / "videos"), "--no_poses"]
-  with pytest.raises(SystemExit, match=f"error: --background={value}: give a number .* or more"):
-    main([*arguments, "--out", str(tmp_path / "source"), f"--background={value}"])
-  assert not list(tmp_path.iterdir())
-
-
-def test_a_word_after_background_is_a_session(study, tmp_path, capsys):
-  arguments = ["--videos", str(study / "videos"), "--no_poses", "--jobs=1"]
-  main(["--background", str(study / "sessions"), *arguments, "--out", str(tmp_path / "alone")])
-  assert "as many as 'wave' has" in capsys.readouterr().out
-  with pytest.raises(SystemExit, match="2"):
-    main([str(study / "sessions"), "--background", "300", *arguments, "--out", str(tmp_path / "x")])
-  assert "write --background=300, with" in capsys.readouterr().err
-
-
-def coded(study, tmp_path, rows, **options):
-  """Imports a table of codings; returns the result and the record."""
-  table = tmp_path / "codings.csv"
-  with table.open("w", newline="", encoding="utf-8") as file:
-    csv.writer(file).writerows([("video", "start", "end", "label", "tier", "subject"), *rows])
-  options = {"poses": None, "jobs": 1, "split_by": "clip"} | options
-  result = import_annotations([table], study / "videos", tmp_path / "source", **options)
-  return result, [] if result.errors else read_record(tmp_path / "source")
-
-
 def kinds(result):
   return [finding.kind for finding in result.findings]
-
-
-NOD = ("talk 0 é.mp4", 1, 2, "nod", "head", "Ann")
-NODS = [NOD, ("talk 0 é.mp4", 8, 9, "nod", "head", "Ann")]
 
 
 def test_what_is_odd_has_an_outcome(study, tmp_path):
