@@ -10,22 +10,17 @@ from pcan_jax.config import load_config
 
 
 def get_config(variant: str = "pcan") -> ConfigDict:
-  """MA-52's network and variants, with the schedule of the narrow network on the look-alikes."""
-  config = load_config(f"ma52:{variant}")
-  narrow = load_config(f"lookalikes:{variant}")
+  """The narrow config and variants, with MA-52's network and input."""
+  config = load_config(f"lookalikes:{variant}")
+  full = load_config(f"ma52:{variant}")
   config.data.path = "datasets/lookalikes_full"
   config.data.instructions = (
     "Run: pcan synthetic --preset lookalikes --height 288 --out runs/lookalikes_full, then: "
     "pcan build runs/lookalikes_full datasets/lookalikes_full"
   )
-  config.log_every = narrow.log_every
-  config.augmentation = narrow.augmentation
-  config.model.dropout = narrow.model.dropout
-  config.model.dtype = "bfloat16"
-  config.checkpoints = narrow.checkpoints
-  if config.model.rgb.kind == "slowonly":
-    config.optimizer = narrow.optimizer
-    config.optimizer.learning_rate = 0.1
-  config.eval.every_epochs = narrow.eval.every_epochs
-  config.eval.num_clips = narrow.eval.num_clips
+  full.model.dropout = config.model.dropout
+  full.model.dtype = "bfloat16"
+  config.input, config.model = full.input, full.model
+  if config.model.rgb.kind == "videomae":
+    config.optimizer = full.optimizer  # whose rates are for pretrained weights of this width
   return config

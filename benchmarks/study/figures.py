@@ -40,5 +40,6 @@ def draw_differences(section: Section) -> Figure:
 def save_figures(sections: list[Section], folder: pathlib.Path) -> None:
   """Writes the figure of every section that compares rows."""
   folder.mkdir(parents=True, exist_ok=True)
-  for section in filter(lambda section: section.compares, sections):
-    draw_differences(section).savefig(folder / section.picture, dpi=130)
+  for section in sections:
+    if section.compares:
+      draw_differences(section).savefig(folder / section.picture, dpi=130)
