@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import dataclasses
 import fcntl
-import functools
 import gzip
 import json
 import pathlib
@@ -23,8 +22,8 @@ from benchmarks.accelerator import Results
 from pcan_jax.config import load_config
 from pcan_jax.inputs import preprocess
 from pcan_jax.mesh import data_mesh, jit_step, replicated, send, sharded
-from pcan_jax.training.optimizer import build_optimizer, learning_rate
-from pcan_jax.training.step import train_step
+from pcan_jax.training.optimizer import learning_rate
+from pcan_jax.training.step import build_step
 
 Row = dict[str, Any]
 
@@ -96,17 +95,11 @@ def training(setting: Setting, dtype: str, batch: str, option: str = "none") -> 
   step = program.compile()
   plan = step.compiled.memory_analysis()
   state, clips = program.make_state(), program.make_batch()
-  losses, runs = [], []
+  losses = []
   for _ in range(3):
     state, terms = step.compiled(state, clips)
     losses.append(float(terms["loss"]))
-  with setting.alone():
-    for _ in range(5):
-      start = time.perf_counter()
-      for _ in range(setting.calls):
-        state, terms = step.compiled(state, clips)
-      jax.block_until_ready((state, terms))
-      runs.append((time.perf_counter() - start) / setting.calls)
+  state, terms, runs = _timed(setting, step.compiled, state, clips)
   losses.append(float(terms["loss"]))
   yield _row(size, runs) | {
     "compile_s": step.compile_seconds,
@@ -136,6 +129,21 @@ def training(setting: Setting, dtype: str, batch: str, option: str = "none") -> 
     jax.block_until_ready((state, terms))
     fed = (time.perf_counter() - start) / setting.calls
   yield {"fed_from_host_ms": 1e3 * fed, "clips_per_s": size / fed}
+
+
+def _timed(
+  setting: Setting, step: Callable, state: Any, clips: Any, *, rounds: int = 5, calls: int = 0
+) -> tuple[Any, Any, list[float]]:
+  """The state and the terms after rounds of calls, and the seconds per call of each round."""
+  calls, seconds, terms = calls or setting.calls, [], None
+  with setting.alone():
+    for _ in range(rounds):
+      start = time.perf_counter()
+      for _ in range(calls):
+        state, terms = step(state, clips)
+      jax.block_until_ready((state, terms))
+      seconds.append((time.perf_counter() - start) / calls)
+  return state, terms, seconds
 
 
 def _row(size: int, runs: list[float]) -> Row:
@@ -187,9 +195,7 @@ def together(setting: Setting, dtype: str, batch: str, steps: str) -> Iterator[R
   program = workload.trace(config, "training", size)
   spec = workload.model_spec(program.config, "training")
   schedule = learning_rate(program.config.optimizer, workload.STEPS_PER_EPOCH)
-  step = functools.partial(
-    train_step, spec=spec, optimizer=build_optimizer(program.config.optimizer, schedule)
-  )
+  _, step = build_step(spec, schedule)
 
   def several(state: Any, clips: Any) -> tuple[Any, Any]:
     return jax.lax.scan(lambda state, _: step(state, clips), state, length=count)
@@ -197,15 +203,8 @@ def together(setting: Setting, dtype: str, batch: str, steps: str) -> Iterator[R
   run = jit_step(several, data_mesh(jax.devices()[:1]), donate_argnums=0)
   state, clips = program.make_state(), program.make_batch()
   state, _ = jax.block_until_ready(run(state, clips))
-  calls, runs = max(1, setting.calls // count), []
-  with setting.alone():
-    for _ in range(5):
-      start = time.perf_counter()
-      for _ in range(calls):
-        state, terms = run(state, clips)
-      jax.block_until_ready((state, terms))
-      runs.append((time.perf_counter() - start) / (calls * count))
-  yield _row(size, runs)
+  *_, runs = _timed(setting, run, state, clips, calls=max(1, setting.calls // count))
+  yield _row(size, [seconds / count for seconds in runs])
 
 
 def preprocessing(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:
@@ -321,14 +320,7 @@ def flags(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:
     compiled = program.lowered.compile(compiler_options={name: value})
     compile_seconds = time.perf_counter() - start
     state, clips = program.make_state(), program.make_batch()
-    runs = []
-    with setting.alone():
-      for _ in range(4):
-        start = time.perf_counter()
-        for _ in range(setting.calls):
-          state, terms = compiled(state, clips)
-        jax.block_until_ready((state, terms))
-        runs.append((time.perf_counter() - start) / setting.calls)
+    *_, runs = _timed(setting, compiled, state, clips, rounds=4)
     yield {"flag": f"{name}={value}", "compile_s": compile_seconds} | _row(size, runs[1:])
 
 

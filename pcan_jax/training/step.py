@@ -218,6 +218,15 @@ def _all_streams(
   return jnp.sum(total), named_terms, new_prototypes
 
 
+def build_step(
+  spec: ModelSpec, schedule: optax.Schedule
+) -> tuple[Callable[[], TrainState], Callable[[TrainState, Batch], tuple[TrainState, Terms]]]:
+  """Functions that make a new state, and that take a step with a batch."""
+  optimizer = build_optimizer(spec.config.optimizer, schedule)
+  init = functools.partial(init_state, spec, optimizer)
+  return init, functools.partial(train_step, spec=spec, optimizer=optimizer)
+
+
 def compile_step(
   spec: ModelSpec, schedule: optax.Schedule, mesh: Mesh
 ) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped]:
@@ -225,7 +234,5 @@ def compile_step(
 
   Both are compiled when first called.
   """
-  optimizer = build_optimizer(spec.config.optimizer, schedule)
-  init = functools.partial(init_state, spec, optimizer)
-  step = functools.partial(train_step, spec=spec, optimizer=optimizer)
+  init, step = build_step(spec, schedule)
   return jit_once(init, mesh), jit_step(step, mesh, donate_argnums=0)
