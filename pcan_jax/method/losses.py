@@ -298,16 +298,17 @@ def stream_loss(
     )
     for level, (logits, labels, of_others) in levels.items()
   }
+  weights = config.weights(pcc_share)
   total = config.ce_weight * (terms["ce_action"] + terms["ce_body"])
   if config.hp_weight:
     terms["hp"] = hierarchical_loss(
       action_logits, body_logits, action, parents, config.hp_lambda, mixed
     )
-    total += config.hp_weight * terms["hp"]
+    total += weights["hp"] * terms["hp"]
   if config.soft_f1_weight:
     for level, (logits, labels, of_others) in levels.items():
       terms[f"f1_{level}"] = soft_f1_loss(logits, labels, mixed=of_others)
-      total += config.soft_f1_weight * terms[f"f1_{level}"]
+      total += weights[f"f1_{level}"] * terms[f"f1_{level}"]
 
   new_prototypes = None
   if prototypes is not None:
@@ -330,14 +331,13 @@ def stream_loss(
       if config.pcc_weight:
         name = f"pcc_{level}"
         terms[name] = pcc_loss(z, updated[level], logits, sets, alpha, config)
-        of_level = config.pcc_body_weight if level == "body" else 1.0
-        total += config.pcc_weight * of_level * pcc_share * terms[name]
+        total += weights.get(name, 0.0) * terms[name]
     new_prototypes = jax.lax.stop_gradient(updated)
     if config.pda_weight:
       before, after, z = prototypes["action"], updated["action"], outputs["action"]["embedding"]
       pda = _diversity(upcast(z), upcast(before), after, action, parents, config)
       terms["pda"] = pda if config.pda_gradient else jax.lax.stop_gradient(pda)
-      total += config.pda_weight * terms["pda"]
+      total += weights["pda"] * terms["pda"]
 
   terms["num_tp"] = jnp.sum(of_actions.tp)
   for kind, fn in zip(("a1", "a2", "a3"), of_actions.fn):
