@@ -325,10 +325,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     "--split_by", choices=SPLIT_BY, help="what is not in both splits (default: the first with two)"
   )
   parser.add_argument(
-    "--background", nargs="?", type=_amount, const=True, default=False, metavar="=N",
+    "--background",
+    nargs="?",
+    type=_amount,
+    const=True,
+    default=False,
+    metavar="=N",
     help="add stretches without codings as a class: as many as the most frequent action has; "
     "with =300, so many at most, with =all, every one found",
-  )  # fmt: skip
+  )
   parser.add_argument(
     "--point_seconds", type=float, help="length of point events (default: they are errors)"
   )
@@ -339,9 +344,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     "--max_seconds", type=float, default=10.0, help="divide longer codings (%(default)s)"
   )
   parser.add_argument(
-    "--overlaps", choices=("keep", "drop"), default="keep",
+    "--overlaps",
+    choices=("keep", "drop"),
+    default="keep",
     help="codings that another one of the same person covers for the most part (%(default)s)",
-  )  # fmt: skip
+  )
   parser.add_argument(
     "--show", type=int, default=5, help="findings listed of each kind (%(default)s)"
   )
