@@ -6,7 +6,7 @@ import pytest
 from data.import_annotations import import_annotations
 from pcan_jax.clips.video import decode_video
 from pcan_jax.clips.video_writer import VideoWriter
-from tests.test_import_annotations import SIZE, clips_of, number_of, numbered_frames
+from tests.coded_study import SIZE, clips_of, number_of, numbered_frames
 
 
 def test_videos_of_odd_size_and_varying_rate_keep_their_times(tmp_path):
