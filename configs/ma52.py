@@ -177,6 +177,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.optimizer.name = "sgd"  # or "adamw"
   config.optimizer.batch_size = 10
   config.optimizer.epochs = 40.0
+  config.optimizer.least_steps = 0  # more epochs, if there are too few clips for so many steps
   config.optimizer.learning_rate = 0.0075
   config.optimizer.learning_rate_batch_size = 10  # the rate scales with batch_size
   config.optimizer.warmup_epochs = 0.0

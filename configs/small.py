@@ -26,6 +26,7 @@ def get_config(variant: str = "pcan_pose") -> ConfigDict:
   config.model.dropout = 0.5
 
   config.optimizer.epochs = 200.0
+  config.optimizer.least_steps = 4000
   config.optimizer.weight_decay = 5e-4
 
   config.eval.every_epochs = 25.0

@@ -15,7 +15,7 @@ from pcan_jax.labels import LabelTree
 from pcan_jax.saved_steps import find_steps
 from pcan_jax.spec import ModelSpec
 from pcan_jax.training import loop
-from pcan_jax.training.optimizer import build_optimizer, learning_rate
+from pcan_jax.training.optimizer import build_optimizer, learning_rate, total_steps
 from pcan_jax.training.step import init_state, train_step
 from tests.tiny_config import shrink
 
@@ -113,6 +113,15 @@ def test_weight_decay_acts_on_every_parameter_and_on_no_prototype():
   updates, _ = optimizer.update(zeros, optimizer.init(params), params)
   np.testing.assert_allclose(updates["kernel"], -0.1 * 1e-4 * 2.0, rtol=1e-5)
   np.testing.assert_allclose(updates["bn"]["scale"], -0.1 * 1e-4 * 3.0, rtol=1e-5)
+
+
+def test_few_clips_get_more_epochs():
+  config = ma52.get_config().optimizer
+  config.update(schedule="cosine", epochs=10.0, least_steps=100)
+  assert total_steps(config, 20.0) == 200
+  assert total_steps(config, 2.5) == 100
+  rate = learning_rate(config, 2.5)
+  assert 0 < rate(60) < rate(30) and rate(100) == pytest.approx(0, abs=1e-6)
 
 
 def test_learning_rate_schedules():

@@ -20,6 +20,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
   config.model.pose.update(stem_features=8, blocks=(1, 1, 1), widths=(8, 8, 8))
   config.optimizer.batch_size = 8
   config.optimizer.epochs = 2.0
+  config.optimizer.least_steps = 0
   config.eval.batch_size = 8
   config.eval.num_clips = 2
   if "decoder" not in config.model:  # pretraining has nothing to evaluate

@@ -217,7 +217,7 @@ def _small() -> Study:
     "little augmentation": little,
     "little dropout": {"model.dropout": 0.1},
     "repeated clips": {"data.sampling": "repeat", "data.repeat_threshold": 0.1},
-    "short": {"optimizer.epochs": 45.0},
+    "short": {"optimizer.epochs": 45.0, "optimizer.least_steps": 0},
     "joints and limbs": {"input.heatmaps": "both"},
     "fine heatmaps": {"input.heatmap_scale": 2},
   }

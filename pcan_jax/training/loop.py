@@ -24,7 +24,7 @@ from pcan_jax.saved_steps import SavedStep
 from pcan_jax.spec import ModelSpec
 from pcan_jax.training import resume, warm_start
 from pcan_jax.training.failure import FiniteWatch
-from pcan_jax.training.optimizer import learning_rate, peak_learning_rate
+from pcan_jax.training.optimizer import learning_rate, peak_learning_rate, total_steps
 from pcan_jax.training.progress import Progress
 from pcan_jax.training.resume import Change
 from pcan_jax.training.save_clock import SaveClock
@@ -70,7 +70,12 @@ class TrainingRun:
   @property
   def total_steps(self) -> int:
     """Number of steps of the schedule."""
-    return round(self.config.optimizer.epochs * self.steps_per_epoch)
+    return total_steps(self.config.optimizer, self.steps_per_epoch)
+
+  @property
+  def epochs(self) -> float:
+    """How often all clips are seen, or as many as there are."""
+    return max(self.config.optimizer.epochs, round(self.total_steps / self.steps_per_epoch))
 
   @property
   def schedule(self) -> optax.Schedule:
@@ -126,7 +131,7 @@ class TrainingRun:
       "learning rate": f"{peak_learning_rate(optimizer):.4g} "
       f"({optimizer.learning_rate:.4g} for {optimizer.learning_rate_batch_size}), "
       f"{optimizer.schedule} schedule",
-      "schedule": f"{optimizer.epochs:g} epochs, {self.total_steps:,} steps",
+      "schedule": f"{self.epochs:g} epochs, {self.total_steps:,} steps",
       "starts at": f"step {start_step:,}" + (" (resumed)" if start_step else ""),
       "workdir": str(workdir or "none; nothing is written"),
     }

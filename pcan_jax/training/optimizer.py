@@ -20,6 +20,11 @@ def peak_learning_rate(config: ConfigDict) -> float:
   return config.learning_rate * config.batch_size / config.learning_rate_batch_size
 
 
+def total_steps(config: ConfigDict, steps_per_epoch: float) -> int:
+  """The steps of a run: those of `epochs`, but at least `least_steps`."""
+  return max(round(config.epochs * steps_per_epoch), config.least_steps)
+
+
 def learning_rate(config: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
   """The schedule that the `optimizer` part of a config describes, by step.
 
@@ -27,7 +32,8 @@ def learning_rate(config: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
     ValueError: `schedule` is neither "step" nor "cosine".
   """
   peak = peak_learning_rate(config)
-  total, warmup = (round(e * steps_per_epoch) for e in (config.epochs, config.warmup_epochs))
+  total = total_steps(config, steps_per_epoch)
+  warmup = round(config.warmup_epochs * steps_per_epoch)
   if config.schedule == "step":
     boundaries = {round(e * steps_per_epoch) - warmup: 0.1 for e in config.decay_epochs}
     schedule = optax.piecewise_constant_schedule(peak, boundaries)

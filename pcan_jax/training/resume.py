@@ -155,7 +155,8 @@ def _changed_fields(was: dict[str, Any], now: dict[str, Any]) -> list[Change]:
   defaults = _flat(json.loads(load_config("ma52").to_json_best_effort()))
   free = FREE_FIELDS
   if was["optimizer.schedule"] == now["optimizer.schedule"] == "step":
-    free += ("optimizer.epochs",)  # only how long it goes on: no step so far would be another
+    # Only how long it goes on: no step so far would be another.
+    free += ("optimizer.epochs", "optimizer.least_steps")
   found = []
   for name, value in now.items():
     former = was.get(name, defaults.get(name, "not there"))
