@@ -32,7 +32,7 @@ def test_one_missing_frame_shows():
     ([0.4], ""),
     ([0.0, 0.0, 0.0], "do not increase"),
     ([0.0, 0.2, 0.1], "do not increase"),
-    ([0.0, 0.03, 50.0, 50.03], "jump by 50.0 s at frame 2"),
+    ([0.0, 0.03, 90.0, 90.03], "jump by 90.0 s at frame 2"),
   ],
 )
 def test_timestamps_that_cannot_be_true_are_replaced_by_the_stated_rate(stamps, wrong):

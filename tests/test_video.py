@@ -225,9 +225,10 @@ NOISE = np.random.default_rng(0).integers(0, 255, (40, *FRAMES.shape[1:]), np.ui
     ("a.flv", "libx264", {}),
     ("a.wmv", "wmv2", {"format": "asf"}),
     ("a.gif", "gif", {"format": "gif"}),
+    ("a.ts", "libx264", {}),
   ],
 )
-@pytest.mark.parametrize("share", [0.4, 0.75, 0.9])
+@pytest.mark.parametrize("share", [0.4, 0.75, 0.9, 0.97])
 def test_a_broken_off_video_is_not_shortened_silently(tmp_path, name, codec, options, share):
   is_gif = codec == "gif"
   path = write(
@@ -262,6 +263,25 @@ def test_what_the_decoder_complains_of_is_told(tmp_path):
     assert sum(1 for _ in frames) <= 18
     said += frames.damage
   assert any("the decoder says" in reason for reason in said)
+
+
+def test_a_complaint_is_told_of_every_file_it_is_about(tmp_path):
+  """FFmpeg's log keeps what it repeats, which once came with the next file or not at all."""
+  path = write(tmp_path / "a.mkv", NOISE)
+  path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+  said = []
+  for _ in range(3):
+    frames = decode_video(path)
+    assert list(frames)
+    said.append(frames.damage)
+  assert "the decoder says" in said[0][1] and said[0] == said[1] == said[2]
+
+
+def test_frames_that_avi_stores_in_another_order_are_evenly_spaced(tmp_path):
+  path = write(tmp_path / "a.avi", NOISE, "libx264", tick=Fraction(1, 30))
+  frames = decode_video(path)
+  assert len(list(frames)) == len(NOISE) and not frames.damage
+  np.testing.assert_allclose(frames.times, np.arange(len(NOISE) + 1) / 30)
 
 
 def test_timestamps_that_jump_or_go_back_are_told_and_not_believed(tmp_path):

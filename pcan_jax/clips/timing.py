@@ -9,7 +9,7 @@ from jaxtyping import Float64, Int64
 Times = Float64[np.ndarray, " boundaries"]
 """Seconds at which T frames appear, and at which the last one ends: T + 1 numbers."""
 
-_MAX_GAP_SECONDS = 10
+_MAX_GAP_SECONDS = 60
 _MAX_GAP_INTERVALS = 100
 
 

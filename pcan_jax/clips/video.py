@@ -21,8 +21,10 @@ _CONTAINERS = {
 # Their headers do not state the duration; FFmpeg estimates it.
 _WITHOUT_LENGTH = ("mpeg", "mpegts")
 
-# Identifier of the object that states the file size, among others.
+# Identifiers of what states the size of the file, or of all that follows.
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_MATROSKA_SEGMENT = bytes.fromhex("18538067")
+_MPEGTS_PACKETS = (188, 192, 204)  # bytes
 
 Frame = UInt8[np.ndarray, "h w 3"]
 
@@ -95,6 +97,8 @@ class VideoFrames(Iterator[Frame]):
         raise VideoError(f"{self.path}: the video is damaged ({_reason(error)})") from error
       if size is None:
         raise VideoError(f"{self.path}: the video has no frames")
+      if container.format.name == "avi" and None not in stamps:
+        stamps.sort()  # they are those of packets, in the order of decoding
       self._times, wrong_times = frame_times(stamps, _clock(stream))
       missing = _what_is_missing(self.path, container, len(stamps), end, self._times)
     more = f", and complains {len(said) - 1} times more" if len(said) > 1 else ""
@@ -168,13 +172,15 @@ def _open(path: pathlib.Path) -> av.container.InputContainer:
 @contextlib.contextmanager
 def _complaints(said: list[str]) -> Iterator[None]:
   """Collects the errors that FFmpeg logs without stopping."""
-  before = av.logging.get_level()
+  before = av.logging.get_level(), av.logging.get_skip_repeated()
   av.logging.set_level(av.logging.ERROR)
+  av.logging.set_skip_repeated(False)  # else the last message of one file comes with the next
   try:
     with av.logging.Capture() as messages:
       yield
   finally:
-    av.logging.set_level(before)
+    av.logging.set_level(before[0])
+    av.logging.set_skip_repeated(before[1])
   said += [text.strip().splitlines()[0] for _, _, text in messages if text.strip()]
 
 
@@ -209,28 +215,47 @@ def _what_is_missing(
   kind, frames = container.format.name, container.streams.video[0].frames
   if kind == "avi" and frames > num_frames + 1:
     return f"its header promises {frames} frames, but it holds {num_frames}"
-  if kind in ("asf", "gif") and _is_broken_off(path, kind):
-    return "it is broken off"
-  if container.duration is None or kind in _WITHOUT_LENGTH:
-    return ""
-  promised = container.duration / av.time_base
-  # Sound may end slightly earlier or later.
-  if promised - end > max(1.5 * np.median(np.diff(times)), 0.05):
-    return f"its header promises {promised:.2f} s, but it ends after {end:.2f} s"
-  return ""
+  # FFmpeg makes the durations of these fit what is left.
+  if container.duration is not None and kind not in ("asf", "gif", *_WITHOUT_LENGTH):
+    promised = container.duration / av.time_base
+    # Sound may end slightly earlier or later.
+    if promised - end > max(1.5 * np.median(np.diff(times)), 0.05):
+      return f"its header promises {promised:.2f} s, but it ends after {end:.2f} s"
+  return "it is broken off" if _is_broken_off(path, kind) else ""
 
 
 def _is_broken_off(path: pathlib.Path, kind: str) -> bool:
-  """Whether an ASF file is smaller than it states, or a GIF lacks its last byte."""
+  """Whether a file is smaller than it states, or ends within what is written as a whole."""
   size = path.stat().st_size
+  if kind == "mpegts":
+    return all(size % packet for packet in _MPEGTS_PACKETS)
   with path.open("rb") as file:
     if kind == "gif":
       file.seek(max(size - 1, 0))
       return file.read() != b";"
     head = file.read(1 << 16)
-  start = head.find(_ASF_PROPERTIES)
-  stated = head[start + 40 : start + 48] if start >= 0 else b""
-  return int.from_bytes(stated, "little") > size
+  return _stated_size(head, kind) > size
+
+
+def _stated_size(head: bytes, kind: str) -> int:
+  """The size that the head of a file states; 0 if it states none, as in live recordings."""
+  if kind == "avi":
+    stated = head[4:8]
+    return 0 if stated == b"\xff" * 4 else 8 + int.from_bytes(stated, "little")
+  if kind == "asf":
+    start = head.find(_ASF_PROPERTIES)
+    return int.from_bytes(head[start + 40 : start + 48], "little") if start >= 0 else 0
+  if kind == "matroska,webm":
+    start = head.find(_MATROSKA_SEGMENT) + len(_MATROSKA_SEGMENT)
+    number = head[start : start + 8]
+    if start < len(_MATROSKA_SEGMENT) or not number or not number[0]:
+      return 0
+    # As many bytes as the first one has leading zeros, and one; all ones is unknown.
+    count = 9 - number[0].bit_length()
+    unknown = (1 << 7 * count) - 1
+    stated = int.from_bytes(number[:count], "big") & unknown
+    return 0 if stated == unknown else start + count + stated
+  return 0
 
 
 def _reason(error: BaseException) -> str:
