@@ -9,7 +9,8 @@ A CSV file in UTF-8, with commas, semicolons or tabs, whose first line names the
     person   optional: who is in the video; drawn splits do not share persons
     fps      optional, without videos: frames per second of the poses
 
-Empty rows and columns, as spreadsheets write them, are ignored.
+Empty rows and columns, as spreadsheets write them, are ignored; empty cells at the end of a row may
+be missing.
 """
 
 import csv
@@ -18,7 +19,7 @@ import math
 import os
 import pathlib
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from pcan_jax.clips.source_layout import SPLITS, UNLABELLED, UNLABELLED_SPLIT
 from pcan_jax.clips.video_files import (
@@ -161,8 +162,9 @@ def _check_filled(rows: Sequence[Row], column: str) -> None:
 def _row(header: Sequence[str], cells: Sequence[str], where: str, videos: bool) -> Row:
   while len(cells) > len(header) and not cells[-1].strip():
     cells = cells[:-1]
-  if len(cells) != len(header):
+  if len(cells) > len(header):
     raise ValueError(f"{where}: {len(cells)} cells in {len(header)} columns")
+  cells = [*cells, *[""] * (len(header) - len(cells))]
   nameless = [cell for name, cell in zip(header, cells) if not name and cell.strip()]
   if nameless:
     raise ValueError(f"{where}: the column of {nameless[0][:40]!r} has no name; give it one")
@@ -236,16 +238,11 @@ def label_rows(rows: Sequence[Row], tree: LabelTree | None) -> tuple[LabelTree, 
   return tree, [actions.get(row, UNLABELLED) for row in rows]
 
 
-def similar_labels(tree: LabelTree) -> list[str]:
-  """Pairs of actions, and of body parts, that differ only in case or in spaces."""
-  similar = []
-  for names in (tree.actions, tree.bodies):
-    first: dict[str, str] = {}
-    for name in names:
-      other = first.setdefault("".join(name.casefold().split()), name)
-      if other != name:
-        similar.append(f"{other!r} and {name!r}")
-  return similar
+def similar_names(names: Iterable[str]) -> list[str]:
+  """Pairs of names that differ only in case or in spaces."""
+  first: dict[str, str] = {}
+  pairs = ((first.setdefault("".join(name.casefold().split()), name), name) for name in names)
+  return [f"{other!r} and {name!r}" for other, name in dict.fromkeys(pairs) if other != name]
 
 
 def _derive_tree(rows: Sequence[Row]) -> LabelTree:

@@ -28,8 +28,9 @@ from pcan_jax.clips.video import decode_video
 from pcan_jax.clips.video_files import FilesByName, composed
 from pcan_jax.keypoints import KeypointLayout, get_layout
 from pcan_jax.labels import LabelTree, get_tree
+from pcan_jax.writing import require_writable, told_shortly
 
-from .clip_table import Row, label_rows, read_rows, similar_labels, unlabelled_rows
+from .clip_table import Row, label_rows, read_rows, similar_names, unlabelled_rows
 from .draw_split import draw_split
 from .import_arguments import add_import_arguments, check_poses, print_next_steps
 
@@ -83,6 +84,7 @@ def import_clips(
     FileNotFoundError: a file or folder is missing.
     FileExistsError: `out` exists.
     ValueError: the table or the poses are wrong, or clips are bad; nothing is left at `out`.
+    OSError: `out` cannot be written to, which is tried before videos are read.
   """
   if out.exists():
     raise FileExistsError(f"{out} exists; delete it or choose another directory")
@@ -95,6 +97,7 @@ def import_clips(
     raise FileNotFoundError(f"no folder of videos at {videos}")
   keypoint_layout = get_layout(layout)
   plan = _plan(table, videos, tree, val_share, seed)
+  require_writable(out.parent)
   if poses and not videos:
     entries, pose_notes = _read_skeletons(plan, poses, keypoint_layout, out, fps)
   else:
@@ -102,10 +105,11 @@ def import_clips(
   partial = out.with_name(f"{out.name}.partial")
   if partial.exists():
     shutil.rmtree(partial)
-  for split, clips in plan.clips.items():
-    _write_split(partial, split, clips, entries[split], copy)
-  plan.tree.write_csv(partial / "annotations" / "actions.csv")
-  _write_persons(partial, [clip for of_split in plan.clips.values() for clip in of_split])
+  with told_shortly(f"{out} cannot be written"):
+    for split, clips in plan.clips.items():
+      _write_split(partial, split, clips, entries[split], copy)
+    plan.tree.write_csv(partial / "annotations" / "actions.csv")
+    _write_persons(partial, [clip for of_split in plan.clips.values() for clip in of_split])
   for split in plan.clips:  # what a build will read
     source_layout.read_split(partial, split, plan.tree, keypoint_layout)
   partial.replace(out)
@@ -160,9 +164,15 @@ def _plan(
     f"label tree: {_count(tree.num_actions, 'action')} of {_count(tree.num_bodies, 'body part')}, "
     f"{origin}",
   ]
-  similar = similar_labels(tree)
-  if similar:
-    notes.append(f"warning: labels that are nearly the same: {', '.join(similar)}")
+  similar = {
+    "labels": similar_names(tree.actions) + similar_names(tree.bodies),
+    "persons": similar_names(row.person for row in rows),
+  }
+  notes += [
+    f"warning: {what} that are nearly the same: {', '.join(pairs)}"
+    for what, pairs in similar.items()
+    if pairs
+  ]
   if unused:
     notes.append(f"unused columns: {', '.join(unused)}")
   return _Plan(tree, clips, notes)
@@ -402,7 +412,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   check_poses(parser, arguments)
   try:
     notes = import_clips(**arguments)
-  except (FileNotFoundError, FileExistsError, ValueError) as error:
+  except (OSError, ValueError) as error:
     sys.exit(f"error: {error}")
   print("\n".join(notes))
   print_next_steps(arguments["out"], arguments["layout"])

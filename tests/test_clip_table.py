@@ -1,6 +1,6 @@
 import pytest
 
-from data.clip_table import label_rows, read_rows, similar_labels
+from data.clip_table import label_rows, read_rows, similar_names
 from pcan_jax.labels import LabelTree
 from tests.tiny_source import TREE
 
@@ -51,7 +51,7 @@ def test_names_of_other_files_are_refused(tmp_path, name):
     ("a.mp4,x\n", "the first line must name the columns 'video,label'.*found 'a.mp4,x'"),
     ("video,label\n", "names no video"),
     ("video,label,label\n", "a column is named twice"),
-    ("video,label\na.mp4\n", "line 2: 1 cells in 2 columns"),
+    ("video,label\na.mp4\n", "line 2: no label"),
     ("video,label\na.mp4,x,y\n", "line 2: 3 cells in 2 columns"),
     ("video,label\na.mp4,\n", "line 2: no label"),
     ("video,label\na.mp4,x\x00\n", "not CSV in UTF-8|control characters"),
@@ -91,6 +91,7 @@ def test_tables_must_be_there_and_be_utf_8(tmp_path):
     ",video,,label\n,a.mp4, ,arm/wave\n,b.mp4,,leg/kick,,\n",
     "Video;Label\r\na.mp4;arm/wave\r\nb.mp4;leg/kick\r\n;\r\n",
     "video\tlabel\na.mp4\tarm/wave \u00a0\nb.mp4\tleg/kick\n",
+    "video,label,,\na.mp4,arm/wave\nb.mp4,leg/kick,\n",
   ],
 )
 def test_spreadsheets_leave_empty_rows_and_columns(tmp_path, text):
@@ -99,12 +100,10 @@ def test_spreadsheets_leave_empty_rows_and_columns(tmp_path, text):
   assert unused == []
 
 
-def test_labels_that_differ_only_in_case_are_similar():
-  tree = LabelTree(
-    ("Wave", "kick", "wave", "high kick", "highkick"), ("arm", "leg"), (0, 1, 0, 1, 1)
-  )
-  assert similar_labels(tree) == ["'Wave' and 'wave'", "'high kick' and 'highkick'"]
-  assert similar_labels(TREE) == []
+def test_names_that_differ_only_in_case_are_similar():
+  names = ("Wave", "kick", "wave", "high kick", "kick", "highkick", "wave")
+  assert similar_names(names) == ["'Wave' and 'wave'", "'high kick' and 'highkick'"]
+  assert similar_names(TREE.actions) == []
 
 
 def labelled(tmp_path, text, tree=None):

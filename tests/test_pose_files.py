@@ -1,4 +1,5 @@
 import io
+import json
 import pickle
 import re
 import warnings
@@ -302,9 +303,21 @@ def test_folders_that_name_a_clip_twice_or_hold_all_clips_in_one_file_are_refuse
 
 def test_yolos_files_are_named_with_the_way_round(tmp_path):
   (tmp_path / "clip_1.txt").write_text("0 0.5 0.5 0.2 0.2 0.1 0.2 0.9\n")
-  for path in (tmp_path, tmp_path / "clip_1.txt"):
-    with pytest.raises(ValueError, match=r"YOLO's text files are not read: .*result.keypoints.xy"):
+  joints = {"x": [1.0] * 17, "y": [2.0] * 17, "visible": [0.9] * 17}
+  (tmp_path / "clip.json").write_text(json.dumps([{"name": "person", "keypoints": joints}]))
+  for path in (tmp_path / "clip_1.txt", tmp_path / "clip.json"):
+    with pytest.raises(ValueError, match=r"YOLO's own files are not read: .*result.keypoints.xy"):
       open_poses(path, LAYOUT)
+  (tmp_path / "clip.json").unlink()
+  with pytest.raises(ValueError, match="YOLO's own files are not read"):
+    open_poses(tmp_path, LAYOUT)
+
+
+def test_poses_of_single_images_are_named_with_the_way_round(tmp_path):
+  person = {"keypoints": [[1.0, 2.0]] * 17, "keypoint_scores": [0.9] * 17}
+  (tmp_path / "000001.json").write_text(json.dumps([person]))
+  with pytest.raises(ValueError, match="of one image, as MMPose writes it; .* the video"):
+    open_poses(tmp_path / "000001.json", LAYOUT)
 
 
 @pytest.mark.parametrize(("stored", "asked"), [("u\u0308", "\u00fc"), ("\u00fc", "u\u0308")])

@@ -248,6 +248,20 @@ def test_mmposes_files_are_read(tmp_path, first):
 def test_joints_of_mmpose_are_found_by_name(tmp_path):
   path = write(tmp_path, mmpose(JOINTS[..., ::-1, :], names=COCO_17.joints[::-1]))
   np.testing.assert_array_equal(read(path, COCO_17), JOINTS)
+  # Its names of COCO-WholeBody's fingers are others than those here.
+  fingers = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger")
+  names = [*COCO_17.joints, *(f"foot_{index}" for index in range(6))]
+  names += [f"face-{index}" for index in range(68)]
+  for side in ("left", "right"):
+    names += [
+      f"{side}_hand_root",
+      *(f"{side}_{finger}{n}" for finger in fingers for n in (1, 2, 3, 4)),
+    ]
+  whole = points(133)
+  by_number = read(write(tmp_path, mmpose(whole)), OPENPOSE_28)
+  np.testing.assert_array_equal(
+    read(write(tmp_path, mmpose(whole, names=names)), OPENPOSE_28), by_number
+  )
 
 
 def instance(**changes):

@@ -160,6 +160,14 @@ def test_good_clips_are_told_from_bad_ones(source):
   assert "and 4 more" in str(error.value)
 
 
+def test_a_folder_of_images_is_no_video(source):
+  (source / "raw_videos" / "train" / "images").mkdir()
+  write_list(source, "images.mp4 1\n")
+  write_pickle(source, [entry("images", 1)])
+  _, (problem,) = scan_split(source, "train", TREE, LAYOUT)
+  assert "images is a folder, not a video; images are joined by `ffmpeg" in problem.reason
+
+
 @pytest.mark.parametrize(
   "name",
   ["../a.mp4", "/etc/passwd", "train/a.mp4", "a\\b.mp4", "..", ".", "a\x00.mp4", "a\x1b[31m"],

@@ -93,12 +93,14 @@ def test_frames_are_counted_not_believed(tmp_path):
 
 
 def test_videos_of_folders_are_found_in_order(tmp_path):
-  for name in ("b/2.MP4", "b/1.mkv", "a.avi", "notes.txt", "c.mp4/x.txt"):
+  for name in ("b/2.MP4", "b/1.mkv", "a.avi", "notes.txt", "c.mp4/x.txt", "b/._2.MP4"):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).touch()
   found = find_videos(tmp_path)
   assert [p.relative_to(tmp_path).as_posix() for p in found] == ["a.avi", "b/1.mkv", "b/2.MP4"]
   assert find_videos(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]  # named, so tried
+  (tmp_path / "z.ogv").touch()  # not passed over in silence, though it cannot be read
+  assert find_videos(tmp_path)[-1] == tmp_path / "z.ogv"
   with pytest.raises(FileNotFoundError, match="no video or folder"):
     find_videos(tmp_path / "missing")
   with pytest.raises(FileNotFoundError, match="holds no video"):

@@ -58,6 +58,19 @@ _BY_NUMBER = {
 }
 
 
+_MMPOSE_FINGERS = ("thumb", "forefinger", "middle_finger", "ring_finger", "pinky_finger")
+_OF_MMPOSE = {
+  f"{side}_{theirs}4": f"{side}_{ours}_tip"
+  for side in SIDES
+  for ours, theirs in zip(_FINGERS, _MMPOSE_FINGERS)
+} | {"hip": "hip_centre"}
+
+
+def named_here(joints: Sequence[str]) -> list[str]:
+  """The names here of joints that MMPose names differently; others keep theirs."""
+  return [_OF_MMPOSE.get(joint, joint) for joint in joints]
+
+
 def joints_by_number(count: int, layout: KeypointLayout, where: str) -> Sequence[str]:
   """The joints of a file that does not name them: the layout's, COCO's or Halpe's.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pcan_jax.clips.joint_names import choose_joints, joints_by_number
+from pcan_jax.clips.joint_names import choose_joints, joints_by_number, named_here
 from pcan_jax.clips.link_persons import Persons
 from pcan_jax.clips.pose import Pose
 from pcan_jax.clips.pose_frames import MAX_PERSONS, first_frame, link_frames, triples
@@ -111,4 +111,4 @@ def _named_joints(about: Any, path: pathlib.Path) -> list[str] | None:
   joints = [names.get(str(index)) for index in range(len(names))] if isinstance(names, dict) else []
   if not joints or not all(isinstance(joint, str) for joint in joints):
     raise ValueError(f"{path}: 'keypoint_id2name' does not name keypoints 0, 1, 2 and so on")
-  return joints
+  return named_here(joints)

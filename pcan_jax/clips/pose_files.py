@@ -47,7 +47,7 @@ MAX_ARRAY_BYTES = 1 << 29
 _SHOWN_CLIPS = 5
 _SUFFIXES = (".pkl", ".pickle", ".npz", ".json")
 _YOLO = (
-  "YOLO's text files are not read: save `CLIP/keypoints` (`result.keypoints.xy` of all frames, "
+  "YOLO's own files are not read: save `CLIP/keypoints` (`result.keypoints.xy` of all frames, "
   "[M, T, 17, 2]) and `CLIP/scores` (`result.keypoints.conf`, [M, T, 17]) by `np.savez`, and give "
   "that file and the layout coco-17"
 )
@@ -202,12 +202,27 @@ def _open_file(path: pathlib.Path, layout: KeypointLayout, only_clip: str | None
     content = read_json(path)
     if MMPoseFile.fits(content):
       return MMPoseFile(path, content, layout)
+    _refuse_images(path, content)
     return CocoFile(path, content, layout, only_clip)
   raise ValueError(
     f"{path} is not a file of poses: expected .pkl (pyskl), .npz or .json (COCO, MMPose), or a "
     "folder of OpenPose's JSON files or of a file per clip"
     + (f". {_YOLO}" if suffix == ".txt" else "")
   )
+
+
+def _refuse_images(path: pathlib.Path, content: object) -> None:
+  """Refuses what tools write of single images, which do not say which frame they are."""
+  person = content[0] if isinstance(content, list) and content else None
+  if not isinstance(person, dict) or "image_id" in person:
+    return
+  if "keypoint_scores" in person:
+    raise ValueError(
+      f"{path} is of one image, as MMPose writes it; give its inferencer the video, of which it "
+      "writes one file with all frames"
+    )
+  if isinstance(person.get("keypoints"), dict):
+    raise ValueError(f"{path} is of one image, as YOLO writes it. {_YOLO}")
 
 
 class _FilePerClip:
@@ -220,6 +235,7 @@ class _FilePerClip:
     for entry in sorted(path.iterdir()):
       files = sorted(entry.iterdir()) if entry.is_dir() else [entry]
       files = [file for file in files if file.suffix.lower() in _SUFFIXES and file.is_file()]
+      files = [file for file in files if not file.name.startswith(".")]
       if entry.is_dir() and len(files) > 1:
         raise ValueError(f"{entry} holds {len(files)} files of poses; expected one, of one clip")
       for file in files:

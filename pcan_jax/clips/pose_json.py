@@ -43,7 +43,7 @@ class OpenPoseFolder:
     self._frames: dict[str, dict[int, pathlib.Path]] = {}
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir())
     for folder in (path, *folders):
-      for file in sorted(folder.glob("*_keypoints.json")):
+      for file in sorted(folder.glob("[!.]*_keypoints.json")):
         name, number = _split_number(file.name.removesuffix("_keypoints.json"))
         if number is None:
           raise ValueError(
@@ -251,7 +251,7 @@ def _category_joints(content: Mapping[str, Any], path: pathlib.Path) -> list[str
     if joints:
       if not isinstance(joints, list) or not all(isinstance(joint, str) for joint in joints):
         raise ValueError(f"{path}: the 'keypoints' of a category are not a list of names")
-      return joints
+      return joint_names.named_here(joints)
   return None
 
 

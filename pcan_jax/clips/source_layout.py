@@ -26,7 +26,13 @@ import numpy as np
 
 from pcan_jax.clips.problems import Problem, describe_problems
 from pcan_jax.clips.pyskl import PysklFile
-from pcan_jax.clips.video_files import VIDEO_SUFFIXES, FilesByName, clip_id, composed
+from pcan_jax.clips.video_files import (
+  HOW_TO_JOIN_IMAGES,
+  VIDEO_SUFFIXES,
+  FilesByName,
+  clip_id,
+  composed,
+)
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout
 from pcan_jax.labels import LabelTree, get_tree
 
@@ -333,7 +339,7 @@ def _find_pickle(source: pathlib.Path, split: str) -> pathlib.Path:
     path
     for folder in folders
     if folder.name not in ("raw_videos", "annotations")
-    for path in sorted(folder.glob("*.pkl"))
+    for path in sorted(folder.glob("[!.]*.pkl"))
   ]
   of_split = [path for path in pickles if split in path.stem.lower().replace("-", "_").split("_")]
   others = [path for path in pickles if not set(SPLITS) & set(path.stem.lower().split("_"))]
@@ -378,6 +384,11 @@ def _find_video(source: pathlib.Path, split: str, name: str, files: FilesByName)
     found = files.find(path, below=path.parent)
     if found:
       return found
+  for folder in (folder for path in places for folder in (path.with_suffix(""), path)):
+    if folder.is_dir():
+      raise ValueError(
+        f"{folder} is a folder, not a video; images are joined by `{HOW_TO_JOIN_IMAGES}`"
+      )
   raise ValueError(
     f"its video is missing: neither {places[0]} nor {places[1]} exists. If there are only poses, "
     "remove the folder raw_videos"

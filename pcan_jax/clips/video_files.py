@@ -7,8 +7,13 @@ import unicodedata
 
 VIDEO_SUFFIXES = (
   ".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm", ".wmv", ".asf", ".mpg", ".mpeg", ".ts", ".mts",
-  ".m2ts", ".flv", ".gif", ".3gp",
+  ".m2ts", ".flv", ".gif", ".3gp", ".3g2", ".f4v", ".mpe", ".qt", ".vob",
 )  # fmt: skip
+
+_UNREAD_SUFFIXES = (
+  ".dv", ".h264", ".hevc", ".m2v", ".mjpeg", ".mxf", ".ogm", ".ogv", ".rm", ".rmvb", ".y4m",
+)  # fmt: skip
+"""Of videos that are found, so that reading them says how to convert them."""
 
 CONTAINERS = "MP4, MOV, MKV, WebM, AVI, WMV, MPEG, MPEG-TS, FLV and GIF"
 """Containers that are read, whatever the suffix."""
@@ -34,6 +39,8 @@ def clip_id(path: pathlib.PurePath) -> str:
 def find_videos(path: str | os.PathLike[str]) -> list[pathlib.Path]:
   """The video at a path, or all videos in a folder and its subfolders, sorted by path.
 
+  Files whose names start with a dot, such as macOS leaves on other systems, are none.
+
   Raises:
     FileNotFoundError: there is nothing at `path`, or no video in the folder.
   """
@@ -42,8 +49,8 @@ def find_videos(path: str | os.PathLike[str]) -> list[pathlib.Path]:
     return [path]
   if not path.is_dir():
     raise FileNotFoundError(f"no video or folder at {path}")
-  files = sorted(p for p in path.rglob("*") if p.is_file())
-  found = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
+  files = sorted(p for p in path.rglob("[!.]*") if p.is_file())
+  found = [p for p in files if p.suffix.lower() in (*VIDEO_SUFFIXES, *_UNREAD_SUFFIXES)]
   if not found:
     images = [p for p in files if p.suffix.lower() in _IMAGE_SUFFIXES]
     hint = f", but images; join those of each clip: `{HOW_TO_JOIN_IMAGES}`" if images else ""
