@@ -14,6 +14,7 @@ from pcan_jax.clips import source_layout
 from pcan_jax.clips.stored_frames import CLIPS_PER_SHARD, Encoding
 from pcan_jax.console import quiet_libraries
 from pcan_jax.keypoints import LAYOUTS, get_layout
+from pcan_jax.writing import told_shortly
 
 
 def build(
@@ -47,6 +48,7 @@ def build(
     FileNotFoundError: a file of the source is missing.
     ValueError: a file of the source cannot be read, clips are bad, or the existing data set was
       built from something else.
+    OSError: the data set cannot be written.
   """
   # Not at the top: worker processes import this module and do not need TensorFlow.
   import tensorflow_datasets as tfds
@@ -69,7 +71,10 @@ def build(
     jobs=jobs,
   )
   builder = Builder(data_dir=str(out), config=config)
-  with tempfile.TemporaryDirectory() as downloads:  # stays empty, but TFDS requires it
+  with (
+    tempfile.TemporaryDirectory() as downloads,  # stays empty, but TFDS requires it
+    told_shortly(f"the data set cannot be written to {out}"),
+  ):
     builder.download_and_prepare(
       download_dir=downloads,
       download_config=tfds.download.DownloadConfig(manual_dir=str(source)),
@@ -101,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   quiet_libraries()
   try:
     folder = build(**vars(arguments))
-  except (FileNotFoundError, ValueError, RuntimeError) as error:
+  except (OSError, ValueError, RuntimeError) as error:
     sys.exit(f"error: {error}")
   damaged = _count_damaged(folder)
   if damaged:

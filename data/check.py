@@ -19,6 +19,7 @@ from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import Encoding
 from pcan_jax.console import quiet_libraries
 from pcan_jax.keypoints import KeypointLayout, get_layout
+from pcan_jax.writing import require_writable
 
 from . import findings
 from .build import add_source_arguments, skeleton_fps
@@ -135,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   quiet_libraries()
   try:
     result = _check(arguments)
-  except (FileNotFoundError, ValueError) as error:
+  except (OSError, ValueError) as error:
     sys.exit(f"error: {error}")
   if result.errors:
     first = result.errors[0]
@@ -147,6 +148,8 @@ def _check(arguments: argparse.Namespace) -> CheckResult:
   from . import check_shards, contact_sheet
 
   directory = arguments.directory
+  if arguments.html:
+    require_writable(arguments.html.parent)
   if next(directory.rglob("dataset_info.json"), None):
     result, dataset, samples = check_shards.check_dataset(directory, arguments.samples)
     layout = dataset.layout

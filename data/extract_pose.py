@@ -50,6 +50,7 @@ from pcan_jax.clips.source_layout import ClipSource  # noqa: E402
 from pcan_jax.clips.video import Frame, decode_video  # noqa: E402
 from pcan_jax.clips.video_files import find_videos  # noqa: E402
 from pcan_jax.keypoints import LAYOUTS  # noqa: E402
+from pcan_jax.writing import replace_file, require_writable  # noqa: E402
 
 JOINTS = LAYOUTS["openpose-28"].joints
 """Left and right are the person's."""
@@ -304,9 +305,7 @@ def _extract_one(clip: ClipSource, parts: pathlib.Path, new_tracker: NewTracker)
 def _write(path: pathlib.Path, content: Any) -> None:
   """Writes a pickle, under a temporary name until it is complete."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  unfinished = path.with_name(f"{path.name}.unfinished")
-  unfinished.write_bytes(pickle.dumps(content, protocol=4))
-  unfinished.replace(path)
+  replace_file(path, pickle.dumps(content, protocol=4))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -326,15 +325,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.error(f"--out is {arguments.out}; it must end in .pkl")
   try:
     videos = name_videos(arguments.videos)
+    require_writable(arguments.out.parent)
     parts = arguments.out.with_name(f"{arguments.out.name}.parts")
     started = time.monotonic()
     entries, unreadable = extract(videos, parts, open_tracker, arguments.jobs)
+    if entries:
+      _write(arguments.out, entries)
   except ModuleNotFoundError as error:
     sys.exit(f"error: {error}; run `uv run {__file__}`, or see the top of that file")
   except (OSError, ValueError) as error:
     sys.exit(f"error: {error}")
   if entries:
-    _write(arguments.out, entries)
     frames = sum(entry["total_frames"] for entry in entries)
     seconds = time.monotonic() - started
     print(f"{arguments.out}: videos {len(entries)}, frames {frames}, seconds {seconds:.0f}")

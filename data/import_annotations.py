@@ -23,6 +23,7 @@ from pcan_jax.clips.pose_files import PoseFiles, open_poses
 from pcan_jax.clips.problems import Problem
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree, get_tree
+from pcan_jax.writing import require_writable
 
 from .coded_labels import BACKGROUND, Labels, read_mapping, understand
 from .coded_sessions import Session, read_sessions
@@ -110,6 +111,7 @@ def import_annotations(
     FileExistsError: `out` exists.
     ImportError: an optional package is missing.
     ValueError: an argument or the poses are wrong, or clips are bad; nothing is left at `out`.
+    OSError: `out` cannot be written to, which is tried before videos are read.
   """
   if out.exists():
     raise FileExistsError(f"{out} exists; delete it or choose another directory")
@@ -130,6 +132,7 @@ def import_annotations(
   result.notes += ["what was coded is taken as", *labels.describe()]
   if result.errors:
     return result
+  require_writable(out.parent)
   measured = _measure(found, jobs, result.findings)
   cutting = Cutting(min_seconds, max_seconds, overlaps == "keep")
   stretches = [
@@ -357,7 +360,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   shown = arguments.pop("show")
   try:
     result = import_annotations(**arguments)
-  except (FileNotFoundError, FileExistsError, ImportError, ValueError) as error:
+  except (ImportError, OSError, ValueError) as error:
     sys.exit(f"error: {error}")
   print("\n".join(result.notes))
   print_findings(result.findings, shown)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pcan_jax.console import quiet_libraries
+from pcan_jax.writing import told_shortly
 
 
 def import_features(features: pathlib.Path, data: pathlib.Path, out: pathlib.Path) -> list[str]:
@@ -30,6 +31,7 @@ def import_features(features: pathlib.Path, data: pathlib.Path, out: pathlib.Pat
     FileNotFoundError: there is no such file or data set.
     FileExistsError: there is a data set in `out` already.
     ValueError: the file cannot be read, or does not fit the clips.
+    OSError: the data set cannot be written.
   """
   from pcan_jax.feed.dataset import open_dataset
   from pcan_jax.feed.stored_features import add_features
@@ -43,7 +45,8 @@ def import_features(features: pathlib.Path, data: pathlib.Path, out: pathlib.Pat
   except (AttributeError, EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
     raise ValueError(f"{features}: cannot be read as .npz: {error}") from error
   try:
-    size = add_features(dataset, arrays, out)
+    with told_shortly(f"the data set cannot be written to {out}"):
+      size = add_features(dataset, arrays, out)
   except ValueError as error:
     raise ValueError(f"{features}: {error}") from error
   count = sum(dataset.num_clips(split) for split in dataset.splits)
@@ -66,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   quiet_libraries()
   try:
     print("\n".join(import_features(**vars(arguments))))
-  except (FileNotFoundError, FileExistsError, ValueError) as error:
+  except (OSError, ValueError) as error:
     sys.exit(f"error: {error}")
 
 

@@ -20,6 +20,7 @@ from absl import app, flags
 
 from pcan_jax import cpu, devices, hosts
 from pcan_jax.console import define_config_flag, run_with_flags, show_log
+from pcan_jax.writing import told_shortly
 
 if TYPE_CHECKING:
   from ml_collections import ConfigDict
@@ -217,7 +218,7 @@ def _train() -> None:
     return
   train(config, workdir, FLAGS.allow_changes)
   if "decoder" not in config.model:  # pretraining predicts nothing
-    _eval()
+    _evaluate([str(workdir)], workdir, config)
 
 
 def _train_folds(config: "ConfigDict", workdir: pathlib.Path) -> None:
@@ -226,7 +227,7 @@ def _train_folds(config: "ConfigDict", workdir: pathlib.Path) -> None:
 
   def run(config: "ConfigDict", fold: pathlib.Path) -> "Results":
     train(config, fold, FLAGS.allow_changes)
-    return _evaluate([str(fold)], fold)
+    return _evaluate([str(fold)], fold, config)
 
   table = cross_validate(config, workdir, run)
   logging.getLogger("pcan_jax").info("\n%s\n\nby person, in %%", table)
@@ -244,8 +245,14 @@ def _eval() -> None:
   _evaluate(sources, workdir)
 
 
-def _evaluate(sources: Sequence[str], workdir: pathlib.Path) -> "Results":
-  """Evaluates checkpoints as the flags say, with the yardstick beside them."""
+def _evaluate(
+  sources: Sequence[str], workdir: pathlib.Path, config: "ConfigDict | None" = None
+) -> "Results":
+  """Evaluates checkpoints as the flags say, with the yardstick beside them.
+
+  After training, what flags leave open is as in `config`, not as in the checkpoint's: a run that
+  was finished before has not been saved again.
+  """
   weights = _weights()
   import jax
 
@@ -253,6 +260,11 @@ def _evaluate(sources: Sequence[str], workdir: pathlib.Path) -> "Results":
   from pcan_jax.yardstick.beside import print_beside
 
   data_paths = [path or None for path in _several(FLAGS.data or "")]
+  split, num_clips, flip = FLAGS.split, FLAGS.num_clips, FLAGS.flip
+  if config is not None:
+    data_paths = [FLAGS.data or config.data.path]
+    split, num_clips = split or config.data.eval_split, num_clips or config.eval.num_clips
+    flip = config.eval.flip if flip is None else flip
   results = evaluate_checkpoints(
     sources,
     workdir,
@@ -260,13 +272,13 @@ def _evaluate(sources: Sequence[str], workdir: pathlib.Path) -> "Results":
     branches=FLAGS.branches,
     weights=weights,
     fit_split=FLAGS.fit_weights,
-    split=FLAGS.split,
-    num_clips=FLAGS.num_clips,
+    split=split,
+    num_clips=num_clips,
     rectify=FLAGS.rectify,
-    flip=FLAGS.flip,
+    flip=flip,
   )
   if jax.process_index() == 0:
-    print_beside(results, sources[0], workdir, split=FLAGS.split, data_path=data_paths[0])
+    print_beside(results, sources[0], workdir, split=split, data_path=data_paths[0])
   return results
 
 
@@ -290,12 +302,13 @@ def _report() -> None:
   workdir = pathlib.Path(_needed("workdir"))
   from pcan_jax.report import write_report
 
-  page = write_report(
-    workdir,
-    baseline=pathlib.Path(FLAGS.baseline) if FLAGS.baseline else None,
-    split=FLAGS.split,
-    data_path=FLAGS.data,
-  )
+  with told_shortly(f"the report of {workdir} cannot be written"):
+    page = write_report(
+      workdir,
+      baseline=pathlib.Path(FLAGS.baseline) if FLAGS.baseline else None,
+      split=FLAGS.split,
+      data_path=FLAGS.data,
+    )
   print(page)
 
 
@@ -303,21 +316,22 @@ def _predict() -> None:
   source, output = _source(), pathlib.Path(_needed("out"))
   from pcan_jax.prediction.files import predict_files
 
-  failed = predict_files(
-    source,
-    pathlib.Path(FLAGS.video) if FLAGS.video else None,
-    pose=pathlib.Path(FLAGS.pose) if FLAGS.pose else None,
-    output=output,
-    window=FLAGS.window,
-    stride=FLAGS.stride,
-    num_clips=FLAGS.num_clips,
-    overlay=FLAGS.overlay,
-    features=FLAGS.features,
-    events=FLAGS.events,
-    formats=FLAGS.formats,
-    review=FLAGS.review,
-    fps=FLAGS.fps,
-  )
+  with told_shortly(f"{output} cannot be written to"):
+    failed = predict_files(
+      source,
+      pathlib.Path(FLAGS.video) if FLAGS.video else None,
+      pose=pathlib.Path(FLAGS.pose) if FLAGS.pose else None,
+      output=output,
+      window=FLAGS.window,
+      stride=FLAGS.stride,
+      num_clips=FLAGS.num_clips,
+      overlay=FLAGS.overlay,
+      features=FLAGS.features,
+      events=FLAGS.events,
+      formats=FLAGS.formats,
+      review=FLAGS.review,
+      fps=FLAGS.fps,
+    )
   if failed:
     sys.exit(f"error: {failed} file(s) with a problem, see above")
 

@@ -57,6 +57,14 @@ def run_with_flags(run: Callable[[], None], usage: str, module: str) -> None:
 def _parse_flags(argv: Sequence[str]) -> list[str]:
   try:
     rest = flags.FLAGS(argv)
+  except flags.UnrecognizedFlagError as error:
+    hint = ""
+    if error.flagname.startswith("config."):
+      hint = (
+        "; fields of a config come with --config=NAME, in training. An evaluation takes --data, "
+        "--split and --num_clips"
+      )
+    sys.exit(f"error: {str(error).splitlines()[0]}{hint}")
   except flags.Error as error:
     sys.exit(f"error: {str(error).splitlines()[0]}")
   except AttributeError as error:

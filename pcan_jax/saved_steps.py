@@ -49,8 +49,23 @@ class SavedStep:
 
   @property
   def spec(self) -> ModelSpec:
-    """What the model was made for."""
-    return ModelSpec.from_json(self.description)
+    """What the model was made for.
+
+    A relative path of its data set, which holds for the folder where training was started, becomes
+    an absolute one if the data set is still there.
+    """
+    spec = ModelSpec.from_json(self.description)
+    found = self.description.get("run", {}).get("dataset", {}).get("path", "")
+    if os.path.isabs(spec.config.data.path) or not (os.path.isabs(found) and os.path.isdir(found)):
+      return spec
+    config = spec.config.copy_and_resolve_references()
+    config.data.path = found
+    return dataclasses.replace(spec, config=config)
+
+  @property
+  def trained_on(self) -> str | None:
+    """The fingerprint of its data set; None if it does not record that."""
+    return self.description.get("run", {}).get("dataset", {}).get("fingerprint")
 
   @property
   def digest(self) -> str:

@@ -90,6 +90,16 @@ LINES = {
     ("evaluate_checkpoints", [["W"], "W"], EVALUATED),
     ("print_beside", ["CONFIG", "W", "W"], EVALUATED_BESIDE),
   ],
+  # As the config says: the checkpoint of a finished run may say otherwise.
+  "--config=demo --config.data.path=D --config.eval.num_clips=3 --workdir=W": [
+    ("train", ["CONFIG", "W", []], {}),
+    (
+      "evaluate_checkpoints",
+      [["W"], "W"],
+      NO_OPTIONS | {"data_paths": ["D"], "split": "val", "num_clips": 3, "flip": False},
+    ),
+    ("print_beside", ["CONFIG", "W", "W"], {"split": "val", "data_path": "D"}),
+  ],
   "--config=demo --workdir=W --folds=person": [("cross_validate", ["CONFIG", "W", "CONFIG"], {})],
   "--mode=eval --workdir=W": [
     ("evaluate_checkpoints", [["W"], "W"], NO_OPTIONS),

@@ -133,12 +133,15 @@ def datasets(tmp_path_factory):
   return directory / "a", directory / "b"
 
 
-def test_a_run_refuses_other_labels_and_records_what_is_allowed(datasets, tmp_path):
+def test_a_run_refuses_other_labels_and_records_what_is_allowed(datasets, tmp_path, monkeypatch):
   """The weights of one label were once stored under the name of another."""
   config = shrink(ma52.get_config("posec3d_pose"))
   config.optimizer.epochs, config.eval.every_epochs = 1.0, 0.0
-  config.data.path = str(datasets[0])
-  loop.train(config, tmp_path)
+  config.data.path = datasets[0].name  # relative
+  with monkeypatch.context() as patch:
+    patch.chdir(datasets[0].parent)
+    loop.train(config, tmp_path)
+  assert SavedStep(*locate(tmp_path)).spec.config.data.path == str(datasets[0])
   before = (tmp_path / "config.json").read_text()
 
   longer = config.copy_and_resolve_references()

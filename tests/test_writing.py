@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from configs import ma52
+from data import build, check, import_clips
 from pcan_jax import digests
 from pcan_jax.checkpoints import Checkpoints, locate
 from pcan_jax.evaluation import protocol
@@ -21,6 +22,7 @@ from pcan_jax.writing import replace_file, require_writable, told_shortly
 from tests.test_saved_steps import SPEC
 from tests.tiny_checkpoint import write_tiny_checkpoint
 from tests.tiny_config import shrink
+from tests.tiny_source import write_tiny_source
 
 
 @pytest.fixture
@@ -65,6 +67,26 @@ def test_a_read_only_folder_is_noticed_before_the_work(disk, tiny_dataset, tmp_p
   monkeypatch.setattr(loop, "compile_step", None)
   with pytest.raises(OSError, match=message):
     loop.train(config, folder / "run")
+
+
+def test_data_commands_say_in_one_sentence_that_they_cannot_write(disk, tmp_path):
+  source = write_tiny_source(tmp_path / "source", {"train": 2, "val": 1})
+  (tmp_path / "clips.csv").write_text("video,label\ntrain_000.mp4,a/b\ntrain_001.mp4,a/b\n")
+  videos = ["--videos", str(source / "raw_videos" / "train"), "--no_poses", "--copy"]
+
+  def say(folder, reason):
+    said = rf"^error: [^\n]*{folder}\S*[^\n]*{reason}$|^error: .*{reason}: '{folder}\S*'$"
+    with pytest.raises(SystemExit, match=said):
+      build.main([str(source), str(folder / "out"), "--side=96", "--jobs=1"])
+    with pytest.raises(SystemExit, match=said):
+      out = ["--out", str(folder / "source"), "--jobs=1"]
+      import_clips.main([str(tmp_path / "clips.csv"), *videos, *out])
+
+  say(disk("size=8k"), "No space left on device")
+  folder = disk("ro,size=1m")
+  say(folder, "Read-only file system")
+  with pytest.raises(SystemExit, match=f"^error: cannot write to {folder}: Read-only"):
+    check.main([str(source), "--html", str(folder / "page.html")])
 
 
 def test_room_for_a_checkpoint_is_looked_for(tmp_path):

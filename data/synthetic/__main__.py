@@ -75,7 +75,7 @@ def main() -> None:
       settings = dataclasses.replace(PRESETS[preset or "demo"], **given)
       what, count = "clips", settings.train + settings.val
       written = generate(out, settings, jobs)
-  except (ValueError, FileExistsError, ImportError) as error:
+  except (ImportError, OSError, ValueError) as error:
     parser.error(str(error))
   seconds = time.perf_counter() - start
   if not written:

@@ -223,7 +223,13 @@ def _open_runs(
       raise ValueError(f"{path} has no branch {branch!r} (--branches); it has {', '.join(known)}")
     dataset = open_evaluated(spec.config.data, data_path)
     _require_same_data(spec, dataset)
-    moved = data_path not in (None, spec.config.data.path)
+    moved = (
+      data_path not in (None, spec.config.data.path)
+      if saved.trained_on is None
+      else saved.trained_on != dataset.fingerprint
+    )
+    if moved and data_path is None:
+      _log.warning("%s is not the data set that %s was trained on", dataset.path, path)
     runs.append(Run(os.fspath(path), saved, spec, dataset, moved, branch, rectify))
   return runs
 
@@ -291,7 +297,7 @@ def _require_same_data(spec: ModelSpec, dataset: Dataset) -> None:
     raise ValueError(
       f"{where} has {dataset.tree.num_actions} actions and {dataset.tree.num_bodies} body parts, "
       f"the model {spec.tree.num_actions} and {spec.tree.num_bodies}, or their names "
-      "differ; set config.data.path to a data set with the model's label tree"
+      "differ; name a data set with the model's label tree (--data=DIR)"
     )
   if dataset.layout != spec.layout:
     raise ValueError(

@@ -26,7 +26,8 @@ class Run:
     saved: the checkpoint.
     spec: of its model, with the config's `eval.flip` as it is evaluated.
     dataset: the data set.
-    moved: whether that is another one than the config's.
+    moved: whether that is another one than it was trained on; where the checkpoint does not record
+      that, as in earlier versions, than the config's.
     branch: of the outputs that is meant.
     rectify: whether the prototypes correct the predictions.
   """
@@ -56,14 +57,9 @@ class Run:
     return self.saved.step == find_steps(self.saved.directory)[0].step
 
   def trained_on(self, split: str) -> int:
-    """How many clips of a split of its data set it was trained on.
-
-    Where it does not record its data set, as in earlier versions, that is the one in the config.
-    """
-    recorded = self.saved.description.get("run", {}).get("dataset", {}).get("fingerprint")
-    same = not self.moved if recorded is None else recorded == self.dataset.fingerprint
+    """How many clips of a split of its data set it was trained on."""
     train_split = self.spec.config.data.train_split
-    if not same or not self.dataset.has_split(train_split):
+    if self.moved or not self.dataset.has_split(train_split):
       return 0
     return self.dataset.shared_clips(train_split, split)
 

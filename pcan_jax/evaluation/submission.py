@@ -186,6 +186,6 @@ def main(argv: Sequence[str] | None = None) -> None:
   try:
     ids, tree = read_split(arguments.data, arguments.split)
     check_submission(arguments.file, ids, tree)
-  except (FileNotFoundError, ValueError) as error:
+  except (OSError, ValueError) as error:
     sys.exit(f"error: {error}")
   print(f"{arguments.file}: {len(ids)} videos, valid for the challenge")

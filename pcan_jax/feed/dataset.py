@@ -372,8 +372,8 @@ def open_dataset(
   found = sorted(pathlib.Path(path).rglob("dataset_info.json"))
   if not found:
     raise FileNotFoundError(
-      f"no data set at {path} (config.data.path). "
-      + (instructions or "Build one: pcan build SOURCE OUT; see docs/DATA.md")
+      f"no data set at {path}; name it with --config.data.path=DIR to train, and with --data=DIR "
+      "after that. " + (instructions or "Build one: pcan build SOURCE OUT; see docs/DATA.md")
     )
   if len(found) > 1:
     folders = ", ".join(str(info.parent) for info in found)

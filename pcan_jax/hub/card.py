@@ -62,6 +62,8 @@ class SharedRun:
       dataset = open_evaluated(config.data)
     except (FileNotFoundError, ValueError):
       dataset = None
+    if dataset is not None and saved.trained_on not in (None, dataset.fingerprint):
+      dataset = None
     clips, split = config.eval.num_clips, config.data.eval_split
     try:
       results = Results.read(results_folder(workdir, split, clips, clips, of=BEST if best else ""))

@@ -143,7 +143,10 @@ def _read_dataset(
     return _nothing(f"There is no data set at {path}; --data names another place.")
   origin = run.results.origin
   if origin is not None and dataset.fingerprint != origin.dataset:
-    return _nothing(f"The data set at {path} is not the one that was evaluated.")
+    raise ValueError(
+      f"the results in {run.workdir} are of another data set than {dataset.path}: evaluate again "
+      "(--mode=eval), or name the one that was evaluated with --data"
+    )
   if dataset.tree != run.tree:
     return _nothing(f"The data set at {path} has another label tree.")
   train_support, train_note = None, ""

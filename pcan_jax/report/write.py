@@ -6,6 +6,7 @@ import pathlib
 
 from pcan_jax.report import page, sections, style, tables
 from pcan_jax.report.report_data import read_report_data
+from pcan_jax.writing import require_writable
 
 _log = logging.getLogger(__name__)
 
@@ -34,12 +35,13 @@ def write_report(
   Raises:
     FileNotFoundError: a run has no checkpoint, or has not been evaluated on the split, or there is
       no data set at `data_path`.
-    ValueError: the split has no labels, or the baseline was evaluated with other clips, labels or
-      another label tree.
+    ValueError: the split has no labels, the results are of another data set, or the baseline was
+      evaluated with other clips, labels or another label tree.
+    OSError: the page cannot be written.
   """
   data = read_report_data(workdir, baseline=baseline, split=split, data_path=data_path)
   folder = pathlib.Path(output) if output is not None else data.run.workdir / "report"
-  folder.mkdir(parents=True, exist_ok=True)
+  require_writable(folder)
   rows = tables.table_rows(data.run, data.baseline)
   (folder / "table.md").write_text(tables.markdown(rows), encoding="utf-8")
   (folder / "table.tex").write_text(tables.latex(rows), encoding="utf-8")

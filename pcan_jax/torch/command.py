@@ -43,7 +43,7 @@ def _convert_as_flags_say() -> None:
       stored_size=FLAGS.stored_size or FLAGS.config.input.test_size,
     )
     conversion = convert(FLAGS.source, FLAGS.workdir, spec, reinit_stem=FLAGS.reinit_stem)
-  except (FileNotFoundError, ValueError) as error:
+  except (OSError, ValueError) as error:
     sys.exit(f"error: {error}")
   for note in conversion.notes:
     print(note)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -304,7 +305,10 @@ def _record(run: TrainingRun, start: SavedStep | None, changes: list[Change]) ->
   """What the descriptions of checkpoints say about the run."""
   former = start.description.get("run", {}).get("allowed_changes", []) if start else []
   return {
-    "dataset": {"path": str(run.dataset.path), "fingerprint": run.dataset.fingerprint},
+    "dataset": {
+      "path": os.path.abspath(run.config.data.path),
+      "fingerprint": run.dataset.fingerprint,
+    },
     "allowed_changes": [*former, *({"step": start.step} | c._asdict() for c in changes if start)],
   }
 

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     dataset = open_dataset(arguments.dataset, held_out=arguments.held_out)
     found = measure_yardstick(dataset, arguments.train_split, arguments.split)
-  except (ModuleNotFoundError, FileNotFoundError, ValueError) as error:
+  except (ModuleNotFoundError, OSError, ValueError) as error:
     sys.exit(f"error: {error}")
   print(f"yardstick, {found.eval_clips:,} clips of split {arguments.split!r}, in %: {found}")
 
