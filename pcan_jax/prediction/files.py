@@ -89,7 +89,7 @@ def predict_files(
   Raises:
     FileNotFoundError: the checkpoint, the videos or the poses do not exist.
     ValueError: an argument is invalid; the message says which and what to do.
-    OSError: `output` cannot be written to, which is tried first.
+    OSError: `output` cannot be written to, which is tried before videos are predicted.
   """
   events = events or bool(formats) or review
   check_formats(formats)
@@ -106,8 +106,8 @@ def predict_files(
     rules = settings.rules
     window, stride, num_clips = rules.window, rules.stride, rules.num_clips
     _log.info("events: %s", settings.origin)
-  output = require_writable(output)
   recognizer = Recognizer.load(saved.path, num_clips=num_clips)
+  output = pathlib.Path(output)
   if videos is not None and pose is None and "pose" in recognizer.streams:
     pose = output / ESTIMATED_POSES
     estimate_poses(pathlib.Path(videos), files.values(), recognizer.layout, pose)
@@ -120,6 +120,7 @@ def predict_files(
     _log.info("poses without videos, %g frames per second%s", skeleton_rate(fps), stated)
   if poses is None:
     _log.info("no poses: the model sees whole frames instead of the square around the persons")
+  require_writable(output)
   found = EventFiles(recognizer, settings) if settings else None
   records = []
   rows = _FeatureRows()
