@@ -61,8 +61,10 @@ def draw_splits(
   if groups:
     names = sorted({name for name, is_val in zip(groups, chosen) if is_val})
     note += f"; in val: {', '.join(names)}"
-  else:
+  elif any(chosen):
     note += "; neighbouring clips of one recording are in both parts, which makes scores too high"
+  else:
+    note += "; no action has two clips, so nothing is in val"
   notes = [note]
   of_person: dict[str, set[bool]] = collections.defaultdict(set)
   sessions: dict[str, set[str]] = collections.defaultdict(set)

@@ -15,7 +15,7 @@ def draw_split(
     persons: the person in every clip. No person is then in both parts: persons are added greedily,
       each time the one who brings the counts per action closest to the share, until nobody brings
       them closer. None draws single clips; every action with two or more clips gets at least one
-      in each part.
+      in each part, and one with a single clip none for validation.
     val_share: share of the clips for validation, between 0 and 1.
     seed: breaks ties.
 
@@ -23,16 +23,13 @@ def draw_split(
     For every clip, whether it is for validation.
 
   Raises:
-    ValueError: the share is not between 0 and 1, or there are too few clips or persons.
+    ValueError: the share is not between 0 and 1, or there is one person alone.
   """
   if not 0 < val_share < 1:
     raise ValueError(f"the share for validation is {val_share}; choose one between 0 and 1")
   rng = random.Random(seed)
   if persons is None:
-    chosen = _draw_clips(actions, val_share, rng)
-    if not any(chosen):
-      raise ValueError("no action has two clips, so none can be drawn for validation")
-    return chosen
+    return _draw_clips(actions, val_share, rng)
   people = _draw_people(actions, persons, val_share, rng)
   return [person in people for person in persons]
 

@@ -201,7 +201,9 @@ def _splits(
     chosen = draw_split(actions, persons, val_share, seed)
     splits = ["val" if is_chosen else "train" for is_chosen in chosen]
     drawn = f"split drawn with seed {seed}, about {val_share:.0%} of every action for val"
-    if persons:
+    if "val" not in splits:
+      notes = ["warning: no action has two clips, so none is drawn for val; add a column 'split'"]
+    elif persons:
       people = sorted({person for person, is_chosen in zip(persons, chosen) if is_chosen})
       notes = [f"{drawn}, no person in both parts; in val: {', '.join(people)}"]
     else:

@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from configs import ma52
-from pcan_jax.training import preflight
+from pcan_jax.training import loop, preflight
 from tests.tiny_config import shrink
 
 
@@ -24,6 +24,15 @@ def test_a_dry_run_does_everything_once_and_writes_nothing(config, tmp_path, cap
     assert fact in caplog.text
   assert "7 videos evaluated, nothing written" in caplog.text
   assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_split_is_noticed_before_training(config):
+  """Not at the first evaluation, after hours and with the steps since the last save lost."""
+  config.data.eval_split = "dev"
+  with pytest.raises(ValueError, match=r"has no split 'dev' to evaluate .*it has .*'val'"):
+    loop.prepare(config)
+  config.eval.every_epochs = 0.0
+  assert loop.prepare(config).order.num_clips == 16
 
 
 @pytest.mark.slow

@@ -175,6 +175,12 @@ def prepare(config: ConfigDict) -> TrainingRun:
   else:
     sampling = ClassSampling(config.data.sampling, config.data.repeat_threshold)
     order = dataset.epoch_order(split, sampling, config.data.label_share)
+    if config.eval.every_epochs and not dataset.has_split(config.data.eval_split):
+      raise ValueError(
+        f"{dataset.path} has no split {config.data.eval_split!r} to evaluate "
+        f"(config.data.eval_split); it has {dataset.splits}. config.eval.every_epochs=0 trains "
+        "without an evaluation"
+      )
   return TrainingRun(spec, dataset, mesh, order)
 
 
