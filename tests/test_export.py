@@ -105,6 +105,9 @@ def test_wrong_inputs_are_named(exported, inputs):
     (inputs | {"rgb": inputs["rgb"][:, :1]}, "rgb must be uint8"),
     (inputs | {"rgb": inputs["rgb"].astype(np.float32)}, "not float32"),
     (inputs | {"keypoints": inputs["keypoints"][..., :5, :]}, "keypoints must be float32"),
+    (inputs | {"keypoints": inputs["keypoints"] / 48}, "video 0: its keypoints lie between -1 and"),
+    (inputs | {"keypoint_scores": inputs["keypoint_scores"] * np.inf}, "keypoint_scores must be 0"),
+    (inputs | {"keypoint_scores": inputs["keypoint_scores"] * np.nan}, "keypoint_scores must be 0"),
   ):
     with pytest.raises(ValueError, match=message):
       model(**changed)

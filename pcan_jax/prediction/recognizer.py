@@ -285,6 +285,8 @@ class Recognizer:
     self.require_poses(keypoints)
     if frames is not None:
       frames = _as_array(frames, "frames")
+      if frames.dtype.kind == "i" and frames.size and frames.min() >= 0 and frames.max() <= 255:
+        frames = frames.astype(np.uint8)  # nested lists
       if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
         raise ValueError(
           f"frames must be uint8 [T, H, W, 3], not {frames.dtype} {list(frames.shape)}"

@@ -14,6 +14,9 @@ import jax
 import jax.export
 import numpy as np
 
+MAX_SCORE = 10
+"""Larger scores of keypoints are percentages or damage."""
+
 TOP = 5
 """Number of actions printed for every video."""
 
@@ -56,7 +59,8 @@ class ExportedModel:
       classes] and `embedding` [videos, features].
 
     Raises:
-      ValueError: an input is missing, or has the wrong type or shape.
+      ValueError: an input is missing, has the wrong type or shape, or holds keypoints that are not
+        pixels, or scores that are none.
     """
     expected = self.description["inputs"]
     if set(inputs) != set(expected):
@@ -65,7 +69,24 @@ class ExportedModel:
       shape, dtype = list(np.shape(inputs[name])), str(inputs[name].dtype)
       if dtype != about["dtype"] or shape[1:] != about["shape"][1:]:
         raise ValueError(f"{name} must be {about['dtype']} {about['shape']}, not {dtype} {shape}")
+    if "keypoints" in inputs:
+      _check_poses(inputs["keypoints"], inputs["keypoint_scores"])
     return jax.device_get(self._call(inputs))
+
+
+def _check_poses(keypoints: np.ndarray, scores: np.ndarray) -> None:
+  """Refuses what files of poses may not hold either, video by video."""
+  for video, (points, of_points) in enumerate(zip(keypoints, scores)):
+    found = of_points > 0
+    if not (of_points <= MAX_SCORE).all() or not np.isfinite(points[found]).all():
+      raise ValueError(
+        f"video {video}: keypoint_scores must be 0 to about 1, 0 for keypoints that were not found, "
+        "and found keypoints must be finite"
+      )
+    if found.any() and np.median(np.abs(points[found])) <= 1:
+      raise ValueError(
+        f"video {video}: its keypoints lie between -1 and 1; they must be pixels of the frames"
+      )
 
 
 def _text(description: dict) -> bytes:
