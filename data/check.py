@@ -25,6 +25,8 @@ from . import findings
 from .build import add_source_arguments, skeleton_fps
 from .findings import CheckResult, ClipFacts, Finding
 
+_SAMPLES = 12
+
 
 def check_source(
   source: pathlib.Path,
@@ -126,13 +128,15 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("directory", type=pathlib.Path, help="the source directory or data set")
   parser.add_argument("--html", type=pathlib.Path, help="write an HTML page with sample clips")
   parser.add_argument(
-    "--samples", type=int, default=12, help="clips per split on the page (%(default)s)"
+    "--samples", type=int, help=f"clips per split on the page of --html ({_SAMPLES})"
   )
   parser.add_argument(
     "--show", type=int, default=5, help="findings listed of each kind (%(default)s)"
   )
   add_source_arguments(parser)
   arguments = parser.parse_args(argv)
+  if arguments.samples is not None and not arguments.html:
+    parser.error("--samples means nothing without --html")
   quiet_libraries()
   try:
     result = _check(arguments)
@@ -148,10 +152,14 @@ def _check(arguments: argparse.Namespace) -> CheckResult:
   from . import check_shards, contact_sheet
 
   directory = arguments.directory
+  num_samples = _SAMPLES if arguments.samples is None else arguments.samples
   if arguments.html:
     require_writable(arguments.html.parent)
   if next(directory.rglob("dataset_info.json"), None):
-    result, dataset, samples = check_shards.check_dataset(directory, arguments.samples)
+    for name in ("layout", "tree", "fps"):
+      if getattr(arguments, name) is not None:
+        raise ValueError(f"--{name} means nothing for a built data set, which {directory} is")
+    result, dataset, samples = check_shards.check_dataset(directory, num_samples)
     layout = dataset.layout
   else:
     source_layout.find_splits(directory)
@@ -162,7 +170,7 @@ def _check(arguments: argparse.Namespace) -> CheckResult:
   print_result(result, arguments.show)
   if arguments.html:
     if samples is None:
-      samples = contact_sheet.samples_of_source(clips, arguments.samples)
+      samples = contact_sheet.samples_of_source(clips, num_samples)
     contact_sheet.write_page(arguments.html, result, layout, samples)
     print(f"\npage with sample clips: {arguments.html}")
   return result

@@ -77,6 +77,8 @@ def main() -> None:
   except BrokenPipeError:  # of `pcan --help | head`, which has read enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)
+  except KeyboardInterrupt:  # in a command; what it leaves, it goes on from
+    sys.exit(128 + signal.SIGINT)
 
 
 def _run_command() -> None:
@@ -205,6 +207,7 @@ def _train() -> None:
       "--overfit_batch, --data and --split"
     )
   if FLAGS.dry_run or FLAGS.overfit_batch:
+    _refuse_beside_a_check()
     from pcan_jax.training import preflight
 
     check = preflight.dry_run if FLAGS.dry_run else preflight.overfit_batch
@@ -219,6 +222,13 @@ def _train() -> None:
   train(config, workdir, FLAGS.allow_changes)
   if "decoder" not in config.model:  # pretraining predicts nothing
     _evaluate([str(workdir)], workdir, config)
+
+
+def _refuse_beside_a_check() -> None:
+  check = "dry_run" if FLAGS.dry_run else "overfit_batch"
+  for name in ("overfit_batch", "allow_changes", *_SCORING.split()):
+    if FLAGS[name].present and name != check:
+      raise ValueError(f"--{name} means nothing with --{check}")
 
 
 def _train_folds(config: "ConfigDict", workdir: pathlib.Path) -> None:
@@ -354,6 +364,10 @@ def _source() -> str:
   source = FLAGS.checkpoint or FLAGS.workdir
   if source is None:
     raise ValueError(f"--mode={FLAGS.mode} needs --workdir or --checkpoint; see `pcan --help`")
+  if FLAGS.checkpoint and FLAGS.workdir:
+    raise ValueError(
+      f"--checkpoint={FLAGS.checkpoint} and --workdir={FLAGS.workdir} both name the model: give one"
+    )
   return source
 
 

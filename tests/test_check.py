@@ -299,6 +299,13 @@ def test_a_broken_off_shard_is_named(dataset, capsys):
   assert shard.name in run(dataset, capsys)[1]
 
 
+def test_options_that_would_not_be_used_are_refused(source, dataset, capsys):
+  assert run(source, capsys, "--samples=3")[1] == 2
+  for option in ("--layout=coco-17", "--tree=ma52", "--fps=30"):
+    verdict = run(dataset, capsys, option)[1]
+    assert f"{option.partition('=')[0]} means nothing for a built data set" in verdict
+
+
 def test_a_directory_of_another_kind_is_explained(tmp_path, capsys):
   assert "error: " in run(tmp_path, capsys)[1]
   assert "no source directory at" in run(tmp_path / "none", capsys)[1]

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from pcan_jax import cli
 from pcan_jax.cli import COMMANDS, MODES
 from pcan_jax.shipped import ROOT
 from tests.command_lines import answers
@@ -41,6 +42,15 @@ def test_a_reader_who_leaves_early_sees_no_traceback():
   assert (result.returncode, result.stderr) == (1, "")
 
 
+def test_an_interrupted_command_ends_without_a_traceback(monkeypatch):
+  def interrupted():
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(cli, "_run_command", interrupted)
+  with pytest.raises(SystemExit, match="130"):
+    cli.main()
+
+
 def test_commands_have_help_without_tensorflow():
   code = """if True:
     import contextlib, io, sys
@@ -72,6 +82,7 @@ MISTAKES = {
   "convert --config=ma52 --source=a.pth --workdir=runs/a b.pth": "nothing is known of 'b.pth'",
   "--workdir=runs/a": "needs --config",
   "--config=demo": "needs --workdir",
+  "--mode=eval --workdir=runs/a --config.data.path=b": "An evaluation takes --data, --split and",
   "--mode=export --checkpoint=runs/a": "needs --out",
   "--mode=eval": "needs --workdir or --checkpoint",
   "--mode=eval --workdir=runs/a --config=demo --config.seed=1": "--config means nothing",

@@ -67,7 +67,7 @@ EVALUATED = NO_OPTIONS | {
 }
 WRITTEN = "--overlay --features --events --formats=eaf,csv --review"
 EVALUATED_BESIDE = {"split": "test", "data_path": "D"}
-VIDEOS = "--mode=predict --workdir=W --video=V --out=O"
+VIDEOS = "--mode=predict --video=V --out=O"
 PREDICTED = {
   "pose": None,
   "output": "O",
@@ -137,7 +137,7 @@ LINES = {
   "--mode=report --workdir=W --baseline=B --data=D --split=test": [
     ("write_report", ["W"], {"baseline": "B", "split": "test", "data_path": "D"})
   ],
-  VIDEOS: [("predict_files", ["W", "V"], PREDICTED)],
+  f"{VIDEOS} --workdir=W": [("predict_files", ["W", "V"], PREDICTED)],
   "--mode=predict --workdir=W --pose=P --fps=25 --out=O": [
     ("predict_files", ["W", None], PREDICTED | {"pose": "P", "fps": 25.0})
   ],
@@ -198,6 +198,10 @@ MISTAKES = {
   "--mode=eval --checkpoint=A,,B --workdir=W": "names nothing at one of its commas",
   "--mode=eval --checkpoint=A,B --workdir=W --weights=1,b": "--weights must be numbers such as",
   "--mode=report --workdir=W --weights=1,2": "--weights means nothing with --mode=report",
+  "--mode=export --workdir=W --checkpoint=C --out=O": "both name the model: give one",
+  "--config=demo --dry_run --norectify": "--rectify means nothing with --dry_run",
+  "--config=demo --dry_run --overfit_batch": "--overfit_batch means nothing with --dry_run",
+  "--config=demo --overfit_batch --allow_changes=seed": "--allow_changes means nothing with --over",
 }
 
 

@@ -191,7 +191,7 @@ def test_times_are_those_of_the_frames(checkpoint, folder, tmp_path):
   np.testing.assert_allclose(overlay.times[:-1], ticks / 600, atol=2e-3)
 
 
-def test_a_video_that_is_broken_off_is_predicted_with_a_warning(checkpoint, tmp_path):
+def test_a_video_that_is_broken_off_is_predicted_with_a_warning(checkpoint, tmp_path, caplog):
   frames, keypoints = make_clip(np.random.default_rng(0), action=1)
   frames = np.resize(frames, (60, *frames.shape[1:]))
   frames[:] = np.random.default_rng(1).integers(0, 255, frames.shape)
@@ -205,6 +205,9 @@ def test_a_video_that_is_broken_off_is_predicted_with_a_warning(checkpoint, tmp_
   (video,) = json.loads((tmp_path / "output" / "predictions.json").read_text())["videos"]
   assert failed == 1 and video["windows"]
   assert "its header promises 2.00 s, but it ends after" in video["warnings"][0]
+  caplog.clear()
+  Recognizer.load(checkpoint, num_clips=1).predict_video(path, pose)
+  assert "clip.mkv: its header promises 2.00 s" in caplog.text
 
 
 def test_a_video_is_one_clip_without_a_window(checkpoint, folder, tmp_path, caplog):

@@ -13,6 +13,7 @@ import collections
 import dataclasses
 import functools
 import itertools
+import logging
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,6 +39,8 @@ from pcan_jax.labels import LabelTree
 from pcan_jax.prediction.pretrained import find_pretrained
 from pcan_jax.prediction.videos import Video, Window
 from pcan_jax.spec import HostOutputs, ModelSpec, PyTree
+
+_log = logging.getLogger(__name__)
 
 NO_POSES = (
   "the model needs poses, and none were given: estimate them with "
@@ -193,6 +196,8 @@ class Recognizer:
   ) -> Prediction:
     """Recognises the action in one video, taken as one clip.
 
+    Damage that leaves it readable, such as a missing end, is logged as a warning.
+
     Args:
       path: of the video.
       pose: path of its poses, for `pcan_jax.clips.pose_files.open_poses`, or opened poses.
@@ -205,6 +210,8 @@ class Recognizer:
       pose = open_poses(pose, self.layout, only_clip=clip_id(pathlib.Path(path)))
     self.require_poses(pose)
     video = Video.open(path, pose)
+    for damage in video.damage:
+      _log.warning("%s: %s", path, damage)
     return next(self.predict_windows(video, video.windows()))
 
   def predict_windows(self, video: Video, windows: Sequence[Window]) -> Iterator[Prediction]:

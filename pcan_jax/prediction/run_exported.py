@@ -80,8 +80,8 @@ def _check_poses(keypoints: np.ndarray, scores: np.ndarray) -> None:
     found = of_points > 0
     if not (of_points <= MAX_SCORE).all() or not np.isfinite(points[found]).all():
       raise ValueError(
-        f"video {video}: keypoint_scores must be 0 to about 1, 0 for keypoints that were not found, "
-        "and found keypoints must be finite"
+        f"video {video}: keypoint_scores must be 0 to about 1, 0 for keypoints that were not "
+        "found, and found keypoints must be finite"
       )
     if found.any() and np.median(np.abs(points[found])) <= 1:
       raise ValueError(
