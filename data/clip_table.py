@@ -13,7 +13,6 @@ Empty rows and columns, as spreadsheets write them, are ignored; empty cells at 
 be missing.
 """
 
-import csv
 import dataclasses
 import math
 import os
@@ -21,6 +20,7 @@ import pathlib
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
+from pcan_jax import tables
 from pcan_jax.clips.source_layout import SPLITS, UNLABELLED, UNLABELLED_SPLIT
 from pcan_jax.clips.video_files import (
   HOW_TO_CONVERT,
@@ -85,7 +85,7 @@ def read_rows(path: str | os.PathLike[str], *, videos: bool = True) -> tuple[lis
   path = pathlib.Path(path)
   if not path.is_file():
     raise FileNotFoundError(f"no table of clips at {path}: expected a CSV file 'video,label'")
-  lines = _read_lines(path)
+  lines = tables.read_rows(path)
   header, rows = [name.strip() for name in lines.pop(0)[1]] if lines else [], []
   header = [name.lower() if name.lower() in COLUMNS else name for name in header]
   _check_header(header, path)
@@ -127,19 +127,6 @@ def _require_different(rows: Sequence[Row]) -> None:
       raise ValueError(
         f"{row.where}: {row.video!r} has the id of {other.video!r} ({other.where}); rename one"
       )
-
-
-def _read_lines(path: pathlib.Path) -> list[tuple[int, list[str]]]:
-  """The rows that are not empty, with their line numbers."""
-  try:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-      first = next((line for line in file if line.strip(" ,;\t\r\n")), "")
-      file.seek(0)
-      delimiter = max(",;\t", key=first.count)
-      lines = csv.reader(file, strict=True, delimiter=delimiter)
-      return [(lines.line_num, cells) for cells in lines if any(cell.strip() for cell in cells)]
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise ValueError(f"{path}: not CSV in UTF-8 ({error}); save it as CSV in UTF-8") from error
 
 
 def _check_header(header: Sequence[str], path: pathlib.Path) -> None:

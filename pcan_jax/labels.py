@@ -3,16 +3,19 @@
 No other module knows how many actions or body parts there are.
 """
 
+import collections
 import csv
 import dataclasses
 import functools
 import os
 import pathlib
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 from pcan_jax import shipped
+from pcan_jax.tables import read_rows
 
 LEVELS = ("action", "body")
 """What a clip is classified by; a body part is the parent of its actions."""
@@ -91,20 +94,21 @@ class LabelTree:
     if not path.is_file():
       raise FileNotFoundError(f"no label tree at {path}: expected a CSV file 'id,action,body'")
     actions, bodies, parents = [], [], []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-      rows = csv.DictReader(file, skipinitialspace=True)
-      if rows.fieldnames is None or not {"id", "action", "body"} <= set(rows.fieldnames):
-        raise ValueError(f"{path}: the first line must be 'id,action,body', not {rows.fieldnames}")
-      for row in rows:
-        where = f"{path}, line {rows.line_num}"
-        if row["id"] != str(len(actions)):
-          raise ValueError(f"{where}: expected id {len(actions)}, found {row['id']!r}")
-        if not row["action"] or not row["body"]:
-          raise ValueError(f"{where}: 'action' and 'body' must not be empty")
-        if row["body"] not in bodies:
-          bodies.append(row["body"])
-        actions.append(row["action"])
-        parents.append(bodies.index(row["body"]))
+    rows = read_rows(path)
+    header = [name.strip().lower() for name in rows[0][1]] if rows else []
+    if not {"id", "action", "body"} <= set(header):
+      raise ValueError(f"{path}: the first line must be 'id,action,body', not {','.join(header)!r}")
+    for line, cells in rows[1:]:
+      row = collections.defaultdict(str, zip(header, map(_name, cells)))
+      where = f"{path}, line {line}"
+      if row["id"] != str(len(actions)):
+        raise ValueError(f"{where}: expected id {len(actions)}, found {row['id']!r}")
+      if not row["action"] or not row["body"]:
+        raise ValueError(f"{where}: 'action' and 'body' must not be empty")
+      if row["body"] not in bodies:
+        bodies.append(row["body"])
+      actions.append(row["action"])
+      parents.append(bodies.index(row["body"]))
     try:
       return cls(tuple(actions), tuple(bodies), tuple(parents))
     except ValueError as error:
@@ -126,6 +130,11 @@ class LabelTree:
   def from_dict(cls, tree: dict[str, list[Any]]) -> "LabelTree":
     """Inverse of `to_dict`."""
     return cls(tuple(tree["actions"]), tuple(tree["bodies"]), tuple(tree["parents"]))
+
+
+def _name(cell: str) -> str:
+  """Without white space at its ends, and with composed accents."""
+  return unicodedata.normalize("NFC", cell.strip())
 
 
 def _other_side(side: re.Match[str]) -> str:

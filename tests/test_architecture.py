@@ -28,6 +28,7 @@ WINGS = {
     "devices",
     "extras",
     "hosts",
+    "tables",
     "writing",
   ),
   "coding": ("coding",),

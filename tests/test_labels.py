@@ -11,6 +11,27 @@ def test_csv_round_trip(tmp_path):
   assert LabelTree.read_csv(path) == TREE
 
 
+@pytest.mark.parametrize(
+  "text",
+  [
+    "id;action;body;\r\n0;nod;head;\r\n1;shake ;head;\r\n2;wave;arm;\r\n;;;\r\n",
+    "\ufeffID,Action,Body,note\n,,,\n0,nod,head,x\n1, shake,head\n\n2,wave,arm,\n",
+  ],
+)
+def test_spreadsheets_leave_empty_rows_and_columns(tmp_path, text):
+  path = tmp_path / "actions.csv"
+  for encoding in ("utf-8", "utf-16"):
+    path.write_text(text.removeprefix("\ufeff" * (encoding == "utf-16")), encoding=encoding)
+    assert LabelTree.read_csv(path) == TREE
+
+
+def test_accents_are_composed_as_in_the_tables_of_clips(tmp_path):
+  (tmp_path / "actions.csv").write_text("id,action,body\n0,gru\u0308n,e\u0301\n")
+  assert LabelTree.read_csv(tmp_path / "actions.csv") == LabelTree(
+    ("gr\u00fcn",), ("\u00e9",), (0,)
+  )
+
+
 def test_dict_round_trip():
   assert LabelTree.from_dict(TREE.to_dict()) == TREE
 

@@ -13,13 +13,12 @@ A split without a list file does not exist. Labels of the split `test` are place
 without the folder `raw_videos` is one of skeletons: its clips have poses and no videos.
 """
 
-import csv
 import dataclasses
 import math
 import os
 import pathlib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +34,7 @@ from pcan_jax.clips.video_files import (
 )
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout
 from pcan_jax.labels import LabelTree, get_tree
+from pcan_jax.tables import read_rows
 
 SPLITS = ("train", "val", "test")
 PERSONS_FILE = "persons.csv"
@@ -163,24 +163,27 @@ def read_persons(source: str | os.PathLike[str]) -> dict[str, str] | None:
   if not path.is_file():
     return None
   persons: dict[str, str] = {}
-  try:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-      lines = csv.reader(file, strict=True)
-      if [name.strip().lower() for name in next(lines, [])] != ["id", "person"]:
-        raise ValueError(f"{path}: the first line must be 'id,person'")
-      for cells in lines:
-        if not any(cells):
-          continue
-        where = f"{path}, line {lines.line_num}"
-        if len(cells) != 2 or not all(cell.strip() for cell in cells):
-          raise ValueError(f"{where}: expected 'id,person', found {','.join(cells)[:80]!r}")
-        name, person = (composed(cell.strip()) for cell in cells)
-        name = clip_id(pathlib.PurePath(name))
-        if persons.setdefault(name, person) != person:
-          raise ValueError(f"{where}: {name!r} is {person[:40]!r} here and {persons[name]!r} above")
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise ValueError(f"{path}: not CSV in UTF-8 ({error}); save it as CSV in UTF-8") from error
+  rows = read_rows(path)
+  if not rows or [name.lower() for name in _up_to_the_last(rows[0][1])] != ["id", "person"]:
+    raise ValueError(f"{path}: the first line must be 'id,person'")
+  for line, cells in rows[1:]:
+    where = f"{path}, line {line}"
+    found = _up_to_the_last(cells)
+    if len(found) != 2 or not all(found):
+      raise ValueError(f"{where}: expected 'id,person', found {','.join(cells)[:80]!r}")
+    name, person = map(composed, found)
+    name = clip_id(pathlib.PurePath(name))
+    if persons.setdefault(name, person) != person:
+      raise ValueError(f"{where}: {name!r} is {person[:40]!r} here and {persons[name]!r} above")
   return persons
+
+
+def _up_to_the_last(cells: Sequence[str]) -> list[str]:
+  """Cells without white space at their ends, up to the last one that is not empty."""
+  stripped = [cell.strip() for cell in cells]
+  while stripped and not stripped[-1]:
+    stripped.pop()
+  return stripped
 
 
 def read_split(
