@@ -1,6 +1,6 @@
 """Reads the table of videos and their labels.
 
-A CSV file in UTF-8, with commas, semicolons or tabs, whose first line names the columns
+A CSV file, as `pcan_jax.tables` reads it, whose first line names the columns
 
     video    path below the folder of videos; the file name without its suffix is the clip's id
     label    name of the action, or `body/action`, or the id of the action in a label tree

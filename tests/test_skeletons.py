@@ -198,7 +198,8 @@ def test_a_clip_without_a_person_in_the_table_is_named(source, tmp_path):
   persons.write_text("id,person\nval_000,a\nval_000,b\n")
   with pytest.raises(ValueError, match=r"persons\.csv, line 3: 'val_000' is 'b' here and 'a'"):
     source_layout.read_persons(tmp_path / "source")
-  persons.write_text("id,person\nval_000,a\n")
+  persons.write_text("id;person;\nval_000;a;\n;;\n")
+  assert source_layout.read_persons(tmp_path / "source") == {"val_000": "a"}
   tree, layout = source_layout.read_tree(source), get_layout("openpose-28")
   _, problems = source_layout.scan_split(tmp_path / "source", "val", tree, layout)
   assert len(problems) == 6 and "does not say who it shows" in problems[0].reason
