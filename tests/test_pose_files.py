@@ -271,6 +271,14 @@ def test_a_folder_may_hold_one_file_per_clip(tmp_path):
     np.testing.assert_array_equal(scores, POINTS[:count, ..., 2])
 
 
+def test_files_of_clips_may_lie_in_folders_of_splits(tmp_path):
+  for name in ("train/clip", "train/b", "val/c"):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    write_pickle(tmp_path / f"{name}.pkl", "any", POINTS)
+  assert open_poses(tmp_path, LAYOUT).clip_ids == ["b", "c", "clip"]
+  np.testing.assert_array_equal(read(tmp_path)[0], POINTS[..., :2])
+
+
 def test_a_pickle_of_one_clip_may_be_one_dict(tmp_path):
   """As MMAction2's ntu_pose_extraction.py writes it."""
   write_pickle(tmp_path / "clip.pkl", "clip", POINTS)
@@ -289,9 +297,6 @@ def test_folders_that_name_a_clip_twice_or_hold_all_clips_in_one_file_are_refuse
   ):
     open_poses(tmp_path, LAYOUT)
   (tmp_path / "clip.pkl").unlink()
-  write_npz(tmp_path / "clip" / "b.npz", "clip", POINTS)
-  with pytest.raises(ValueError, match="clip holds 2 files of poses; expected one"):
-    open_poses(tmp_path, LAYOUT)
   with np.load(tmp_path / "clip" / "a.npz") as arrays:
     others = {f"{name}/{field}": arrays[f"clip/{field}"] for name in "xy" for field in
               ("keypoints", "scores")}  # fmt: skip

@@ -225,21 +225,33 @@ def _refuse_images(path: pathlib.Path, content: object) -> None:
     raise ValueError(f"{path} is of one image, as YOLO writes it. {_YOLO}")
 
 
+def _files_of_poses(path: pathlib.Path) -> list[pathlib.Path]:
+  """A file of poses, or those in a folder."""
+  files = sorted(path.iterdir()) if path.is_dir() else [path]
+  return [
+    file
+    for file in files
+    if file.suffix.lower() in _SUFFIXES and file.is_file() and not file.name.startswith(".")
+  ]
+
+
 class _FilePerClip:
-  """A folder with one file per clip; the file, or the folder it is alone in, is named after it."""
+  """A folder with one file per clip, also in folders below it.
+
+  The file is named after the clip, or the folder that it is alone in.
+  """
 
   def __init__(self, path: pathlib.Path, layout: KeypointLayout) -> None:
     self._path = path
     self._layout = layout
     self._files: dict[str, pathlib.Path] = {}
-    for entry in sorted(path.iterdir()):
-      files = sorted(entry.iterdir()) if entry.is_dir() else [entry]
-      files = [file for file in files if file.suffix.lower() in _SUFFIXES and file.is_file()]
-      files = [file for file in files if not file.name.startswith(".")]
-      if entry.is_dir() and len(files) > 1:
-        raise ValueError(f"{entry} holds {len(files)} files of poses; expected one, of one clip")
+    found = {entry: _files_of_poses(entry) for entry in sorted(path.iterdir())}
+    # Folders of several files are those of splits, or what MMPose calls `predictions`.
+    of_clips = all(len(files) <= 1 for files in found.values())
+    for entry, files in found.items():
       for file in files:
-        other = self._files.setdefault(composed(entry.name if entry.is_dir() else file.stem), file)
+        name = entry.name if entry.is_dir() and of_clips else file.stem
+        other = self._files.setdefault(composed(name), file)
         if other is not file:
           raise ValueError(f"{other} and {file} have the name of the same clip; keep one")
     if not self._files:
