@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from pcan_jax.clips import source_layout
 from pcan_jax.clips.stored_frames import CLIPS_PER_SHARD, Encoding
-from pcan_jax.console import quiet_libraries
+from pcan_jax.console import leave_out_keras, quiet_libraries
 from pcan_jax.keypoints import LAYOUTS, get_layout
 from pcan_jax.writing import told_shortly
 
@@ -104,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   add_source_arguments(parser)
   arguments = parser.parse_args(argv)
   quiet_libraries()
+  leave_out_keras()
   try:
     folder = build(**vars(arguments))
   except (OSError, ValueError, RuntimeError) as error:

@@ -17,7 +17,7 @@ from pcan_jax.clips.parallel import map_clips
 from pcan_jax.clips.problems import Problem
 from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import Encoding
-from pcan_jax.console import quiet_libraries
+from pcan_jax.console import leave_out_keras, quiet_libraries
 from pcan_jax.keypoints import KeypointLayout, get_layout
 from pcan_jax.writing import require_writable
 
@@ -138,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   if arguments.samples is not None and not arguments.html:
     parser.error("--samples means nothing without --html")
   quiet_libraries()
+  leave_out_keras()
   try:
     result = _check(arguments)
   except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 import cv2
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -232,7 +233,8 @@ def _draw_heatmaps(sample: Sample, layout: KeypointLayout) -> list[np.ndarray]:
     "keypoints": jnp.asarray(sample.keypoints.swapaxes(0, 1)[None]),
     "keypoint_scores": jnp.asarray(sample.scores.swapaxes(0, 1)[None]),
   }
-  volume = np.asarray(preprocess(batch, config)["heatmaps"])[0].max(axis=-1)
+  to_inputs = jax.jit(preprocess, static_argnums=1)
+  volume = np.asarray(to_inputs(batch, config)["heatmaps"])[0].max(axis=-1)
   images = (255 * volume.clip(0, 1)).astype(np.uint8)
   return [
     cv2.resize(

@@ -16,8 +16,8 @@ from pcan_jax.clips.parallel import map_clips
 from pcan_jax.clips.pose_files import PoseFiles
 from pcan_jax.clips.problems import Problem
 from pcan_jax.clips.source_layout import UNLABELLED, ClipSource
-from pcan_jax.clips.timing import Times, frame_rate
-from pcan_jax.clips.video import decode_video
+from pcan_jax.clips.timing import frame_rate
+from pcan_jax.clips.video import Measured, decode_video, measure_video
 from pcan_jax.clips.video_writer import VideoWriter
 
 from .coded_sessions import Session
@@ -26,21 +26,6 @@ from .stretches import Stretch
 _MAX_NAME_BYTES = 200
 _RECORD = ("id", "video", "first", "stop", "onset", "offset", "body", "action", "person", "split")
 _CRF = 12  # PSNR above 45 dB for most recordings: no difference to be seen
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-  """What cutting needs to know of a video.
-
-  Attributes:
-    times: of its frames.
-    size: (h, w) in pixels.
-    damage: see `pcan_jax.clips.video.VideoFrames`.
-  """
-
-  times: Times
-  size: tuple[int, int]
-  damage: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,10 +89,8 @@ def _source(session: Session) -> ClipSource:
 
 
 def _measure(clip: ClipSource) -> Measured:
-  frames, size = decode_video(clip.video), (0, 0)
-  for frame in frames:
-    size = frame.shape[:2]
-  return Measured(frames.times, size, tuple(frames.damage))
+  assert clip.video is not None
+  return measure_video(clip.video)
 
 
 def _cut(
@@ -154,7 +137,7 @@ def cut_poses(
   entries: list[dict[str, Any]] = []
   for session in sessions:
     facts = measured[session.name]
-    keypoints, scores = poses.read(session.name, len(facts.times) - 1, facts.size)
+    keypoints, scores = poses.read(session.name, facts.num_frames, facts.size)
     for clip in of_session[session.name]:
       frames = slice(clip.stretch.first, clip.stretch.stop)
       entries.append(

@@ -21,6 +21,7 @@ import tqdm
 
 from pcan_jax.clips.pose_files import PoseFiles, open_poses
 from pcan_jax.clips.problems import Problem
+from pcan_jax.clips.video import Measured
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree, get_tree
 from pcan_jax.writing import require_writable
@@ -29,7 +30,6 @@ from .coded_labels import BACKGROUND, Labels, read_mapping, understand
 from .coded_sessions import Session, read_sessions
 from .coded_splits import SPLIT_BY, draw_splits, group_by
 from .cut_clips import (
-  Measured,
   cut_poses,
   cut_videos,
   measure_videos,

@@ -24,7 +24,7 @@ from pcan_jax.clips.parallel import map_clips
 from pcan_jax.clips.pose_files import PoseFiles, open_poses
 from pcan_jax.clips.problems import Problem, describe_problems, write_problems
 from pcan_jax.clips.source_layout import SPLITS, UNLABELLED_SPLIT, ClipSource
-from pcan_jax.clips.video import decode_video
+from pcan_jax.clips.video import Measured, measure_video
 from pcan_jax.clips.video_files import FilesByName, composed
 from pcan_jax.keypoints import KeypointLayout, get_layout
 from pcan_jax.labels import LabelTree, get_tree
@@ -249,19 +249,18 @@ def _read_poses(
     if isinstance(found, Problem):
       problems.append(found)
       continue
-    num_frames, size, damage = found
-    if damage and clip.video:
-      damaged.append(f"{clip.video.name}: {'; '.join(damage)}")
+    if found.damage and clip.video:
+      damaged.append(f"{clip.video.name}: {'; '.join(found.damage)}")
     try:
       if poses:
-        keypoints, scores = poses.read(clip.id, num_frames, size)
+        keypoints, scores = poses.read(clip.id, found.num_frames, found.size)
       else:
-        keypoints = np.zeros((1, num_frames, layout.num_keypoints, 2), np.float32)
+        keypoints = np.zeros((1, found.num_frames, layout.num_keypoints, 2), np.float32)
         scores = keypoints[..., 0]
     except (FileNotFoundError, ValueError) as error:
       problems.append(Problem(clip.id, clip.split, str(error)))
       continue
-    entries[clip.split].append(_entry(clip, keypoints, scores, size))
+    entries[clip.split].append(_entry(clip, keypoints, scores, found.size))
   _refuse_bad_clips(out, problems)
   notes = []
   if damaged:
@@ -343,12 +342,9 @@ def _without_person(poses: PoseFiles, entries: dict[str, list[dict[str, Any]]]) 
   ]
 
 
-def _measure(clip: ClipSource) -> tuple[int, tuple[int, int], list[str]]:
-  """The number of frames of a video, their size (h, w), and damage."""
+def _measure(clip: ClipSource) -> Measured:
   assert clip.video is not None
-  frames = decode_video(clip.video)
-  sizes = [frame.shape[:2] for frame in frames]
-  return len(sizes), sizes[0], frames.damage
+  return measure_video(clip.video)
 
 
 def _write_split(

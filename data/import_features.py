@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pcan_jax.console import quiet_libraries
+from pcan_jax.console import leave_out_keras, quiet_libraries
 from pcan_jax.writing import told_shortly
 
 
@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--out", type=pathlib.Path, required=True, help="folder for the new one")
   arguments = parser.parse_args(argv)
   quiet_libraries()
+  leave_out_keras()
   try:
     print("\n".join(import_features(**vars(arguments))))
   except (OSError, ValueError) as error:

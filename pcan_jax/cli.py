@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from absl import app, flags
 
 from pcan_jax import cpu, devices, hosts
-from pcan_jax.console import define_config_flag, run_with_flags, show_log
+from pcan_jax.console import define_config_flag, leave_out_keras, run_with_flags, show_log
 from pcan_jax.writing import told_shortly
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def _run_command() -> None:
     sys.argv = [program, *words]
     _define_flags()
     app.call_after_init(show_log)
+    app.call_after_init(_leave_out_keras)
     app.call_after_init(_keep_compiled_programs)
     app.call_after_init(_suit_cpu)  # the first to import JAX, which reads what the others set
     run_with_flags(run_mode, _usage(), __name__)
@@ -369,6 +370,11 @@ def _source() -> str:
       f"--checkpoint={FLAGS.checkpoint} and --workdir={FLAGS.workdir} both name the model: give one"
     )
   return source
+
+
+def _leave_out_keras() -> None:
+  if FLAGS.mode != "train":
+    leave_out_keras()
 
 
 def _keep_compiled_programs() -> None:

@@ -22,6 +22,15 @@ def quiet_libraries() -> None:
   absl.logging.set_verbosity(absl.logging.ERROR)
 
 
+def leave_out_keras() -> None:
+  """Keeps TensorFlow, not yet imported, from importing Keras, which takes as long as the rest.
+
+  Not for a process that trains, or starts one that does: clu's writer of events needs Keras.
+  """
+  if "tensorflow" not in sys.modules:
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # the legacy one is not installed
+
+
 def show_log() -> None:
   """Prints what this project logs, and only errors of the libraries it uses."""
   quiet_libraries()

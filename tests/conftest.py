@@ -1,6 +1,7 @@
 """Shapes in signatures are checked whenever a function is called."""
 
 import contextlib
+import gc
 import os
 import sys
 import warnings
@@ -39,6 +40,10 @@ with warnings.catch_warnings():
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+
+# What is imported stays; looking through it for garbage takes a tenth of the time.
+gc.freeze()
+gc.set_threshold(50_000, 20, 50)
 
 # What needs several devices runs in a process of its own, see test_eight_devices.py.
 collect_ignore = [] if jax.device_count() == 8 else ["eight_devices"]

@@ -6,7 +6,6 @@ ORDER is that of the devices in the mesh: `plain`, host after host, or `mixed`, 
 every host, then the second of every host. The latter is what JAX may choose on slices of TPUs.
 """
 
-import contextlib
 import itertools
 import sys
 
@@ -24,11 +23,11 @@ NUM_STEPS = 2
 def main(out: str, data: str, coordinator: str, count: int, index: int, order: str) -> None:
   # On a crowded machine, hosts are silent for long without being lost.
   hosts.HEARTBEAT_SECONDS = 600
-  with hosts.joined(coordinator, count, index) if count > 1 else contextlib.nullcontext():
+  with hosts.joined(coordinator, count, index):
     compute(out, data, count, index, order)
 
 
-def compute(out: str, data: str, count: int, index: int, order: str) -> None:
+def compute(out: str, data: str, count: int = 1, index: int = 0, order: str = "plain") -> None:
   """Takes some steps and evaluates two splits; the first host writes what came of it."""
   if order == "mixed":
     of_hosts = [[d for d in jax.devices() if d.process_index == host] for host in range(count)]

@@ -1,3 +1,5 @@
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -23,7 +25,7 @@ KERNELS = [
 
 
 def normal(*shape, seed=0):
-  return jax.random.normal(jax.random.key(seed), shape)
+  return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32))
 
 
 def reference(x, kernel, strides):
@@ -48,7 +50,7 @@ def cross_correlation(x, kernel, strides):
 @pytest.mark.parametrize(("extents", "strides"), KERNELS)
 def test_convolution_is_the_padded_sum(extents, strides):
   x, kernel = normal(2, 8, 6, 7, 3), normal(*extents, 3, 4, seed=1)
-  found = conv.convolve(x, kernel, strides)
+  found = jax.jit(conv.convolve, static_argnums=2)(x, kernel, strides)
   np.testing.assert_allclose(found, cross_correlation(x, kernel, strides), rtol=0, atol=2e-5)
 
 
@@ -57,8 +59,12 @@ def test_gradients_are_those_of_a_3d_convolution(extents, strides):
   x, kernel = normal(2, 8, 6, 7, 3), normal(*extents, 3, 4, seed=1)
 
   def gradients(convolve):
-    y, vjp = jax.vjp(lambda x, kernel: convolve(x, kernel, strides), x, kernel)
-    return vjp(normal(*y.shape, seed=2))
+    @jax.jit
+    def run(x, kernel):
+      y, vjp = jax.vjp(lambda x, kernel: convolve(x, kernel, strides), x, kernel)
+      return vjp(normal(*y.shape, seed=2))
+
+    return run(x, kernel)
 
   for found, wanted in zip(gradients(conv.convolve), gradients(reference)):
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
@@ -83,7 +89,7 @@ def test_the_gradient_of_a_kernel_is_the_sum_over_groups_of_frames(extents, stri
   for group_bytes in (None, 13_000, 5_000, 1):
     arguments = (extents, strides, x, gradient, group_bytes)
     lengths |= scan_lengths(jax.make_jaxpr(cpu_gradients.of_kernel, (0, 1, 4))(*arguments))
-    found = cpu_gradients.of_kernel(*arguments)
+    found = jax.jit(cpu_gradients.of_kernel, static_argnums=(0, 1, 4))(*arguments)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
   assert lengths == {3, 6}
 
@@ -99,10 +105,14 @@ def test_the_gradient_of_an_input_is_put_together_from_phases(extents, strides, 
   def convolve(x):
     return reference(x[None], kernel[None], (1, *strides))[0]
 
-  y, vjp = jax.vjp(convolve, x)
-  gradient = normal(*y.shape, seed=2)
-  found = cpu_gradients.of_input(strides, size, kernel, gradient)
-  np.testing.assert_allclose(found, vjp(gradient)[0], rtol=0, atol=1e-4)
+  @jax.jit
+  def run(x, kernel):
+    y, vjp = jax.vjp(convolve, x)
+    gradient = normal(*y.shape, seed=2)
+    return cpu_gradients.of_input(strides, size, kernel, gradient), vjp(gradient)[0]
+
+  found, wanted = run(x, kernel)
+  np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 4])
@@ -135,6 +145,7 @@ def test_max_pool_and_its_gradient_with_ties(stride):
     y = nn.max_pool(x.reshape(-1, *size, 4), (3, 3), (stride, stride), ((1, 1), (1, 1)))
     return y.reshape(2, 3, *y.shape[1:])
 
+  @functools.partial(jax.jit, static_argnums=0)
   def value_and_gradient(pool):
     y, vjp = jax.vjp(pool, x)
     return y, vjp(normal(*y.shape, seed=1))[0]
@@ -159,7 +170,7 @@ def test_grouping_and_ungrouping_are_adjoint():
 @pytest.mark.parametrize("layer", [conv.Conv3D(64, (1, 3, 3)), conv.ConvTranspose3D(64, 2)])
 def test_parameters_start_by_fan_out_and_stay_float32(layer):
   layer = layer.clone(dtype=jnp.bfloat16)
-  y, variables = layer.init_with_output(jax.random.key(0), normal(1, 2, 4, 4, 32))
+  y, variables = jax.jit(layer.init_with_output)(jax.random.key(0), normal(1, 2, 4, 4, 32))
   kernel = variables["params"]["kernel"]
   assert y.dtype == jnp.bfloat16
   assert kernel.dtype == jnp.float32

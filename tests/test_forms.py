@@ -1,6 +1,7 @@
 """Every form of an operation computes the same, forward and backward, from the same parameters."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -18,15 +19,20 @@ from tests.test_pathway import TINY
 def value_and_gradients(layer, x, forms, **apply):
   """The outputs, the updated statistics and the gradients of a layer in training."""
   layer = layer.clone(forms=forms)
-  variables = layer.init(jax.random.key(1), x, **apply)
-  others = {name: variables[name] for name in variables if name != "params"}
 
-  def loss(params, x):
-    y, updated = layer.apply({"params": params, **others}, x, **apply, mutable=["batch_stats"])
-    return jnp.sum(y * jnp.cos(jnp.arange(y.size).reshape(y.shape))), (y, updated)
+  @jax.jit
+  def run(x):
+    variables = layer.init(jax.random.key(1), x, **apply)
+    others = {name: variables[name] for name in variables if name != "params"}
 
-  (_, found), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)(variables["params"], x)
-  return found, gradients
+    def loss(params, x):
+      y, updated = layer.apply({"params": params, **others}, x, **apply, mutable=["batch_stats"])
+      return jnp.sum(y * jnp.cos(jnp.arange(y.size).reshape(y.shape))), (y, updated)
+
+    (_, found), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)(variables["params"], x)
+    return found, gradients
+
+  return run(x)
 
 
 def assert_close(found, expected, tolerance=2e-6):
@@ -74,7 +80,7 @@ def test_pools(size, stride, ties):
       y = max_pool_spatial(x, stride, Forms(pool=form))
       return jnp.sum(y * jnp.cos(jnp.arange(y.size).reshape(y.shape))), y
 
-    return jax.value_and_grad(loss, has_aux=True)(x)
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))(x)
 
   assert_close(run("index"), run("window"))
 
@@ -86,7 +92,7 @@ def test_norms_of_expanding_convolutions(stride):
   found, expected = (
     value_and_gradients(layer, x, Forms(moments=form), train=True) for form in (5, 0)
   )
-  assert_close(found, expected, 5e-6)
+  assert_close(found, expected, 1e-5)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
@@ -94,6 +100,7 @@ def test_norms_of_expanding_convolutions(stride):
 def test_a_pathway_has_the_same_variables_and_values(platform, train):
   x = jax.random.normal(jax.random.key(0), (2, 4, 16, 16, 3))
 
+  @functools.partial(jax.jit, static_argnums=0)
   def run(form):
     pathway = Pathway(TINY, jnp.float32, "none", form)
     variables = pathway.init(jax.random.key(1), x, train=False)

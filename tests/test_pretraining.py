@@ -75,7 +75,9 @@ def test_only_tubes_that_are_seen_reach_the_encoder():
   frames = jax.random.normal(jax.random.key(0), (2, 2, 32, 32, 3))
   encoder = Encoder(model.rgb, jnp.float32, "none", CPU)
   key = {"params": jax.random.key(1), "dropout": jax.random.key(2)}
-  (tokens, order), variables = encoder.init_with_output(key, frames, 4, False)
+  start = jax.jit(encoder.init_with_output, static_argnums=(2, 3))
+  encode = jax.jit(encoder.apply, static_argnums=(2, 3))
+  (tokens, order), variables = start(key, frames, 4, False)
   assert tokens.shape == (2, 1, 4, 16)
   assert sorted(order[0].tolist()) == list(range(16))
   assert (order[0] != order[1]).any()
@@ -84,10 +86,10 @@ def test_only_tubes_that_are_seen_reach_the_encoder():
     """Whether the tokens change with the pixels of a tube of the first clip."""
     row, column = divmod(int(where), 4)
     other = frames.at[0, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8].add(1.0)
-    found, _ = encoder.apply(variables, other, 4, False, rngs={"dropout": key["dropout"]})
+    found, _ = encode(variables, other, 4, False, rngs={"dropout": key["dropout"]})
     return not np.allclose(found[0], tokens[0], atol=1e-6)
 
-  found, again = encoder.apply(variables, frames, 4, False, rngs={"dropout": key["dropout"]})
+  found, again = encode(variables, frames, 4, False, rngs={"dropout": key["dropout"]})
   np.testing.assert_array_equal(again, order)
   assert change(order[0, 3])
   assert not change(order[0, 4])

@@ -54,11 +54,9 @@ def test_mixing_nothing_in_changes_no_loss():
   outputs = jax.tree.map(jnp.asarray, outputs)
   prototypes = {"action": jnp.ones((3, 5)), "body": jnp.ones((2, 5))}
   action = jnp.array([0, 1, 2, 0])
-  run = functools.partial(
-    losses.stream_loss, outputs, prototypes, action=action, parents=(0, 0, 1), config=LOSSES
-  )
+  run = jax.jit(functools.partial(losses.stream_loss, parents=(0, 0, 1), config=LOSSES))
   plain, nothing, half = (
-    run(mixed=mixed)
+    run(outputs, prototypes, action=action, mixed=mixed)
     for mixed in (
       None,
       Mixed(jnp.roll(action, 1), jnp.zeros(4)),

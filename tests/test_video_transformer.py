@@ -176,8 +176,10 @@ def test_no_two_blocks_call_the_fused_kernel_alike(monkeypatch):
 
   def output(forms):
     model = VideoTransformer(SMALL, jnp.bfloat16, "none", forms)
-    return jax.value_and_grad(
-      lambda params: jnp.sum(jnp.square(model.apply({"params": params}, clips(), train=False)))
+    return jax.jit(
+      jax.value_and_grad(
+        lambda params: jnp.sum(jnp.square(model.apply({"params": params}, clips(), train=False)))
+      )
     )(variables()["params"])
 
   wanted = output(forms.CPU)

@@ -1,6 +1,7 @@
 """Decodes videos into RGB frames with their times, and detects damage."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator
@@ -128,6 +129,38 @@ def decode_video(path: str | os.PathLike[str]) -> VideoFrames:
     raise FileNotFoundError(f"no such video: {path}")
   _open(path).close()
   return VideoFrames(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """What one pass through a video tells.
+
+  Attributes:
+    times: of its T frames.
+    size: (h, w) in pixels.
+    damage: see `VideoFrames`.
+  """
+
+  times: Times
+  size: tuple[int, int]
+  damage: tuple[str, ...]
+
+  @property
+  def num_frames(self) -> int:
+    """How many frames there are; headers may state another number."""
+    return len(self.times) - 1
+
+
+def measure_video(path: str | os.PathLike[str]) -> Measured:
+  """Decodes a video to its end, and keeps no frame.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    VideoError: see `decode_video` and `VideoFrames`.
+  """
+  frames = decode_video(path)
+  *_, size = (frame.shape[:2] for frame in frames)
+  return Measured(frames.times, size, tuple(frames.damage))
 
 
 def video_seconds(path: str | os.PathLike[str]) -> float:

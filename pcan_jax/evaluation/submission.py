@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pcan_jax.console import quiet_libraries
+from pcan_jax.console import leave_out_keras, quiet_libraries
 from pcan_jax.evaluation.results import Results
 from pcan_jax.labels import LEVELS, LabelTree
 
@@ -183,6 +183,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument("--split", default="test", help="of the data set (%(default)s)")
   arguments = parser.parse_args(argv)
   quiet_libraries()
+  leave_out_keras()
   try:
     ids, tree = read_split(arguments.data, arguments.split)
     check_submission(arguments.file, ids, tree)

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -12,9 +11,6 @@ from jaxtyping import Float, UInt8
 from pcan_jax.clips.pose_files import PoseFiles
 from pcan_jax.clips.timing import Times, frame_rate
 from pcan_jax.clips.video_files import clip_id
-
-if TYPE_CHECKING:
-  from pcan_jax.clips.video import VideoFrames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,14 +74,13 @@ class Video:
       ValueError: it cannot be decoded, or its poses cannot be read or do not fit; the message names
         the file.
     """
+    from pcan_jax.clips.video import measure_video  # arrays are predicted without PyAV
+
     path = pathlib.Path(path)
-    frames, size = _decode(path), (0, 0)
-    for frame in frames:
-      size = frame.shape[:2]
-    keypoints = scores = None
+    found, keypoints, scores = measure_video(path), None, None
     if poses is not None:
-      keypoints, scores = poses.read(clip_id(path), len(frames.times) - 1, size)
-    return cls(path, frames.times, size, frames.damage, keypoints, scores)
+      keypoints, scores = poses.read(clip_id(path), found.num_frames, found.size)
+    return cls(path, found.times, found.size, found.damage, keypoints, scores)
 
   @classmethod
   def of_poses(cls, clip_id: str, poses: PoseFiles, fps: float) -> "Video":
@@ -105,7 +100,9 @@ class Video:
 
   def frames(self) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """Decodes the video again, one RGB frame at a time."""
-    return _decode(self.path)
+    from pcan_jax.clips.video import decode_video
+
+    return decode_video(self.path)
 
   def windows(self, seconds: float | None = None, stride: float | None = None) -> list[Window]:
     """Cuts the video into windows of equal length; the last one ends with the video.
@@ -143,12 +140,6 @@ class Video:
   def has_person(self, window: Window) -> bool:
     """Whether a person was detected in a window."""
     return self.scores is not None and bool((self.scores[:, window.first : window.stop] > 0).any())
-
-
-def _decode(path: pathlib.Path) -> "VideoFrames":
-  from pcan_jax.clips.video import decode_video  # arrays are predicted without PyAV
-
-  return decode_video(path)
 
 
 def check_window(seconds: float | None, stride: float | None) -> None:

@@ -5,7 +5,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from pcan_jax.console import quiet_libraries
+from pcan_jax.console import leave_out_keras, quiet_libraries
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   )
   arguments = parser.parse_args(argv)
   quiet_libraries()
+  leave_out_keras()
   from pcan_jax.feed.dataset import open_dataset
   from pcan_jax.yardstick.beside import require_scikit_learn
 
