@@ -178,8 +178,7 @@ def prepare(config: ConfigDict) -> TrainingRun:
     if config.eval.every_epochs and not dataset.has_split(config.data.eval_split):
       raise ValueError(
         f"{dataset.path} has no split {config.data.eval_split!r} to evaluate "
-        f"(config.data.eval_split); it has {dataset.splits}. config.eval.every_epochs=0 trains "
-        "without an evaluation"
+        f"(config.data.eval_split); it has {dataset.splits}"
       )
   return TrainingRun(spec, dataset, mesh, order)
 
