@@ -42,7 +42,6 @@ def _facts(saved: "SavedStep") -> dict[str, Any]:
 
   description, spec = saved.description, saved.spec
   made_with, run = description.get("made_with", {}), description.get("run", {})
-  dataset = run.get("dataset", {})
   score = description.get("f1_mean")
   params = saved.shapes("model")["params"]
   packages = (f"{name} {version}" for name, version in made_with.get("packages", {}).items())
@@ -58,8 +57,8 @@ def _facts(saved: "SavedStep") -> dict[str, Any]:
     "labels": f"{spec.tree.num_actions} actions, {spec.tree.num_bodies} body parts",
     "keypoints": spec.layout.name,
     "stored size": f"{spec.stored_size} px",
-    "data set": dataset.get("path", spec.config.data.path),
-    "fingerprint": dataset.get("fingerprint", unknown),
+    "data set": spec.config.data.path,
+    "fingerprint": saved.trained_on or unknown,
     "devices": made_with.get("devices", unknown),
     "hosts": made_with.get("hosts", unknown),
     "python": made_with.get("python", unknown),

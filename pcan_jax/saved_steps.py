@@ -52,11 +52,14 @@ class SavedStep:
     """What the model was made for.
 
     A relative path of its data set, which holds for the folder where training was started, becomes
-    an absolute one if the data set is still there.
+    an absolute one if the data set is still where it was, as seen from the working directory.
     """
     spec = ModelSpec.from_json(self.description)
-    found = self.description.get("run", {}).get("dataset", {}).get("path", "")
-    if os.path.isabs(spec.config.data.path) or not (os.path.isabs(found) and os.path.isdir(found)):
+    recorded = self.description.get("run", {}).get("dataset", {}).get("path")
+    if os.path.isabs(spec.config.data.path) or recorded is None:
+      return spec
+    found = os.path.normpath(self.folder.absolute() / recorded)
+    if not os.path.isdir(found):
       return spec
     config = spec.config.copy_and_resolve_references()
     config.data.path = found

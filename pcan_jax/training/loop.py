@@ -218,7 +218,7 @@ def train(
         f"at {run.total_steps}"
       )
     resume.clear_the_way(directory, problems)
-    return _train_from(run, workdir, start, _record(run, start, changes))
+    return _train_from(run, workdir, start, _record(run, workdir, start, changes))
 
 
 def _train_from(
@@ -306,12 +306,18 @@ def _evaluate(
   return results.metrics["fused"]["f1_mean"] if results.metrics else None
 
 
-def _record(run: TrainingRun, start: SavedStep | None, changes: list[Change]) -> dict[str, Any]:
-  """What the descriptions of checkpoints say about the run."""
+def _record(
+  run: TrainingRun, workdir: pathlib.Path, start: SavedStep | None, changes: list[Change]
+) -> dict[str, Any]:
+  """What the descriptions of checkpoints say about the run.
+
+  The data set's path is that from the working directory: both may be moved together, and a model
+  that is shared does not tell of the folders of its owner.
+  """
   former = start.description.get("run", {}).get("allowed_changes", []) if start else []
   return {
     "dataset": {
-      "path": os.path.abspath(run.config.data.path),
+      "path": os.path.relpath(run.config.data.path, workdir),
       "fingerprint": run.dataset.fingerprint,
     },
     "allowed_changes": [*former, *({"step": start.step} | c._asdict() for c in changes if start)],
