@@ -191,6 +191,15 @@ def test_another_model_in_the_workdir_is_an_error(run):
     loop.train(other, workdir)
 
 
+def test_a_finished_run_refuses_what_it_would_not_use(run):
+  config, workdir, state = run
+  assert int(loop.train(config, workdir).step) == int(state.step)
+  other = config.copy_and_resolve_references()
+  other.eval.gamma.pose = 7.0
+  with pytest.raises(ValueError, match=r"is finished, .*eval.gamma.pose=5.0 .*: 7.0 would not"):
+    loop.train(other, workdir)
+
+
 def test_the_best_checkpoint_has_the_highest_f1_mean(run):
   _, workdir, _ = run
   scores = {s.step: s.description["f1_mean"] for s in find_steps(workdir / "checkpoints")}

@@ -217,6 +217,8 @@ def train(
         f"{workdir} is at step {start_step}, and optimizer.epochs={config.optimizer.epochs:g} ends "
         f"at {run.total_steps}"
       )
+    if start and start_step == run.total_steps:
+      resume.require_saved_settings(start, run.spec)
     resume.clear_the_way(directory, problems)
     return _train_from(run, workdir, start, _record(run, workdir, start, changes))
 

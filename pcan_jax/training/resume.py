@@ -32,6 +32,9 @@ FREE_FIELDS = (
 )
 """Fields of the config, or their beginnings, that may change: they decide no weight."""
 
+_FROM_THE_CHECKPOINT = ("eval.batch_size", "eval.gamma.", "events.")
+"""Those of them that evaluation and prediction read from the checkpoint."""
+
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
 
@@ -147,6 +150,21 @@ def find_changes(description: dict[str, Any], spec: ModelSpec, dataset: Dataset)
     now = {"path": str(dataset.path), "fingerprint": dataset.fingerprint}
     changes.append(Change("data", *map(_shown_dataset, (trained_on, now))))
   return changes
+
+
+def require_saved_settings(finished: SavedStep, spec: ModelSpec) -> None:
+  """Refuses what a run that takes no more steps, and is not saved again, could not use.
+
+  Raises:
+    ValueError: a field that evaluation and prediction read from the checkpoint has changed there.
+  """
+  was, now = (_flat(json.loads(s.config.to_json_best_effort())) for s in (finished.spec, spec))
+  for name, value in now.items():
+    if name.startswith(_FROM_THE_CHECKPOINT) and was.get(name, value) != value:
+      raise ValueError(
+        f"{finished.folder} is finished, and is evaluated with {name}={was[name]} of its "
+        f"checkpoint: {value} would not be used"
+      )
 
 
 def _changed_fields(was: dict[str, Any], now: dict[str, Any]) -> list[Change]:

@@ -46,8 +46,8 @@ def trials(ground: Ground, count: int) -> Iterator[Trial]:
   yield Trial(
     "memory in that run",
     bool(kept <= _MAY_KEEP),
-    f"{early:.0f} MB in the first quarter, {late:.0f} MB in the second half: {kept:.0f} kB for each "
-    "save, which TensorStore keeps",
+    f"{early:.0f} MB in the first quarter, {late:.0f} MB in the second half: {kept:.0f} kB for "
+    "each save, which TensorStore keeps",
   )
   speed = np.diff(done) / np.diff(at)
   for name, values, unit, may_grow in (
