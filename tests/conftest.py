@@ -60,6 +60,13 @@ def pytest_collection_modifyitems(items):
   items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_file():
+  """The next file needs others, and gigabytes of old ones make every garbage collection slow."""
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def tiny_dataset_path(tmp_path_factory):
   """A data set built from a few real videos and pickles."""
