@@ -55,7 +55,7 @@ class SavedStep:
     an absolute one if the data set is still where it was, as seen from the working directory.
     """
     spec = ModelSpec.from_json(self.description)
-    recorded = self.description.get("run", {}).get("dataset", {}).get("path")
+    recorded = self._dataset.get("path")
     if os.path.isabs(spec.config.data.path) or recorded is None:
       return spec
     found = os.path.normpath(self.folder.absolute() / recorded)
@@ -68,7 +68,11 @@ class SavedStep:
   @property
   def trained_on(self) -> str | None:
     """The fingerprint of its data set; None if it does not record that."""
-    return self.description.get("run", {}).get("dataset", {}).get("fingerprint")
+    return self._dataset.get("fingerprint")
+
+  @property
+  def _dataset(self) -> dict[str, str]:
+    return self.description.get("run", {}).get("dataset", {})
 
   @property
   def digest(self) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pcan_jax.checkpoints import load_model
-from pcan_jax.clips import sampling
+from pcan_jax.clips import pose, sampling
 from pcan_jax.feed.pipeline import evaluation_batches
 from pcan_jax.prediction import run_exported
 from pcan_jax.prediction.export import export_checkpoint
@@ -96,6 +96,10 @@ def test_the_description_says_what_goes_in(exported, inputs):
   assert len(description["parents"]) == len(description["actions"]) == 6
   assert description["layout"]["name"] == "openpose-28"
   assert description["platforms"] == ["cpu", "cuda", "tpu"]
+
+
+def test_the_largest_score_is_that_of_files():
+  assert run_exported.MAX_SCORE == pose.MAX_SCORE
 
 
 def test_wrong_inputs_are_named(exported, inputs):

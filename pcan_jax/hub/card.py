@@ -167,7 +167,7 @@ def _classes(run: SharedRun) -> str:
 
 
 def _data(run: SharedRun) -> str:
-  fingerprint = run.saved.description.get("run", {}).get("dataset", {}).get("fingerprint")
+  fingerprint = run.saved.trained_on
   if fingerprint is None and run.results and run.results.origin:  # a converted checkpoint
     fingerprint = run.results.origin.dataset
   lines = [f"Data set `{_dataset_name(run)}`, fingerprint `{fingerprint or 'not recorded'}`."]

@@ -15,7 +15,8 @@ import jax.export
 import numpy as np
 
 MAX_SCORE = 10
-"""Larger scores of keypoints are percentages or damage."""
+"""Larger scores of keypoints are percentages or damage: that of `pcan_jax.clips.pose`, which is not
+at hand where this file is copied to."""
 
 TOP = 5
 """Number of actions printed for every video."""
