@@ -18,6 +18,7 @@ from pcan_jax.clips.problems import Problem
 from pcan_jax.clips.source_layout import ClipSource
 from pcan_jax.clips.stored_frames import Encoding
 from pcan_jax.console import leave_out_keras, quiet_libraries
+from pcan_jax.content import sha256
 from pcan_jax.keypoints import KeypointLayout, get_layout
 from pcan_jax.writing import require_writable
 
@@ -83,8 +84,7 @@ def _examine(clip: ClipSource) -> ClipFacts:
   if clip.video is None:
     digest = findings.POSES + hashlib.sha256(clip.keypoints.tobytes()).hexdigest()
   else:
-    with clip.video.open("rb") as file:
-      digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256(clip.video)
   keypoints = clip.keypoints[:, record["order"]]
   return findings.measure_clip(
     clip.id, clip.split, record, keypoints, record["original_size"], digest

@@ -15,15 +15,17 @@ environment, which `uv run` creates from the lines above. Without uv:
 
 The result is a pickle in the format of pyskl. Keypoints and scores are 0 if nobody is detected or a
 joint is not visible, as in OpenPose. Until all videos are done, finished poses are kept in
-`poses.pkl.parts`; after an interruption, the same command continues from there.
+`poses.pkl.parts`; after an interruption, the same command continues from there. Several processes
+share the videos, or the stretches of a long one.
 """
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import itertools
-import multiprocessing
+import math
 import os
 import pathlib
 import pickle
@@ -31,7 +33,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tqdm
@@ -43,12 +45,13 @@ if not __package__:  # run as a script, which finds only what lies next to it
   sys.path[:] = [folder for folder in sys.path if folder != str(folders[0])]
   sys.path.append(str(next(folder for folder in folders if (folder / "pcan_jax").is_dir())))
 
-from pcan_jax.clips.parallel import map_clips  # noqa: E402
+from pcan_jax.clips.parallel import available_cores, map_clips  # noqa: E402
 from pcan_jax.clips.problems import Problem  # noqa: E402
+from pcan_jax.clips.pyskl import VIDEO_SHA256  # noqa: E402
 from pcan_jax.clips.safe_pickle import load_pickle  # noqa: E402
-from pcan_jax.clips.source_layout import ClipSource  # noqa: E402
-from pcan_jax.clips.video import Frame, decode_video  # noqa: E402
+from pcan_jax.clips.video import Frame, decode_video, video_seconds  # noqa: E402
 from pcan_jax.clips.video_files import find_videos  # noqa: E402
+from pcan_jax.content import sha256  # noqa: E402
 from pcan_jax.keypoints import LAYOUTS  # noqa: E402
 from pcan_jax.writing import replace_file, require_writable  # noqa: E402
 
@@ -99,6 +102,9 @@ Entry = dict[str, Any]
 CHUNK = 3000
 """Frames whose poses are saved at a time, about two minutes of work."""
 
+_FACTS = "video.pkl"
+_DAMAGE = "damage"
+
 
 def to_openpose(
   landmarks: Landmarks, size: tuple[int, int]
@@ -137,54 +143,97 @@ def to_openpose(
   )
 
 
-def estimate(
-  video: pathlib.Path, name: str, chunks: pathlib.Path, new_tracker: NewTracker
-) -> Entry:
-  """Estimates the pose in every frame of a video, as one entry of a pyskl pickle.
+@dataclasses.dataclass(frozen=True)
+class Share:
+  """What one process does of a video: every `of`-th chunk, from the one with number `index`.
+
+  Attributes:
+    id: of the clip.
+    video: its path.
+    index: of the share, 0 to `of` - 1.
+    of: number of shares.
+    shown: whether progress is shown frame by frame, on terminals only.
+  """
+
+  id: str
+  video: pathlib.Path
+  index: int = 0
+  of: int = 1
+  shown: bool = False
+  split: ClassVar[str] = "videos"
+
+  @property
+  def where(self) -> str:
+    """The file, for error messages."""
+    return str(self.video)
+
+
+def estimate(share: Share, parts: pathlib.Path, new_tracker: NewTracker) -> pathlib.Path:
+  """Estimates the pose in the frames of a share, unless that has been done.
 
   Args:
-    video: path of the video.
-    name: of the clip.
-    chunks: folder for the poses of every `CHUNK` frames; existing files are used.
+    share: of a video.
+    parts: folder for finished poses, kept by the content of their videos.
     new_tracker: opens a tracker, which is called for all frames of a chunk in order. Every chunk
-      has its own, so that the result does not depend on interruptions.
+      has its own, so that the result depends neither on interruptions nor on the number of shares.
+
+  Returns:
+    The folder of the video, with the poses of every `CHUNK` frames, and what else is known of it.
 
   Raises:
     VideoError: the video cannot be decoded to its end.
   """
-  frames = decode_video(video)
-  done = []
+  content = sha256(share.video)
+  folder = parts / hashlib.sha256(f"{share.id}/{content}".encode()).hexdigest()[:32]
+  if (folder / _FACTS).exists():
+    files = _chunk_files(folder, load_pickle(folder / _FACTS)["total_frames"])
+    if all(path.exists() for path in files[share.index :: share.of]):
+      return folder
+  frames = decode_video(share.video)
   size = (0, 0)
-  show = None if multiprocessing.parent_process() is None else True
-  with tqdm.tqdm(desc=name, unit="frame", leave=False, disable=show) as progress:
-    for frame in frames:
+  shown = None if share.shown else True
+  with tqdm.tqdm(desc=share.id, unit="frame", leave=False, disable=shown) as progress:
+    for number, frame in enumerate(frames):
       size = frame.shape[:2]
       chunk = itertools.islice(itertools.chain([frame], frames), CHUNK)
-      path = chunks / f"{len(done):06}.pkl"
-      if path.exists():
+      path = _chunk_file(folder, number)
+      if path.exists() or number % share.of != share.index:
         progress.update(sum(1 for _ in chunk))
-      else:
-        poses = []
-        with new_tracker() as track:
-          for image in chunk:
-            poses.append(to_openpose(track(np.ascontiguousarray(image)), size))
-            progress.update()
-        keypoints, scores = map(np.stack, zip(*poses))
-        _write(path, {"keypoint": keypoints, "keypoint_score": scores})
-      done.append(load_pickle(path))
-  keypoints, scores = (
-    np.concatenate([chunk[field] for chunk in done])[None]
-    for field in ("keypoint", "keypoint_score")
-  )
-  return {
-    "frame_dir": name,
-    "total_frames": keypoints.shape[1],
+        continue
+      poses = []
+      with new_tracker() as track:
+        for image in chunk:
+          poses.append(to_openpose(track(np.ascontiguousarray(image)), size))
+          progress.update()
+      keypoints, scores = map(np.stack, zip(*poses))
+      _write(path, {"keypoint": keypoints, "keypoint_score": scores})
+  facts = {
+    "total_frames": len(frames.times) - 1,
     "img_shape": size,
     "original_shape": size,
-    "keypoint": keypoints,
-    "keypoint_score": scores,
-    "damage": frames.damage,
+    VIDEO_SHA256: content,
+    _DAMAGE: frames.damage,
   }
+  _write(folder / _FACTS, facts)
+  return folder
+
+
+def join_chunks(folder: pathlib.Path) -> Entry:
+  """The poses of all frames of a video, as `estimate` has left them, and what is known of it."""
+  facts = load_pickle(folder / _FACTS)
+  chunks = [load_pickle(path) for path in _chunk_files(folder, facts["total_frames"])]
+  fields = ("keypoint", "keypoint_score")
+  return facts | {
+    field: np.concatenate([chunk[field] for chunk in chunks])[None] for field in fields
+  }
+
+
+def _chunk_file(folder: pathlib.Path, number: int) -> pathlib.Path:
+  return folder / f"{number:06}.pkl"
+
+
+def _chunk_files(folder: pathlib.Path, frames: int) -> list[pathlib.Path]:
+  return [_chunk_file(folder, number) for number in range(math.ceil(frames / CHUNK))]
 
 
 def name_videos(path: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -259,47 +308,50 @@ def extract(
 
   Args:
     videos: by clip name.
-    parts: folder for finished poses. Existing ones are used if the video has the same size and
-      modification time.
-    new_tracker: opens a tracker, like `open_tracker`; called for each video.
-    jobs: number of processes; 0 is one per core. A video is processed by one of them.
+    parts: folder for finished poses. Those of videos with the same name and content are used.
+    new_tracker: opens a tracker, like `open_tracker`; called for each chunk.
+    jobs: number of processes; 0 is one per core. If there are fewer videos, several processes share
+      each of them.
 
   Returns:
     The entries of the readable videos, and the errors of the others.
   """
-  nobody = np.zeros((0, 0, 0, 2), np.float32)
-  clips = [
-    ClipSource(name, "videos", video, -1, nobody, nobody[..., 0], img_shape=None)
-    for name, video in videos.items()
+  jobs = jobs or available_cores()
+  alone = len(videos) == 1
+  counts = {name: _num_shares(video, jobs // len(videos)) for name, video in videos.items()}
+  shares = [
+    Share(name, videos[name], index, of, shown=alone and index == 0)
+    for name, of in counts.items()
+    for index in range(of)
   ]
-  work = functools.partial(_extract_one, parts=parts, new_tracker=new_tracker)
+  work = functools.partial(estimate, parts=parts, new_tracker=new_tracker)
+  results = map_clips(work, shares, min(jobs, len(shares)))
   entries, unreadable = [], []
-  results = map_clips(work, clips, 1 if len(clips) == 1 else jobs)
-  for clip, part in zip(clips, tqdm.tqdm(results, "videos", len(clips), disable=None)):
-    if isinstance(part, Problem):
-      unreadable.append(part.reason)
-      tqdm.tqdm.write(f"skipped: {part.reason}", file=sys.stderr)
+  for name, video in tqdm.tqdm(videos.items(), "videos", disable=True if alone else None):
+    found = list(itertools.islice(results, counts[name]))
+    problem = next((part for part in found if isinstance(part, Problem)), None)
+    if problem:
+      unreadable.append(problem.reason)
+      tqdm.tqdm.write(f"skipped: {problem.reason}", file=sys.stderr)
       continue
-    entry = load_pickle(part)
-    warnings = entry.pop("damage")
+    entry = {"frame_dir": name} | join_chunks(found[0])
+    warnings = entry.pop(_DAMAGE)
     empty = int((entry["keypoint_score"] == 0).all(axis=(0, 2)).sum())
     if empty:
       warnings.append(f"no person in {empty} of {entry['total_frames']} frames")
     for warning in warnings:
-      tqdm.tqdm.write(f"warning: {clip.video}: {warning}", file=sys.stderr)
+      tqdm.tqdm.write(f"warning: {video}: {warning}", file=sys.stderr)
     entries.append(entry)
   return entries, unreadable
 
 
-def _extract_one(clip: ClipSource, parts: pathlib.Path, new_tracker: NewTracker) -> pathlib.Path:
-  """Estimates the poses in one video, unless that has been done; returns their file."""
-  status = clip.video.stat()
-  key = repr((clip.id, status.st_size, status.st_mtime_ns))
-  folder = parts / hashlib.sha256(key.encode()).hexdigest()[:32]
-  part = folder / "all.pkl"
-  if not part.exists():
-    _write(part, estimate(clip.video, clip.id, folder, new_tracker))
-  return part
+def _num_shares(video: pathlib.Path, most: int) -> int:
+  """As many as the video has chunks, going by its header and at 30 frames per second."""
+  try:
+    chunks = math.ceil(video_seconds(video) * 30 / CHUNK)
+  except ValueError:  # reported by the process that decodes it
+    chunks = 1
+  return max(1, min(chunks, most))
 
 
 def _write(path: pathlib.Path, content: Any) -> None:

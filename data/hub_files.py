@@ -6,7 +6,6 @@ resumed, which matters if one file contains a whole split.
 
 import contextlib
 import dataclasses
-import hashlib
 import pathlib
 from collections.abc import Iterator
 
@@ -16,6 +15,8 @@ from huggingface_hub.constants import MAX_HTTP_DOWNLOAD_SIZE
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
+
+from pcan_jax.content import sha256
 
 from .safe_zip import check_name
 
@@ -134,7 +135,7 @@ def fetch(
           headers=build_hf_headers(token=token),
           displayed_filename=file.path,
         )
-  if part.stat().st_size != file.size or file.sha256 not in (None, _sha256(part)):
+  if part.stat().st_size != file.size or file.sha256 not in (None, sha256(part)):
     part.unlink()
     raise ValueError(
       f"{path}: the download differs from what {file.repo} lists; it was deleted, run the command "
@@ -173,8 +174,3 @@ def _explained(repo: str) -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
   return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _sha256(path: pathlib.Path) -> str:
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,11 +3,12 @@
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 from typing import Any
 
 import orbax.checkpoint as ocp
+
+from pcan_jax.content import sha256
 
 ITEM = "digests"
 """The item of a checkpoint that holds the digests of all others."""
@@ -17,12 +18,6 @@ DIGESTED = ("model", "training", "description")
 
 _FILE = "sha256.json"
 _COMMITTED = "commit_success.txt"  # written by Orbax behind each item, after its files
-
-
-def sha256(path: str | os.PathLike[str]) -> str:
-  """The SHA-256 of a file, in hexadecimal digits."""
-  with open(path, "rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def of_items(checkpoint: pathlib.Path) -> dict[str, str]:

@@ -24,6 +24,7 @@ WINGS = {
     "shipped",
     "config",
     "console",
+    "content",
     "cpu",
     "devices",
     "extras",

@@ -1,5 +1,6 @@
 import contextlib
 import functools
+import os
 import pathlib
 import pickle
 import re
@@ -23,6 +24,7 @@ from data.extract_pose import (
 from pcan_jax.clips.pose_files import open_poses
 from pcan_jax.clips.safe_pickle import load_pickle
 from pcan_jax.clips.video import decode_video
+from pcan_jax.content import sha256
 from pcan_jax.keypoints import LAYOUTS
 from tests.test_video import ask_for_rotation
 from tests.tiny_source import write_video
@@ -208,11 +210,16 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     assert entry["frame_dir"] == other["frame_dir"] and entry["total_frames"] == 10
     for field in ("keypoint", "keypoint_score"):
       np.testing.assert_array_equal(entry[field], other[field])
-  # Another video of the same name is no longer the one that was looked at.
-  write_video(tmp_path / "videos" / "a.mp4", frames[:5].astype(np.uint8))
+  # Another video of the same name, size and date is no longer the one that was looked at.
+  before = videos["a"].stat()
+  content = bytearray(videos["a"].read_bytes())
+  content[content.index(b"isom")] ^= 1  # the brand of the container
+  videos["a"].write_bytes(content)
+  os.utime(videos["a"], ns=(0, before.st_mtime_ns))
   calls.clear()
   (entry, *_), _ = extract(videos, parts, functools.partial(counting_tracker, calls))
-  assert len(calls) == entry["total_frames"] == 5
+  assert len(calls) == 10
+  assert entry["video_sha256"] == sha256(videos["a"]) != expected[0]["video_sha256"]
 
 
 def test_several_processes_find_the_same(tmp_path):
@@ -224,6 +231,25 @@ def test_several_processes_find_the_same(tmp_path):
   for entry, other in zip(alone, together, strict=True):
     assert entry["frame_dir"] == other["frame_dir"]
     np.testing.assert_array_equal(entry["keypoint"], other["keypoint"])
+
+
+def test_several_processes_share_a_long_video(tmp_path, monkeypatch):
+  """Each takes every second chunk, whatever had been done before."""
+  monkeypatch.setattr(extract_pose, "CHUNK", 4)
+  frames = np.full((18, *SIZE, 3), 1, np.uint8) * np.arange(20, 200, 10)[:, None, None, None]
+  path = tmp_path / "a.mp4"
+  write_video(path, frames.astype(np.uint8))
+  assert [extract_pose._num_shares(path, most) for most in (0, 2, 9)] == [1, 2, 5]
+  alone, _ = extract({"a": path}, tmp_path / "one", functools.partial(counting_tracker, []))
+  parts = tmp_path / "two"
+  shares = [extract_pose.Share("a", path, index, 2) for index in range(2)]
+  for share, count in zip(shares, (4 + 4 + 2, 4 + 4)):
+    calls = []
+    folder = extract_pose.estimate(share, parts, functools.partial(counting_tracker, calls))
+    assert len(calls) == count
+  shared = extract_pose.join_chunks(folder)
+  for field in ("keypoint", "keypoint_score", "total_frames", "video_sha256"):
+    np.testing.assert_array_equal(shared[field], alone[0][field])
 
 
 def test_damaged_videos_are_told(tmp_path, capsys):

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from pcan_jax.clips.safe_pickle import load_pickle
 from pcan_jax.coding.events import Coding, Event
 from pcan_jax.coding.formats import read_codings, write_codings
+from pcan_jax.content import sha256
 from pcan_jax.evaluation.calibration import Temperature
 from pcan_jax.keypoints import LAYOUTS
 from pcan_jax.prediction import files, pose_script
@@ -41,15 +43,18 @@ WINDOW = {"window": 0.8, "stride": 0.4}
 def recordings(tmp_path_factory):
   """Two videos of six seconds, made of clips of one action after another, with poses."""
   folder = tmp_path_factory.mktemp("recordings")
-  poses = []
+  poses, kept = [], []
   for name, seed in (("one", 0), ("zwei, äh", 1)):
     rng = np.random.default_rng(seed)
     clips = [make_clip(rng, action) for action in (0, 3, 1, 4)]
     frames = np.concatenate([frames for frames, _ in clips])[:60]
     keypoints = np.concatenate([keypoints for _, keypoints in clips], axis=1)[:, :60]
-    write_video(folder / "videos" / f"{name}.mp4", frames, fps=10)
+    video = folder / "videos" / f"{name}.mp4"
+    write_video(video, frames, fps=10)
     poses.append(pose_entry(name, keypoints))
+    kept.append(poses[-1] | {"video_sha256": sha256(video)})
   (folder / "poses.pkl").write_bytes(pickle.dumps(poses))
+  (folder / "estimated.pkl").write_bytes(pickle.dumps(kept))
   return folder
 
 
@@ -221,7 +226,7 @@ def uv(recordings, tmp_path, monkeypatch):
   def install(fail=""):
     path = tmp_path / "bin" / "uv"
     path.parent.mkdir(exist_ok=True)
-    poses = str(recordings / "poses.pkl")
+    poses = str(recordings / "estimated.pkl")
     path.write_text(SCRIPT.format(poses=poses, fail=fail))
     path.chmod(0o755)
     monkeypatch.setenv("PATH", str(path.parent), prepend=os.pathsep)
@@ -242,8 +247,24 @@ def test_poses_are_estimated_kept_and_used_again(uv, workdir, recordings, tmp_pa
   estimate_poses(*options, tmp_path / "out/poses.pkl")  # they are there
   with pytest.raises(ValueError, match=r"exit code 3, see above.*--pose="):
     estimate_poses(*options, tmp_path / "new/poses.pkl")
-  os.utime(tmp_path / "out/poses.pkl", (0, 0))
-  estimate_poses(*options, tmp_path / "out/poses.pkl")  # of other videos; the script fails
+
+
+def test_poses_of_another_video_of_that_name_are_not_used(uv, recordings, tmp_path):
+  """Neither its date nor its size tells."""
+  videos = tmp_path / "videos"
+  shutil.copytree(recordings / "videos", videos)
+  options = videos, sorted(videos.iterdir()), LAYOUTS["openpose-28"], tmp_path / "poses.pkl"
+  shutil.copy(recordings / "estimated.pkl", tmp_path / "poses.pkl")
+  uv(fail="exit 3")
+  estimate_poses(*options)
+  video, before = options[1][0], options[1][0].stat()
+  content = bytearray(video.read_bytes())
+  content[-1] ^= 1
+  video.write_bytes(content)
+  os.utime(video, ns=(0, before.st_mtime_ns))
+  assert video.stat().st_size == before.st_size
+  with pytest.raises(ValueError, match="poses could not be estimated .exit code 3"):
+    estimate_poses(*options)
 
 
 def test_without_uv_it_is_said_what_to_type(recordings, tmp_path, monkeypatch):

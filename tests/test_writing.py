@@ -11,8 +11,8 @@ import pytest
 
 from configs import ma52
 from data import build, check, import_clips
-from pcan_jax import digests
 from pcan_jax.checkpoints import Checkpoints, locate
+from pcan_jax.content import sha256
 from pcan_jax.evaluation import protocol
 from pcan_jax.prediction.export import export_checkpoint
 from pcan_jax.saved_steps import find_steps
@@ -121,7 +121,7 @@ def test_a_file_is_replaced_as_a_whole(disk):
     replace_file(folder / "a", bytes(2_000_000))
   assert (folder / "a").read_text() == "old" and os.listdir(folder) == ["a"]
   replace_file(folder / "a", "new")
-  assert digests.sha256(folder / "a").startswith("11507a0e2f5e69d5dfa40a62a1bd7b6e")
+  assert sha256(folder / "a").startswith("11507a0e2f5e69d5dfa40a62a1bd7b6e")
 
 
 def test_a_failure_without_a_file_is_told_with_one():

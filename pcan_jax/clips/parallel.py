@@ -10,21 +10,35 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import cv2
 
 from pcan_jax.clips.problems import Problem
-from pcan_jax.clips.source_layout import ClipSource
 
 _CLIPS_AHEAD_PER_JOB = 4
 
+
+@runtime_checkable
+class Clip(Protocol):
+  """What must be known of a clip to say that it is bad, see `ClipSource`."""
+
+  @property
+  def id(self) -> str: ...
+
+  @property
+  def split(self) -> str: ...
+
+  @property
+  def where(self) -> str: ...
+
+
+AnyClip = TypeVar("AnyClip", bound=Clip)
 Result = TypeVar("Result")
-ClipFunction = Callable[[ClipSource], Result]
 
 
 def map_clips(
-  function: ClipFunction, clips: Iterable[ClipSource], jobs: int
+  function: Callable[[AnyClip], Result], clips: Iterable[AnyClip], jobs: int
 ) -> Iterator[Result | Problem]:
   """Calls a function for every clip, `jobs` at a time.
 
@@ -37,13 +51,13 @@ def map_clips(
   Yields:
     For every clip, in the given order, what the function returns or what is wrong with the clip.
   """
-  jobs = jobs or _available_cores()
+  jobs = jobs or available_cores()
   if jobs == 1:
     for clip in clips:
       yield call_or_explain(function, clip)
     return
   clips = iter(clips)
-  pending: collections.deque[tuple[ClipSource, concurrent.futures.Future]] = collections.deque()
+  pending: collections.deque[tuple[AnyClip, concurrent.futures.Future]] = collections.deque()
   pool = _pool(jobs)
   try:
     while True:
@@ -68,7 +82,7 @@ def map_clips(
     pool.shutdown(cancel_futures=True)
 
 
-def call_or_explain(function: ClipFunction, clip: ClipSource) -> Result | Problem:
+def call_or_explain(function: Callable[[AnyClip], Result], clip: AnyClip) -> Result | Problem:
   """Returns what the function returns, or what is wrong with the clip."""
   try:
     return function(clip)
@@ -79,7 +93,7 @@ def call_or_explain(function: ClipFunction, clip: ClipSource) -> Result | Proble
     raise
 
 
-def _call_alone(function: ClipFunction, clip: ClipSource) -> Result | Problem:
+def _call_alone(function: Callable[[AnyClip], Result], clip: AnyClip) -> Result | Problem:
   with _pool(1) as pool:
     try:
       return pool.submit(call_or_explain, function, clip).result()
@@ -88,7 +102,8 @@ def _call_alone(function: ClipFunction, clip: ClipSource) -> Result | Problem:
       return Problem(clip.id, clip.split, reason)
 
 
-def _available_cores() -> int:
+def available_cores() -> int:
+  """The number of cores that this process may use."""
   if hasattr(os, "sched_getaffinity"):  # not on macOS
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1

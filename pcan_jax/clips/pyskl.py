@@ -3,7 +3,8 @@
 Such a pickle is a list of dicts, or a dict with such a list under `annotations`, or one of these
 dicts alone, as MMAction2's `ntu_pose_extraction.py` writes it. One dict per clip:
 `frame_dir` (ID, or split/ID), `keypoint` [M, T, V, 2] in pixels, `keypoint_score` [M, T, V], and
-optionally `label`, `total_frames`, `img_shape` (h, w) and, for poses without a video, `fps`.
+optionally `label`, `total_frames`, `img_shape` (h, w) and, for poses without a video, `fps`. Ours
+also have `video_sha256`, of the video in which they were found.
 """
 
 import dataclasses
@@ -16,6 +17,8 @@ import numpy as np
 from pcan_jax.clips.pose import Pose
 from pcan_jax.clips.safe_pickle import load_pickle
 from pcan_jax.clips.video_files import clip_id
+
+VIDEO_SHA256 = "video_sha256"
 
 
 class PysklFile:

@@ -15,6 +15,7 @@ from typing import Any
 import tqdm
 
 from pcan_jax.clips.source_layout import ClipSource
+from pcan_jax.content import sha256
 
 FILE_NAME = "sources.json"
 
@@ -115,8 +116,7 @@ def _digest_file(path: pathlib.Path | None) -> str:
   if path is None:
     return ""
   try:
-    with path.open("rb") as file:
-      return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    return sha256(path)[:32]
   except OSError:  # which the build reports with the clip
     return _UNREADABLE
 

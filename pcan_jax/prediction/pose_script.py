@@ -8,8 +8,9 @@ import subprocess
 from collections.abc import Collection
 
 from pcan_jax import shipped
-from pcan_jax.clips.pose_files import open_poses
+from pcan_jax.clips.pyskl import VIDEO_SHA256, PysklFile
 from pcan_jax.clips.video_files import clip_id
+from pcan_jax.content import sha256
 from pcan_jax.keypoints import LAYOUTS, KeypointLayout
 
 LAYOUT = "openpose-28"
@@ -25,6 +26,9 @@ def estimate_poses(
   target: pathlib.Path,
 ) -> None:
   """Makes sure that a file has the poses of all videos; runs the script if it does not.
+
+  A video is known by its content: poses of another one that had its name are not used. Of a video
+  that the script could not read, there are no poses.
 
   Args:
     videos: a video or a folder of videos.
@@ -44,7 +48,7 @@ def estimate_poses(
       f"the model needs poses with the keypoints {layout.name!r}, and none were given; the "
       f"project's own script finds those of {LAYOUT!r}. Give the poses of your videos with --pose"
     )
-  if _has_all(target, files, layout):
+  if _are_there(target, files):
     _log.info("poses: those of %s, from an earlier run", target)
     return
   if shutil.which("uv") is None:
@@ -56,18 +60,27 @@ def estimate_poses(
   _log.info("no poses given; they are estimated and kept in %s: %s", target, shlex.join(command))
   target.parent.mkdir(parents=True, exist_ok=True)
   code = subprocess.run(command, check=False).returncode
-  if not target.is_file():
+  if not target.is_file() or _of_other_videos(target, files):
     raise ValueError(
       f"the poses could not be estimated (exit code {code}, see above). The first time, uv fetches "
       f"the script's packages, which needs a network; with one, type {by_hand}"
     )
 
 
-def _has_all(target: pathlib.Path, files: Collection[pathlib.Path], layout: KeypointLayout) -> bool:
-  """Whether a file of poses is newer than all videos and names them."""
+def _are_there(target: pathlib.Path, files: Collection[pathlib.Path]) -> bool:
+  """Whether a file of poses has those of all videos, as their content is now."""
   if not target.is_file():
     return False
-  written = target.stat().st_mtime
-  if any(path.stat().st_mtime > written for path in files):
-    return False
-  return {clip_id(path) for path in files} <= set(open_poses(target, layout).clip_ids)
+  known = {clip_id(path) for path in files} <= PysklFile(target).clip_ids
+  return known and not _of_other_videos(target, files)
+
+
+def _of_other_videos(target: pathlib.Path, files: Collection[pathlib.Path]) -> list[pathlib.Path]:
+  """The videos for which a file of poses has those of another one that had its name."""
+  poses = PysklFile(target)
+  return [
+    path
+    for path in files
+    if clip_id(path) in poses.clip_ids
+    and poses.entry(clip_id(path)).get(VIDEO_SHA256) != sha256(path)
+  ]
