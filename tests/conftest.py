@@ -20,33 +20,40 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # The tests run from a checkout, as launch.py does.
 sys.path.insert(0, ROOT)
 
-# Where PyTorch's compiler for GPUs is installed, a process that loads it after TensorFlow crashes.
-with contextlib.suppress(ImportError):
-  import triton  # noqa: F401
-
-import jaxtyping  # noqa: E402
-
-with warnings.catch_warnings():
-  # Other people's imports may warn; ours may not.
-  warnings.simplefilter("ignore")
-  import clu.metrics  # noqa: F401, E402
-  import orbax.checkpoint  # noqa: F401, E402
-
-  # What is imported while the hook is at work is compiled again from its source: TensorFlow first.
-  import tensorflow  # noqa: F401, E402
-  import tensorflow_datasets  # noqa: F401, E402
-
-  jaxtyping.install_import_hook("pcan_jax", "beartype.beartype")
-
-import jax  # noqa: E402
 import pytest  # noqa: E402
 
-# What is imported stays; looking through it for garbage takes a tenth of the time.
-gc.freeze()
-gc.set_threshold(50_000, 20, 50)
 
-# What needs several devices runs in a process of its own, see test_eight_devices.py.
-collect_ignore = [] if jax.device_count() == 8 else ["eight_devices"]
+def pytest_configure(config):
+  """Imports what tests need, but not into a process that only hands them out to others."""
+  if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+    return
+  # Where PyTorch's compiler for GPUs is installed, loading it after TensorFlow is a crash.
+  with contextlib.suppress(ImportError):
+    import triton  # noqa: F401
+  import jaxtyping
+
+  with warnings.catch_warnings():
+    # Other people's imports may warn; ours may not.
+    warnings.simplefilter("ignore")
+    import clu.metrics  # noqa: F401
+    import orbax.checkpoint  # noqa: F401
+
+    # What is imported while the hook is at work is compiled again from its source, so first:
+    import tensorflow  # noqa: F401
+    import tensorflow_datasets  # noqa: F401
+
+    jaxtyping.install_import_hook("pcan_jax", "beartype.beartype")
+  # What is imported stays; looking through it for garbage takes a tenth of the time.
+  gc.freeze()
+  gc.set_threshold(50_000, 20, 50)
+
+
+def pytest_ignore_collect(collection_path):
+  """What needs several devices runs in a process of its own, see test_eight_devices.py."""
+  import jax
+
+  return True if collection_path.name == "eight_devices" and jax.device_count() != 8 else None
+
 
 # Files that take longest come first, so that at the end no worker waits for another one.
 LONGEST = """
@@ -63,6 +70,8 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True, scope="module")
 def programs_of_one_file():
   """The next file needs others, and gigabytes of old ones make every garbage collection slow."""
+  import jax
+
   yield
   jax.clear_caches()
 

@@ -45,6 +45,7 @@ def run_parts(parts, directory):
   return found
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_costs_that_part(tmp_path):
   rows = run_parts(QUICK, tmp_path)
   assert "model.dtype must be float32 or bfloat16" in rows[QUICK[-1]].pop("failed")
@@ -53,7 +54,7 @@ def test_a_part_that_fails_costs_that_part(tmp_path):
   assert rows["training:float32:64"]["clips_per_s"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_program_repeats_to_the_bit_and_equals_itself(tmp_path):
   rows = run_parts(SLOW, tmp_path)
   assert [part for part in SLOW if "failed" in rows[part]] == []

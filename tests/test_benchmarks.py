@@ -68,12 +68,14 @@ def results(tmp_path_factory):
   return {line["benchmark"]: line for line in lines}
 
 
+@pytest.mark.slow
 def test_steps_need_nothing_that_reads_data(results):
   loaded = set(results["imports"]["modules"])
   assert "benchmarks.collectives" in loaded
   assert loaded.isdisjoint(["tensorflow", "tensorflow_datasets", "clu", "av"])
 
 
+@pytest.mark.slow
 def test_steps_are_measured_with_their_costs(results):
   rows = results["step"]["steps"]
   assert [(row["step"], row["batch"]) for row in rows] == [("training", 4), ("evaluation", 4)]
@@ -87,6 +89,7 @@ def test_steps_are_measured_with_their_costs(results):
   assert [row["batch"] for row in results["step"]["prototypes"]] == [4]
 
 
+@pytest.mark.slow
 def test_any_number_of_devices_computes_the_same(results):
   one, four = results["scaling"]["equality"]
   assert (one["collectives"], one["devices"], four["devices"]) == (0, 1, 4)
@@ -95,12 +98,14 @@ def test_any_number_of_devices_computes_the_same(results):
   assert four["difference of the change"] < 1e-3
 
 
+@pytest.mark.slow
 def test_speed_is_predicted_for_the_given_rate(results):
   rows = results["scaling"]["predicted"]
   assert {row["clips per device"] for row in rows} == {2}
   assert {row["ms computing"] for row in rows} == {20.0}
 
 
+@pytest.mark.slow
 def test_gradients_are_what_devices_exchange(results):
   """Each parameter's gradient once, and some statistics of batches."""
   found = results["scaling"]["collectives"]
@@ -110,6 +115,7 @@ def test_gradients_are_what_devices_exchange(results):
   assert number > 1
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_batch(results):
   rows = results["compiled"]["batches"]
   assert [row["step"] for row in rows] == ["training", "evaluation"]

@@ -136,6 +136,7 @@ def test_shards_that_were_lost_at_the_end_are_built_again(built, source, tmp_pat
   assert files(build(source, tmp_path / "out", **OPTIONS)) == files(built)
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_no_trace(built, source, tmp_path):
   out = tmp_path / "out"
   command = [sys.executable, "-m", "data.build", str(source), str(out)]

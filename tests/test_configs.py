@@ -39,7 +39,7 @@ def test_full_size_networks_can_be_built(name, variant):
 @pytest.mark.parametrize(
   "variant",
   [
-    pytest.param(variant, marks=() if variant == "pcan" else pytest.mark.slow)
+    pytest.param(variant, marks=() if variant == "pcan" else pytest.mark.long)
     for variant in ma52.VARIANTS
   ],
 )

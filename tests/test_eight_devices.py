@@ -10,7 +10,7 @@ import pytest
 FOLDER = pathlib.Path(__file__).parent / "eight_devices"
 
 
-@pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("marked", ["not long", pytest.param("long", marks=pytest.mark.long)])
 def test_eight_devices(marked):
   flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
   result = subprocess.run(

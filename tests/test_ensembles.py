@@ -92,6 +92,7 @@ def by_id(results, branch, level, ids):
   return results.outputs[branch][level]["probabilities"][rows].astype(np.float64)
 
 
+@pytest.mark.slow
 def test_members_of_different_networks_and_data_sets_are_evaluated_once(
   members, tmp_path, monkeypatch, caplog
 ):

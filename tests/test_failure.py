@@ -45,6 +45,7 @@ def assert_finite(workdir):
   return step
 
 
+@pytest.mark.slow
 def test_the_step_its_terms_and_its_clips_are_named(config, tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     poison(patch, at_step=5)
@@ -68,7 +69,7 @@ def test_the_step_its_terms_and_its_clips_are_named(config, tmp_path, monkeypatc
   assert assert_finite(tmp_path) == 8
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_update_that_is_not_finite_is_saved(config, tmp_path, monkeypatch):
   """The loss of the step is finite, the parameters after it are not."""
   config.optimizer.learning_rate, config.optimizer.weight_decay = 1e10, 1e38

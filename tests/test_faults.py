@@ -16,7 +16,7 @@ COUNTS = {"kills": 2, "damage": 3, "inputs": 60}
 @pytest.mark.parametrize(
   "section",
   [
-    pytest.param(name, marks=pytest.mark.slow if name in ("kills", "damage") else ())
+    pytest.param(name, marks=pytest.mark.long if name in ("kills", "damage") else ())
     for name in COUNTS
   ],
 )

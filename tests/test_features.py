@@ -108,6 +108,7 @@ def test_a_run_learns_from_them(stored, tmp_path):
     Recognizer(spec, {}, 0)
 
 
+@pytest.mark.slow
 def test_the_example_of_the_page(tiny_dataset, tmp_path, monkeypatch):
   source = tiny_dataset.path.parents[3] / "source"
   checkpoint = write_tiny_checkpoint(tmp_path / "run", tiny_dataset, "pcan_rgb")

@@ -48,7 +48,10 @@ def alone(tiny_dataset_path, tmp_path_factory):
 
 @pytest.mark.parametrize(
   ("count", "devices", "order"),
-  [(2, 2, "mixed"), pytest.param(4, 1, "plain", marks=pytest.mark.slow)],
+  [
+    pytest.param(2, 2, "mixed", marks=pytest.mark.slow),
+    pytest.param(4, 1, "plain", marks=pytest.mark.long),
+  ],
 )
 def test_hosts_compute_what_one_does(
   alone, tiny_dataset, tiny_dataset_path, tmp_path, count, devices, order

@@ -319,6 +319,7 @@ def test_rare_actions_are_not_favoured_twice_unnoticed(tiny_dataset, caplog):
   assert "rare actions are favoured twice" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_records_what_its_losses_depend_on(tiny_dataset, tmp_path, caplog):
   config = tiny_config("posec3d_pose", **{"loss.logit_adjustment": 1.0, "loss.frame_weight": 0.5})
   config.data.path, config.data.train_split = str(tiny_dataset.path), "train+val"

@@ -13,6 +13,7 @@ from benchmarks import input_costs
 from tests.test_benchmarks import TOY_CONFIG
 
 
+@pytest.mark.slow
 def test_prints_tables_and_one_line_of_json(capsys):
   input_benchmark.main(
     "--clips 2 --side 48 --cores 0 --batch_size 2 --repeats 1 --clips_per_repeat 4".split()
@@ -46,7 +47,7 @@ def test_waiting_is_what_the_loop_waits_for_its_batches(monkeypatch):
   assert wait["fed"] > 2 > wait["not_fed"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_run_is_measured(tmp_path, capsys):
   config = tmp_path / "toy.py"
   config.write_text(TOY_CONFIG)

@@ -75,6 +75,7 @@ def trained(tiny_dataset_path, tmp_path_factory):
   return workdir, result
 
 
+@pytest.mark.slow
 def test_training_ends_with_the_table(trained):
   workdir, result = trained
   assert "clips/s" in result.stdout and "ETA" in result.stdout
@@ -105,6 +106,7 @@ def test_compiled_programs_are_kept_with_an_accelerator_too(tmp_path):
   assert result.stdout.strip() == str(tmp_path / "pcan_jax")
 
 
+@pytest.mark.slow
 def test_evaluation_needs_the_checkpoint_alone(trained):
   workdir, _ = trained
   before = json.loads((workdir / "eval/val/metrics.json").read_text())
@@ -128,7 +130,7 @@ def slurm_job(num_hosts):
   ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_hosts_train_and_evaluate_together(tiny_dataset_path, tmp_path):
   """Each has a device and reads its share; one writes and speaks."""
   hosts = [
@@ -170,7 +172,7 @@ def wait_for(condition, process, seconds=300):
     time.sleep(0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_host_may_come_late_and_if_it_dies_the_others_end(tiny_dataset_path, tmp_path):
   """Each of them with one line; one host alone goes on from the last checkpoint."""
   run = ["--config=ma52:pcan_pose", f"--workdir={tmp_path}", *TOY]
@@ -194,6 +196,7 @@ def test_a_host_may_come_late_and_if_it_dies_the_others_end(tiny_dataset_path, t
   assert "(resumed)" in alone.stdout and "fused" not in alone.stderr
 
 
+@pytest.mark.slow
 def test_a_host_that_fails_does_not_wait_for_the_others(tmp_path):
   """It says why at once, and the other one ends too."""
   together = ["--multi_host", "--num_hosts=2", f"--coordinator=localhost:{free_port()}"]
@@ -209,6 +212,7 @@ def test_a_host_that_fails_does_not_wait_for_the_others(tmp_path):
   assert time.monotonic() - began < 100
 
 
+@pytest.mark.slow
 def test_hosts_that_do_not_come_are_not_waited_for_longer_than_said(tmp_path):
   address = f"localhost:{free_port()}"
   result = launch(
@@ -224,18 +228,3 @@ def test_hosts_that_do_not_come_are_not_waited_for_longer_than_said(tmp_path):
   assert "waiting up to 3 s for 2 hosts" in result.stdout
   expected = f"error: 2 hosts did not come together at {address} within 3 s; start all of them"
   assert result.stderr.startswith(expected) and len(result.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-  ("arguments", "message"),
-  [
-    (["--mode=eval", "--workdir=OUT", "--host=1"], "--host means nothing without --multi_host"),
-    (["--mode=eval", "--workdir=OUT", "--multi_host"], "JAX finds no cluster here"),
-    (["--config=ma52", "--workdir=OUT"], "MA-52 is under licence"),
-    (["--mode=eval", "--workdir=OUT"], "no checkpoint at"),
-  ],
-)
-def test_what_is_missing_is_named(tmp_path, arguments, message):
-  result = launch(*(argument.replace("OUT", str(tmp_path)) for argument in arguments))
-  assert result.returncode == 1
-  assert message in result.stderr

@@ -55,7 +55,7 @@ def test_notebooks_carry_no_outputs(path):
     assert not cell.get("outputs") and not cell.get("execution_count")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_then_evaluation_run_from_start_to_end(tmp_path, monkeypatch):
   monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
   monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
@@ -80,7 +80,7 @@ EPOCHS = 3
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_interviews_are_coded_trained_on_predicted_and_compared(tmp_path, monkeypatch):
   pytest.importorskip("pympi")
   monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")

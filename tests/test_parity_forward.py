@@ -32,7 +32,7 @@ def test_full_size_network_matches_release(written, name):
   np.testing.assert_allclose(written("float32")[name], WANTED[name], rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_command_writes_nothing_but_reference_names(written, dtype):
   found = written(dtype)
   assert {name: x.shape for name, x in found.items()} == {
@@ -41,6 +41,7 @@ def test_command_writes_nothing_but_reference_names(written, dtype):
   assert {x.dtype for x in found.values()} == {np.dtype(np.float32)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("kind", "bound"),
   # Found: 0.005 in scores of up to 1.1, 0.0001 in probabilities, 0.013 in taps of up to 2.9.

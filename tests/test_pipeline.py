@@ -26,6 +26,12 @@ def take(dataset, count, **options):
   return list(itertools.islice(training_batches(dataset, "train", TRAINING, **options), count))
 
 
+@pytest.fixture(scope="module")
+def stream(tiny_dataset):
+  """The first batches of a run."""
+  return take(tiny_dataset, 9)
+
+
 def assert_same(batches, others):
   assert len(batches) == len(others)
   for a, b in zip(batches, others):
@@ -34,8 +40,8 @@ def assert_same(batches, others):
       np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
-def test_batches_have_the_documented_shapes(tiny_dataset):
-  (batch,) = take(tiny_dataset, 1)
+def test_batches_have_the_documented_shapes(tiny_dataset, stream):
+  batch = stream[0]
   side, joints = tiny_dataset.stored_size, tiny_dataset.layout.num_keypoints
   assert {name: (values.shape, values.dtype) for name, values in batch.items()} == {
     "rgb": ((4, 4, side, side, 3), np.uint8),
@@ -48,10 +54,10 @@ def test_batches_have_the_documented_shapes(tiny_dataset):
   np.testing.assert_array_equal(batch["keypoint_scores"][:, :, 1], 0)
 
 
-def test_batches_depend_on_the_seed_and_nothing_else(tiny_dataset):
-  assert_same(take(tiny_dataset, 6), take(tiny_dataset, 6))
-  first, other = take(tiny_dataset, 1)[0], take(tiny_dataset, 1, seed=1)[0]
-  assert not np.array_equal(first["keypoints"], other["keypoints"])
+def test_batches_depend_on_the_seed_and_nothing_else(tiny_dataset, stream):
+  assert_same(take(tiny_dataset, 6), stream[:6])
+  (other,) = take(tiny_dataset, 1, seed=1)
+  assert not np.array_equal(stream[0]["keypoints"], other["keypoints"])
 
 
 def test_a_clip_depends_on_its_position_and_nothing_else(tiny_dataset):
@@ -71,9 +77,9 @@ def test_a_clip_depends_on_its_position_and_nothing_else(tiny_dataset):
 
 
 @pytest.mark.parametrize("start_step", [1, 3, 7])
-def test_a_resumed_stream_is_the_rest_of_the_whole_one(tiny_dataset, start_step):
-  whole = take(tiny_dataset, 9)
-  assert_same(whole[start_step:], take(tiny_dataset, 9 - start_step, start_step=start_step))
+def test_a_resumed_stream_is_the_rest_of_the_whole_one(tiny_dataset, stream, start_step):
+  rest = take(tiny_dataset, 9 - start_step, start_step=start_step)
+  assert_same(stream[start_step:], rest)
 
 
 def test_an_epoch_repeats_rare_actions(tiny_dataset):
@@ -102,9 +108,14 @@ SHARES = {
 }
 
 
+@pytest.fixture(scope="module")
+def together(tiny_dataset):
+  """An epoch and a half, as the hosts read them together."""
+  return take(tiny_dataset, 3, batch_size=8)
+
+
 @pytest.mark.parametrize("name", SHARES)
-def test_hosts_read_the_rows_of_one_batch(tiny_dataset, name):
-  together = take(tiny_dataset, 3, batch_size=8)
+def test_hosts_read_the_rows_of_one_batch(tiny_dataset, together, name):
   for rows in SHARES[name]:
     found = take(tiny_dataset, 3, batch_size=8, rows=np.array(rows))
     assert_same(found, [{name: x[rows] for name, x in batch.items()} for batch in together])

@@ -140,6 +140,7 @@ def test_mistakes_are_found_before_any_work(workdir, recordings, tmp_path):
   assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_rules_are_tuned_and_found_by_predictions(workdir, recordings, tmp_path, caplog):
   found = predict(workdir, recordings, tmp_path / "before", events=True)["videos"]
   codings = [

@@ -35,7 +35,7 @@ def test_a_missing_split_is_noticed_before_training(config):
   assert loop.prepare(config).order.num_clips == 16
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_batch_is_overfitted_or_the_losses_are_named(config):
   before = config.to_dict()
   with pytest.raises(FloatingPointError, match="could not overfit .* in 1 steps: pose/ce_action"):

@@ -5,9 +5,12 @@ import tensorflow as tf
 from pcan_jax.clips import sampling
 from pcan_jax.feed.sampling import training_clip
 
+# A graph, as in the input pipeline, which is also faster than operation by operation.
+in_graph = tf.function(training_clip)
+
 
 def draw(num_frames, clip_len, seed=0):
-  return training_clip(tf.constant(num_frames), clip_len, tf.constant([0, seed])).numpy()
+  return in_graph(tf.constant(num_frames), clip_len, tf.constant([0, seed])).numpy()
 
 
 @pytest.mark.parametrize("clip_len", [1, 8, 32])

@@ -168,6 +168,7 @@ def earlier(tmp_path):
   return directory
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_digests_is_read_to_find_damage(earlier):
   assert locate(earlier.parent) == (earlier, 8)
   chunks = (path for path in (earlier / "8" / "model").rglob("d/*"))
@@ -176,6 +177,7 @@ def test_a_checkpoint_without_digests_is_read_to_find_damage(earlier):
   assert_passed_over(earlier, step=8, good=4)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_nan_from_an_earlier_version_is_passed_over(earlier):
   saved = SavedStep(earlier, 8)
   here = jax.sharding.SingleDeviceSharding(jax.devices()[0])

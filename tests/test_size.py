@@ -18,7 +18,7 @@ from tests.golden import configs, steps
 VARIANTS = pytest.mark.parametrize(
   "variant",
   [
-    pytest.param(variant, marks=() if variant == "pcan" else pytest.mark.slow)
+    pytest.param(variant, marks=() if variant == "pcan" else pytest.mark.long)
     for variant in ma52.VARIANTS
   ],
 )
@@ -103,6 +103,7 @@ def test_costs_are_those_of_the_table(variant):
   assert found == rows[variant], f"correct the table in configs/ma52.py: {variant}"
 
 
+@pytest.mark.slow
 def test_feature_shapes_of_the_release():
   model, inputs = network("release")
   backbone = functools.partial(
@@ -116,6 +117,7 @@ def test_feature_shapes_of_the_release():
   assert inputs["heatmaps"].shape == (1, 32, 56, 56, 28)
 
 
+@pytest.mark.slow
 def test_parameters_of_the_release_as_published():
   """38.0 M and 1.16 M; the latter with the action prototypes, which are parameters there."""
 
@@ -145,6 +147,7 @@ def multiplications(jaxpr):
   return total
 
 
+@pytest.mark.slow
 def test_operations_of_the_release_as_published():
   found = 2 * multiplications(forward_pass("release").jaxpr.jaxpr)
   assert f"{found / 1e9:.1f}" == "122.8"

@@ -29,14 +29,29 @@ TOY = """
 """.split()
 
 
-@pytest.fixture
-def config(tiny_dataset_path):
+@pytest.fixture(scope="module")
+def whole_config(tiny_dataset_path):
   config = shrink(ma52.get_config("posec3d_pose"))
   config.data.path = str(tiny_dataset_path)
   config.eval.every_epochs = 0.0
   config.optimizer.epochs = 3.0  # 6 steps
   config.checkpoints.every_epochs = 10.0
   return config
+
+
+@pytest.fixture
+def config(whole_config):
+  return whole_config.copy_and_resolve_references()
+
+
+@pytest.fixture(scope="module")
+def whole(whole_config, tmp_path_factory):
+  """The working directory of a run that nobody stops and saves by the clock, and its last state."""
+  config = whole_config.copy_and_resolve_references()
+  config.checkpoints.every_minutes = 1e-9
+  config.checkpoints.keep = 9
+  workdir = tmp_path_factory.mktemp("whole")
+  return workdir, loop.train(config, workdir)
 
 
 def send_at(monkeypatch, step, number):
@@ -58,12 +73,14 @@ def send_at(monkeypatch, step, number):
 
 @pytest.mark.parametrize(
   ("number", "error", "code"),
-  [(signal.SIGTERM, SystemExit, 143), (signal.SIGINT, KeyboardInterrupt, None)],
+  [
+    (signal.SIGTERM, SystemExit, 143),
+    pytest.param(signal.SIGINT, KeyboardInterrupt, None, marks=pytest.mark.slow),
+  ],
 )
 def test_a_stopped_run_saves_and_goes_on_from_there(
-  config, tmp_path, monkeypatch, number, error, code
+  config, whole, tmp_path, monkeypatch, number, error, code
 ):
-  whole = loop.train(config, tmp_path / "whole")
   handler = signal.getsignal(number)
   with monkeypatch.context() as patch:
     send_at(patch, 4, number)
@@ -72,11 +89,11 @@ def test_a_stopped_run_saves_and_goes_on_from_there(
   assert getattr(raised.value, "code", None) == code
   assert signal.getsignal(number) == handler
   assert locate(tmp_path / "run")[1] == 4
-  jax.tree.map(
-    np.testing.assert_array_equal, loop.train(config, tmp_path / "run").model(), whole.model()
-  )
+  found = loop.train(config, tmp_path / "run")
+  jax.tree.map(np.testing.assert_array_equal, found.model(), whole[1].model())
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_left_unfinished(config, tmp_path, monkeypatch):
   config.eval.every_epochs = 1.0
   monkeypatch.setattr(loop, "_evaluate", lambda *_: signal.raise_signal(signal.SIGTERM))
@@ -85,11 +102,9 @@ def test_an_evaluation_is_left_unfinished(config, tmp_path, monkeypatch):
   assert locate(tmp_path)[1] == 2
 
 
-def test_checkpoints_are_saved_by_the_clock(config, tmp_path):
-  config.checkpoints.every_minutes = 1e-9
-  config.checkpoints.keep = 9
-  loop.train(config, tmp_path)
-  assert [saved.step for saved in find_steps(tmp_path / "checkpoints")] == [6, 5, 4, 3, 2, 1]
+def test_checkpoints_are_saved_by_the_clock(whole):
+  workdir, _ = whole
+  assert [saved.step for saved in find_steps(workdir / "checkpoints")] == [6, 5, 4, 3, 2, 1]
 
 
 def wait_for(process, text):
@@ -100,7 +115,7 @@ def wait_for(process, text):
   raise AssertionError(process.stderr.read())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_runs_cannot_share_a_folder_and_sigterm_ends_with_143(tiny_dataset_path, tmp_path):
   process = start(*TOY, f"--config.data.path={tiny_dataset_path}", f"--workdir={tmp_path}")
   try:
@@ -143,7 +158,7 @@ def test_a_crash_releases_the_folder(tmp_path):
     pass
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_several_hosts_stop_after_the_same_step(tiny_dataset_path, tmp_path):
   """One of them gets the signal; as JAX finds them under Slurm."""
   flags = [*TOY, f"--config.data.path={tiny_dataset_path}", f"--workdir={tmp_path}", "--multi_host"]

@@ -77,6 +77,7 @@ def test_there_and_back_is_the_identity():
   assert_same(conversion.variables, variables)
 
 
+@pytest.mark.slow
 def test_release_forward():
   with np.load(REFERENCE / "release_forward.npz") as wanted:
     found = parity_forward.compute(seed=7, batch=2, size=224)

@@ -60,6 +60,7 @@ def test_prototypes_are_state_and_not_parameters(compiled):
   }
 
 
+@pytest.mark.slow
 def test_products_have_the_precision_of_the_config_forward_and_backward():
   def precisions(value):
     step, init = make_step(**{"model.matmul_precision": value})
@@ -101,6 +102,7 @@ def test_steps_are_reproducible_and_differ_by_step(compiled):
   assert any(jax.tree.leaves(differs))
 
 
+@pytest.mark.slow
 def test_one_batch_can_be_learned():
   step, init = make_step(
     **{"augmentation.flip": 0.0, "model.dropout": 0.0, "optimizer.learning_rate": 0.05}
@@ -170,6 +172,7 @@ def test_training_writes_checkpoints_config_and_tensorboard_events(run):
   assert events.Tensors("loss")[-1].step == int(state.step)
 
 
+@pytest.mark.slow
 def test_training_again_resumes_where_an_interrupted_run_was(run, tmp_path):
   config, _, whole = run
   half = config.copy_and_resolve_references()

@@ -12,7 +12,7 @@ from pcan_jax.report import write_report
 from pcan_jax.training import loop
 from tests.tiny_config import shrink
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,7 @@ def run(config=SMALL, dtype=jnp.float32, frames=4, size=16):
   return jax.jit(functools.partial(model.apply, train=False))(variables(), clips(frames, size))
 
 
+@pytest.mark.slow
 def test_full_size_outputs_are_those_of_transformers():
   config = rgb_path(load_config("ma52:vit").model.rgb)
   model = VideoTransformer(config, jnp.float32, "none")

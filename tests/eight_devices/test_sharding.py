@@ -27,7 +27,7 @@ def assert_close(found, wanted, rtol, atol):
     np.testing.assert_allclose(x, y, rtol, atol, err_msg=jax.tree_util.keystr(path))
 
 
-@pytest.mark.parametrize("variant", ["pcan", pytest.param("release", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("variant", ["pcan", pytest.param("release", marks=pytest.mark.long)])
 def test_a_step_on_eight_devices_equals_one_on_a_single_device(variant, tiny_dataset):
   """Losses, class means, BatchNorm, prototypes and gradients are those of the global batch."""
   spec = ModelSpec(shrink(ma52.get_config(variant)), TREE, tiny_dataset.layout, stored_size=48)
