@@ -8,11 +8,12 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 # The version that benchmarks/compiled_budget.json is for.
 COMPILED_JAX := 0.11.2
 
-.PHONY: help demo test test-all test-torch check-compiled lint constraints clean
+.PHONY: help demo test test-slow test-all test-torch check-compiled lint constraints clean
 
 help:
 	@echo "make demo         draw clips, train a narrow PCAN on them, evaluate (about 8 minutes)"
-	@echo "make test         lint, check types, run the tests but for those that take very long, as CI does"
+	@echo "make test         lint, check types, run the everyday tests (under 6 minutes)"
+	@echo "make test-slow    run the slow tests, as CI does after make test"
 	@echo "make test-all     lint, check types, run all tests"
 	@echo "make test-torch   install PyTorch and run the tests that compare with it"
 	@echo "make check-compiled PYTHON=python3.12   compile for GPUs and TPUs that are not there, compare"
@@ -36,11 +37,16 @@ lint: $(VENV)/installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ty check --quiet --python $(VENV)
 
+TESTS := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: lint
-	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(TESTS) -m "not slow and not long"
+
+test-slow: $(VENV)/installed
+	$(TESTS) -m slow
 
 test-all: lint
-	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(TESTS)
 
 test-torch: $(VENV)/installed
 	$(RUN) $(PIP) --constraint constraints.txt --extra-index-url $(TORCH_INDEX) --editable '.[bench]'

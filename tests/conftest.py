@@ -55,10 +55,12 @@ def pytest_ignore_collect(collection_path):
   return True if collection_path.name == "eight_devices" and jax.device_count() != 8 else None
 
 
-# Files that take longest come first, so that at the end no worker waits for another one.
+# Files that take longest come first, so that at the end no worker waits for another one: those of
+# slow tests, then those of everyday ones.
 LONGEST = """
-hosts launch train study install size video_transformer benchmarks eight_devices configs accelerator
-report earlier stopping ingredients parity_forward losses forms conv parity torch_weights features
+hosts launch study benchmarks accelerator install eight_devices configs report train pipeline size
+check predict earlier evaluate import_annotations warm_start stopping video_transformer forms
+background cli build review torch_weights pretraining backbone preflight failure hostile_inputs
 """.split()
 
 

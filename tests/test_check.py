@@ -260,26 +260,41 @@ PNG = cv2.imencode(".png", np.full((32, 32, 3), 90, np.uint8))[1].tobytes()
 HUGE = GREY.replace(b"\x00\x20\x00\x20", b"\xea\x60\xea\x60", 1)
 
 
-@pytest.mark.parametrize(
-  ("change", "message"),
-  [
-    (replace_frame(GREY[:-100]), "frame 3 is not a readable JPEG image"),
-    (replace_frame(PNG), "frame 3 is not a readable JPEG image"),
-    (replace_frame(b""), "frame 3 is not a readable JPEG image"),
-    (replace_frame(SMALL), "frame 3 is 32 x 16 with 3 channels, not 32 x 32"),
-    (replace_frame(HUGE), "frame 3 is 60000 x 60000"),
-    (drop_frame, r"it says \d+ frames, but holds \d+ images and \d+ poses"),
-    (relabel, "its label 6 is outside the label tree"),
-    (spoil_scores(np.nan), "its keypoints hold NaN"),
-    (spoil_scores(1e6), "it has scores above 10"),
-    (lambda feature: feature.pop("keypoints/value"), "pcan-val.*damaged after"),
-  ],
-)
-def test_a_bad_record_is_named(dataset, capsys, change, message):
-  edit_record(next(dataset.glob("pcan-val.tfrecord*")), 1, change)
+BAD_RECORDS = [
+  (replace_frame(GREY[:-100]), "frame 3 is not a readable JPEG image"),
+  (replace_frame(PNG), "frame 3 is not a readable JPEG image"),
+  (replace_frame(b""), "frame 3 is not a readable JPEG image"),
+  (replace_frame(SMALL), "frame 3 is 32 x 16 with 3 channels, not 32 x 32"),
+  (replace_frame(HUGE), "frame 3 is 60000 x 60000"),
+  (drop_frame, r"it says \d+ frames, but holds \d+ images and \d+ poses"),
+  (relabel, "its label 6 is outside the label tree"),
+  (spoil_scores(np.nan), "its keypoints hold NaN"),
+  (spoil_scores(1e6), "it has scores above 10"),
+]
+
+
+def test_bad_records_are_named(tmp_path, capsys):
+  """Each of one shard; the one good record among them is none."""
+  clips = {"train": 1, "val": len(BAD_RECORDS) + 1}
+  dataset = build(write_tiny_source(tmp_path / "source", clips), tmp_path / "out", side=32, jobs=1)
+  (shard,) = dataset.glob("pcan-val.tfrecord*")
+  for number, (change, _) in enumerate(BAD_RECORDS, 1):
+    edit_record(shard, number, change)
+  output, verdict = run(dataset, capsys, "--show=20")
+  assert f"bad record ({len(BAD_RECORDS)})" in output
+  assert f"missing clips (1)\n    val: 1 readable clips, {clips['val']} expected" in output
+  found = re.findall(r"^    val/.*$", output, re.MULTILINE)
+  for line, (_, message) in zip(found, BAD_RECORDS, strict=True):
+    assert re.search(message, line)
+  assert found[0].strip() in verdict
+
+
+def test_a_record_that_lacks_a_field_is_damage(dataset, capsys):
+  shard = next(dataset.glob("pcan-val.tfrecord*"))
+  edit_record(shard, 1, lambda feature: feature.pop("keypoints/value"))
   output, verdict = run(dataset, capsys)
   assert "bad record (1)" in output and "missing clips (1)" in output
-  assert re.search(message, verdict)
+  assert re.search("pcan-val.*damaged after", verdict)
 
 
 @pytest.mark.parametrize("place", [0.0, 0.5, 1.0])

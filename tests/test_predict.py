@@ -157,14 +157,14 @@ def test_overlays_are_videos_of_the_same_length(predicted):
 
 
 def test_times_are_those_of_the_frames(checkpoint, folder, tmp_path):
-  """60 frames in two seconds, then 20 in ten, and as a browser records."""
+  """30 frames in a second, then 10 in five, and as a browser records."""
   frames, keypoints = make_clip(np.random.default_rng(0), action=1)
-  frames = np.resize(frames, (80, *frames.shape[1:]))
-  ticks = np.concatenate([np.arange(60) * 20, 1200 + np.arange(20) * 300])
+  frames = np.resize(frames, (40, *frames.shape[1:]))
+  ticks = np.concatenate([np.arange(30) * 20, 600 + np.arange(10) * 300])
   write(tmp_path / "videos" / "slow.mkv", frames, times=ticks)
-  milliseconds = np.arange(80) * 100 / 3 + np.random.default_rng(0).integers(-8, 9, 80)
+  milliseconds = np.arange(40) * 100 / 3 + np.random.default_rng(0).integers(-8, 9, 40)
   as_browsers_record(tmp_path / "videos" / "web.webm", milliseconds.round().astype(int), frames)
-  poses = [pose_entry(name, np.resize(keypoints, (1, 80, 28, 2))) for name in ("slow", "web")]
+  poses = [pose_entry(name, np.resize(keypoints, (1, 40, 28, 2))) for name in ("slow", "web")]
   pose = tmp_path / "poses.pkl"
   pose.write_bytes(pickle.dumps(poses))
   output = tmp_path / "output"
@@ -173,21 +173,21 @@ def test_times_are_those_of_the_frames(checkpoint, folder, tmp_path):
     tmp_path / "videos",
     output=output,
     pose=pose,
-    window=2.0,
-    stride=2.0,
+    window=1.0,
+    stride=1.0,
     num_clips=1,
     overlay=True,
   )
   assert failed == 0
   slow, web = json.loads((output / "predictions.json").read_text())["videos"]
   spans = [(w["start"], w["end"], w["first_frame"], w["stop_frame"]) for w in slow["windows"]]
-  assert spans[:2] == [(0, 2, 0, 60), (2, 4, 60, 64)] and spans[-1] == (10, 12, 76, 80)
-  assert slow["fps"] == pytest.approx(80 / 12, abs=0.01)
+  assert spans[:2] == [(0, 1, 0, 30), (1, 2, 30, 32)] and spans[-1] == (5, 6, 38, 40)
+  assert slow["fps"] == pytest.approx(40 / 6, abs=0.01)
   assert web["fps"] == pytest.approx(30, abs=0.5)
-  assert [w["start"] for w in web["windows"]] == pytest.approx([0, 2 / 3], abs=0.03)
-  assert [w["end"] for w in web["windows"]] == pytest.approx([2, 8 / 3], abs=0.03)
+  assert [w["start"] for w in web["windows"]] == pytest.approx([0, 1 / 3], abs=0.03)
+  assert [w["end"] for w in web["windows"]] == pytest.approx([1, 4 / 3], abs=0.03)
   overlay = decode_video(output / "slow.overlay.mp4")
-  assert len(list(overlay)) == 80
+  assert len(list(overlay)) == 40
   np.testing.assert_allclose(overlay.times[:-1], ticks / 600, atol=2e-3)
 
 

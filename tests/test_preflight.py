@@ -7,10 +7,10 @@ from pcan_jax.training import loop, preflight
 from tests.tiny_config import shrink
 
 
-@pytest.fixture
-def config(tiny_dataset_path, tmp_path, monkeypatch):
+@pytest.fixture(params=["pcan_pose"])
+def config(request, tiny_dataset_path, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  config = shrink(ma52.get_config())
+  config = shrink(ma52.get_config(request.param))
   config.data.path = str(tiny_dataset_path)
   config.optimizer.learning_rate = 0.02
   return config
@@ -36,6 +36,7 @@ def test_a_missing_split_is_noticed_before_training(config):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("config", ["pcan"], indirect=True)
 def test_one_batch_is_overfitted_or_the_losses_are_named(config):
   before = config.to_dict()
   with pytest.raises(FloatingPointError, match="could not overfit .* in 1 steps: pose/ce_action"):

@@ -103,6 +103,7 @@ def test_targets_are_normalised_by_colour():
   np.testing.assert_allclose(found.std(-2), 1, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_hidden_pixels_can_be_learned(tiny_dataset_path):
   config = toy_config(tiny_dataset_path)
   config.optimizer.learning_rate = 0.3

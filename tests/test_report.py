@@ -85,12 +85,18 @@ def runs(tiny_dataset, tmp_path_factory):
   return pcan, write_run(directory / "posec3d", tiny_dataset, "posec3d", seed=1)
 
 
+def quick(patch, pixels_per_inch, resamples):
+  """Coarse figures, few of them; embedding fonts, see test_report_figures.py, takes longest."""
+  patch.setattr(style, "_PIXELS_PER_INCH", pixels_per_inch)
+  patch.setitem(style._PAPER, "pdf.use14corefonts", True)
+  patch.setattr(statistics, "RESAMPLES", resamples)
+  patch.setattr(examples, "_PER_KIND", 1)
+
+
 @pytest.fixture(scope="module")
 def report(runs):
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(style, "_PIXELS_PER_INCH", 40)
-    patch.setattr(statistics, "RESAMPLES", 50)
-    patch.setattr(examples, "_PER_KIND", 1)
+    quick(patch, 40, 50)
     return write_report(runs[0], baseline=runs[1])
 
 
@@ -204,9 +210,7 @@ def test_labels_and_names_are_taken_as_text(runs):
 def test_one_stream_without_prototypes_data_or_events_is_said_so(
   tiny_dataset, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(style, "_PIXELS_PER_INCH", 20)
-  monkeypatch.setattr(statistics, "RESAMPLES", 5)
-  monkeypatch.setattr(examples, "_PER_KIND", 1)
+  quick(monkeypatch, 20, 5)
   monkeypatch.chdir(tmp_path)
   gone = shutil.copytree(tiny_dataset.path, tmp_path / "gone")
   workdir = write_run(tmp_path / "rgb", open_dataset(gone), "posec3d_rgb")

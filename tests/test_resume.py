@@ -133,6 +133,7 @@ def datasets(tmp_path_factory):
   return directory / "a", directory / "b"
 
 
+@pytest.mark.slow
 def test_a_run_refuses_other_labels_and_records_what_is_allowed(datasets, tmp_path, monkeypatch):
   """The weights of one label were once stored under the name of another."""
   config = shrink(ma52.get_config("posec3d_pose"))
