@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from pcan_jax.clips.video_files import VIDEO_SUFFIXES, clip_id, composed, find_videos
 from pcan_jax.coding.events import Coding, Event
@@ -30,10 +31,17 @@ class Session:
   video: pathlib.Path
   events: tuple[Event, ...]
   coders: tuple[str, ...]
+  split: ClassVar[str] = ""
 
   @property
-  def name(self) -> str:
+  def id(self) -> str:
+    """The name of the video without its suffix."""
     return clip_id(self.video)
+
+  @property
+  def where(self) -> str:
+    """The file, for error messages."""
+    return str(self.video)
 
 
 def read_sessions(
@@ -131,7 +139,7 @@ def _match(
 def _check_names(sessions: Sequence[Session], findings: list[Finding]) -> None:
   first: dict[str, Session] = {}
   for session in sessions:
-    other = first.setdefault(session.name, session)
+    other = first.setdefault(session.id, session)
     if other is not session:
       detail = f"{other.video} has the same name, so that their poses and clips would be mixed up"
       findings.append(Finding("same name", str(session.video), f"{detail}; rename one", True))

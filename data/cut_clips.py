@@ -15,7 +15,6 @@ import numpy as np
 from pcan_jax.clips.parallel import map_clips
 from pcan_jax.clips.pose_files import PoseFiles
 from pcan_jax.clips.problems import Problem
-from pcan_jax.clips.source_layout import UNLABELLED, ClipSource
 from pcan_jax.clips.timing import frame_rate
 from pcan_jax.clips.video import Measured, decode_video, measure_video
 from pcan_jax.clips.video_writer import VideoWriter
@@ -60,7 +59,7 @@ def _file_name(name: str) -> str:
 
 def measure_videos(sessions: Sequence[Session], jobs: int) -> Iterator[Measured | Problem]:
   """Decodes the video of every session once, for the times of its frames."""
-  return map_clips(_measure, [_source(session) for session in sessions], jobs)
+  return map_clips(_measure, sessions, jobs)
 
 
 def cut_videos(
@@ -75,37 +74,31 @@ def cut_videos(
   Args:
     sessions: whose videos to cut.
     clips: of all sessions.
-    measured: by name of the session.
+    measured: by id of the session.
     folder: of the clips.
     jobs: processes, see `map_clips`.
   """
   cut = functools.partial(_cut, clips=clips, measured=measured, folder=folder)
-  return map_clips(cut, [_source(session) for session in sessions], jobs)
+  return map_clips(cut, sessions, jobs)
 
 
-def _source(session: Session) -> ClipSource:
-  none = np.zeros((0, 0, 0, 2), np.float32)
-  return ClipSource(session.name, "", session.video, UNLABELLED, none, none[..., 0], img_shape=None)
-
-
-def _measure(clip: ClipSource) -> Measured:
-  assert clip.video is not None
-  return measure_video(clip.video)
+def _measure(session: Session) -> Measured:
+  return measure_video(session.video)
 
 
 def _cut(
-  source: ClipSource,
+  session: Session,
   *,
   clips: Sequence[Clip],
   measured: Mapping[str, Measured],
   folder: pathlib.Path,
 ) -> None:
-  times, size = measured[source.id].times, measured[source.id].size
-  own = [clip for clip in clips if clip.stretch.session == source.id]
+  times, size = measured[session.id].times, measured[session.id].size
+  own = [clip for clip in clips if clip.stretch.session == session.id]
   waiting = sorted(own, key=lambda clip: clip.stretch.first, reverse=True)
   running: list[tuple[Clip, VideoWriter]] = []
   try:
-    for index, frame in enumerate(decode_video(source.video)):
+    for index, frame in enumerate(decode_video(session.video)):
       while waiting and waiting[-1].stretch.first == index:
         clip = waiting.pop()
         fps = frame_rate(times[index : clip.stretch.stop + 1])
@@ -136,9 +129,9 @@ def cut_poses(
     of_session[clip.stretch.session].append(clip)
   entries: list[dict[str, Any]] = []
   for session in sessions:
-    facts = measured[session.name]
-    keypoints, scores = poses.read(session.name, facts.num_frames, facts.size)
-    for clip in of_session[session.name]:
+    facts = measured[session.id]
+    keypoints, scores = poses.read(session.id, facts.num_frames, facts.size)
+    for clip in of_session[session.id]:
       frames = slice(clip.stretch.first, clip.stretch.stop)
       entries.append(
         {
@@ -173,7 +166,7 @@ def write_record(
   splits: Sequence[str],
 ) -> None:
   """Writes from where every clip was cut."""
-  videos = {session.name: session.video.name for session in sessions}
+  videos = {session.id: session.video.name for session in sessions}
   with path.open("w", newline="", encoding="utf-8") as file:
     rows = csv.writer(file)
     rows.writerow(_RECORD)

@@ -30,6 +30,7 @@ import os
 import pathlib
 import pickle
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -375,14 +376,17 @@ def main(argv: Sequence[str] | None = None) -> None:
   arguments = parser.parse_args(argv)
   if arguments.out.suffix != ".pkl":
     parser.error(f"--out is {arguments.out}; it must end in .pkl")
+  parts = arguments.out.with_name(f"{arguments.out.name}.parts")
   try:
     videos = name_videos(arguments.videos)
     require_writable(arguments.out.parent)
-    parts = arguments.out.with_name(f"{arguments.out.name}.parts")
     started = time.monotonic()
     entries, unreadable = extract(videos, parts, open_tracker, arguments.jobs)
     if entries:
       _write(arguments.out, entries)
+  except KeyboardInterrupt:
+    print(f"stopped; the same command goes on with what is in {parts}", file=sys.stderr)
+    sys.exit(128 + signal.SIGINT)
   except ModuleNotFoundError as error:
     sys.exit(f"error: {error}; run `uv run {__file__}`, or see the top of that file")
   except (OSError, ValueError) as error:

@@ -138,9 +138,9 @@ def import_annotations(
   stretches = [
     stretch
     for session in found
-    if session.name in measured
+    if session.id in measured
     for stretch in stretches_of(
-      session, labels, measured[session.name].times, cutting, result.findings
+      session, labels, measured[session.id].times, cutting, result.findings
     )
   ]
   if not stretches and not result.errors:
@@ -190,12 +190,12 @@ def _open_poses(
 ) -> PoseFiles | None:
   if path is None:
     return None
-  only = sessions[0].name if len(sessions) == 1 else None
+  only = sessions[0].id if len(sessions) == 1 else None
   poses = open_poses(path, get_layout(layout), only_clip=only)
   for session in sessions:
-    if session.name not in poses.clip_ids:
+    if session.id not in poses.clip_ids:
       detail = f"no pose in {path}; estimate it, or give --no_poses"
-      findings.append(Finding("no pose", session.name, detail, is_error=True))
+      findings.append(Finding("no pose", session.id, detail, is_error=True))
   return poses
 
 
@@ -209,7 +209,7 @@ def _measure(
     if isinstance(one, Problem):
       findings.append(Finding("unreadable video", str(session.video), one.reason, is_error=True))
       continue
-    measured[session.name] = one
+    measured[session.id] = one
     if one.damage:
       detail = "; ".join(one.damage)
       findings.append(Finding("damaged video", str(session.video), detail, is_error=False))
@@ -237,12 +237,12 @@ def _background(
   found: list[Stretch] = []
   skipped = False
   for session in sessions:
-    of_one = background_of(session, labels, measured[session.name].times, lengths, rng)
+    of_one = background_of(session, labels, measured[session.id].times, lengths, rng)
     if of_one and split_by == "person" and not of_one[0].person:
       detail = (
         "no background is taken: several people were coded in it; --split_by=session allows it"
       )
-      result.findings.append(Finding("whose background", session.name, detail, is_error=False))
+      result.findings.append(Finding("whose background", session.id, detail, is_error=False))
       skipped = True
       continue
     found += of_one

@@ -43,7 +43,7 @@ class Stretch:
   """Frames of a video with one label.
 
   Attributes:
-    session: name of the session.
+    session: id of the session.
     first: index of the first frame.
     stop: index of the frame after the last one.
     body: body part.
@@ -105,7 +105,7 @@ def stretches_of(
     borders = np.linspace(onset, offset, pieces + 1)
     for start, end in zip(borders, borders[1:]):
       first, stop = frames_between(times, start, end)
-      found.append(Stretch(session.name, first, stop, one.body, one.action, one.person))
+      found.append(Stretch(session.id, first, stop, one.body, one.action, one.person))
   return found
 
 
@@ -118,7 +118,7 @@ def frames_between(times: Times, onset: float, offset: float) -> tuple[int, int]
 
 def _place(session: Session, event: Event) -> str:
   label = " ".join(event.label.split())
-  return f"{session.name}, {label!r} from {event.onset:.3f} s to {event.offset:.3f} s"
+  return f"{session.id}, {label!r} from {event.onset:.3f} s to {event.offset:.3f} s"
 
 
 def _within(
@@ -229,7 +229,7 @@ def background_of(
       length = min(rng.choice(lengths), end - start)
       start += rng.uniform(0, min(length, end - start - length))
       first, stop = frames_between(times, start, start + length)
-      found.append(Stretch(session.name, first, stop, BACKGROUND, BACKGROUND, person))
+      found.append(Stretch(session.id, first, stop, BACKGROUND, BACKGROUND, person))
       start += length
   return found
 

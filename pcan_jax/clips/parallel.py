@@ -78,6 +78,10 @@ def map_clips(
         continue
       pending.popleft()
       yield result
+  except KeyboardInterrupt:
+    for worker in multiprocessing.active_children():  # what they do may take hours
+      worker.kill()
+    raise
   finally:
     pool.shutdown(cancel_futures=True)
 

@@ -28,6 +28,7 @@ def trials(ground: Ground, count: int) -> Iterator[Trial]:
     finite = all(
       np.isfinite(array).all()
       for saved in find_steps(workdir / "checkpoints")
+      if not saved.find_problem()  # a kill may have met the deletion of an old one
       for array in arrays_of(saved).values()
     )
     batch = any((workdir / "failed_batch").glob("*.npz"))

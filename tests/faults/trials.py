@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -90,15 +91,23 @@ class Program:
       "JAX_PLATFORMS": "cpu",
       "XLA_FLAGS": "--xla_backend_optimization_level=0",
     }
-    self._output, self._errors = folder / "stdout", folder / "stderr"
+    self._output = folder / "stdout"
+    self._errors: list[str] = []
     self._started = time.monotonic()
-    with self._output.open("w") as output, self._errors.open("w") as errors:
+    with self._output.open("w") as output:
       self.process = subprocess.Popen(
         [sys.executable, "launch.py", *flags],
         stdout=output,
-        stderr=errors,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
         env=chosen | cpu.settings(chosen) | variables,
       )
+    # Not a file: of several hosts, the process that has the last word outlives this one.
+    self._reader = threading.Thread(
+      target=lambda: self._errors.extend(self.process.stderr), daemon=True
+    )
+    self._reader.start()
 
   @property
   def output(self) -> str:
@@ -108,7 +117,7 @@ class Program:
   @property
   def errors(self) -> str:
     """What it has written to standard error so far."""
-    return self._errors.read_text()
+    return "".join(self._errors)
 
   def wait_until(self, condition: Callable[[], bool]) -> bool:
     """Waits until something is true; returns whether it was before the process ended.
@@ -147,6 +156,7 @@ class Program:
   def finish(self) -> int:
     """Waits for the end; returns the exit status, and raises TimeoutError if there is none."""
     self.wait_until(lambda: False)
+    self._reader.join(timeout=10)
     return self.process.returncode
 
   def ended_in_words(self, *words: str) -> bool:

@@ -1,0 +1,37 @@
+"""Worker processes: what an interruption does. Crashes are in test_build.py."""
+
+import dataclasses
+import os
+import pathlib
+import signal
+import threading
+import time
+
+import pytest
+
+from pcan_jax.clips.parallel import map_clips
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+  id: str
+  where: str
+  split: str = ""
+
+
+def work_for_hours(clip):
+  pathlib.Path(clip.where).touch()
+  time.sleep(10_000)
+
+
+def test_an_interruption_does_not_wait_for_the_workers(tmp_path):
+  clips = [Clip(name, str(tmp_path / name)) for name in ("a", "b")]
+
+  def press_ctrl_c():
+    while len(list(tmp_path.iterdir())) < len(clips):
+      time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
+
+  threading.Thread(target=press_ctrl_c, daemon=True).start()
+  with pytest.raises(KeyboardInterrupt):
+    list(map_clips(work_for_hours, clips, jobs=len(clips)))
