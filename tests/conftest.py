@@ -27,6 +27,8 @@ def pytest_configure(config):
   """Imports what tests need, but not into a process that only hands them out to others."""
   if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
     return
+  # What is imported stays; looking through it for garbage takes a tenth of the time.
+  gc.set_threshold(50_000, 20, 50)
   # Where PyTorch's compiler for GPUs is installed, loading it after TensorFlow is a crash.
   with contextlib.suppress(ImportError):
     import triton  # noqa: F401
@@ -43,9 +45,7 @@ def pytest_configure(config):
     import tensorflow_datasets  # noqa: F401
 
     jaxtyping.install_import_hook("pcan_jax", "beartype.beartype")
-  # What is imported stays; looking through it for garbage takes a tenth of the time.
   gc.freeze()
-  gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_ignore_collect(collection_path):

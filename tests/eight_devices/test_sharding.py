@@ -65,7 +65,7 @@ def test_a_step_on_eight_devices_equals_one_on_a_single_device(variant, tiny_dat
 
 def test_a_checkpoint_serves_any_number_of_devices(tiny_dataset, tmp_path, monkeypatch):
   """Seven clips on eight devices: the last batch is filled up, and nothing of that is counted."""
-  write_tiny_checkpoint(tmp_path, tiny_dataset)
+  write_tiny_checkpoint(tmp_path, tiny_dataset, "pcan_pose")
 
   def evaluate():
     spec, variables, _ = load_model(tmp_path)
