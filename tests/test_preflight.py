@@ -7,7 +7,7 @@ from pcan_jax.training import loop, preflight
 from tests.tiny_config import shrink
 
 
-@pytest.fixture(params=["pcan_pose"])
+@pytest.fixture(params=["pcan_pose", pytest.param("pcan", marks=pytest.mark.slow)])
 def config(request, tiny_dataset_path, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   config = shrink(ma52.get_config(request.param))
@@ -26,6 +26,7 @@ def test_a_dry_run_does_everything_once_and_writes_nothing(config, tmp_path, cap
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("config", ["pcan_pose"], indirect=True)
 def test_a_missing_split_is_noticed_before_training(config):
   """Not at the first evaluation, after hours and with the steps since the last save lost."""
   config.data.eval_split = "dev"

@@ -63,9 +63,10 @@ def test_a_step_on_eight_devices_equals_one_on_a_single_device(variant, tiny_dat
   assert np.any(moved, axis=1).sum() == 1
 
 
-def test_a_checkpoint_serves_any_number_of_devices(tiny_dataset, tmp_path, monkeypatch):
+@pytest.mark.parametrize("variant", ["pcan_pose", pytest.param("pcan", marks=pytest.mark.long)])
+def test_a_checkpoint_serves_any_number_of_devices(tiny_dataset, tmp_path, monkeypatch, variant):
   """Seven clips on eight devices: the last batch is filled up, and nothing of that is counted."""
-  write_tiny_checkpoint(tmp_path, tiny_dataset, "pcan_pose")
+  write_tiny_checkpoint(tmp_path, tiny_dataset, variant)
 
   def evaluate():
     spec, variables, _ = load_model(tmp_path)
