@@ -191,6 +191,7 @@ def test_times_are_those_of_the_frames(checkpoint, folder, tmp_path):
   np.testing.assert_allclose(overlay.times[:-1], ticks / 600, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_video_that_is_broken_off_is_predicted_with_a_warning(checkpoint, tmp_path, caplog):
   frames, keypoints = make_clip(np.random.default_rng(0), action=1)
   frames = np.resize(frames, (60, *frames.shape[1:]))

@@ -87,6 +87,7 @@ def test_release_forward():
       np.testing.assert_allclose(found[name], wanted[name], rtol=0, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", ["rgb", "pose"])
 def test_slowonly_forward(stream):
   pathway = {"rgb": RGB_PATHWAY, "pose": POSE_PATHWAY}[stream]

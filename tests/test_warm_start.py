@@ -269,6 +269,7 @@ def test_arrays_that_do_not_fit_are_named(runs, variant, overrides, message):
   assert re.search(message, everything), everything
 
 
+@pytest.mark.slow
 def test_a_run_starts_so_but_resumes_from_itself(tiny_dataset_path, tmp_path):
   config = shrink(ma52.get_config("pcan_pose"))
   config.data.path = str(tiny_dataset_path)
