@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pcan_jax.network import conv, cpu_gradients
+from pcan_jax.network.forms import Forms
 from pcan_jax.network.pool import max_pool_spatial
 
 # Kernels of a SlowOnly network, with their strides; the last stays a 3D convolution.
@@ -115,8 +116,9 @@ def test_the_gradient_of_an_input_is_put_together_from_phases(extents, strides, 
   np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("form", ["products", "dilated"])
 @pytest.mark.parametrize("stride", [1, 2, 4])
-def test_upsampling_scatters_taps(stride):
+def test_upsampling_scatters_taps(stride, form):
   """PyTorch's definition: input frame t adds tap k of the kernel to frame s * t + k - (s - 1)."""
   x, kernel = normal(2, 3, 2, 2, 5), normal(2 * stride - 1, 1, 1, 5, 4, seed=1)
   wanted = np.zeros((2, 3 * stride, 2, 2, 4))
@@ -125,7 +127,8 @@ def test_upsampling_scatters_taps(stride):
       to = stride * t + tap - (stride - 1)
       if 0 <= to < 3 * stride:
         wanted[:, to] += np.asarray(x[:, t] @ kernel[tap, 0, 0])
-  np.testing.assert_allclose(conv.upsample_time(x, kernel, stride), wanted, atol=1e-5)
+  found = conv.upsample_time(x, kernel, stride, Forms(upsampling=form))
+  np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_wrong_kernels_are_refused():

@@ -130,10 +130,12 @@ class UpsampleNorm(nn.Module):
   features: int
   stride: int
   dtype: DTypeLike = jnp.float32
+  forms: Forms = CPU
 
   @nn.compact
   def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t2 h w d"]:
-    x = conv.ConvTranspose3D(self.features, self.stride, dtype=self.dtype, name="conv")(x)
+    upsample = conv.ConvTranspose3D(self.features, self.stride, self.dtype, self.forms, name="conv")
+    x = upsample(x)
     norm = BatchNorm(relu=True, name="bn")
     if train:
       return norm(x)
@@ -199,7 +201,7 @@ class Backbone(nn.Module):
       taps = 2 * self.lateral_stride - 1
       strides = (self.lateral_stride, 1, 1)
       to_rgb = conv.Conv3D(rgb_features, (taps, 1, 1), strides, dtype=self.dtype, forms=self.forms)
-      to_pose = UpsampleNorm(pose_features, self.lateral_stride, dtype=self.dtype)
+      to_pose = UpsampleNorm(pose_features, self.lateral_stride, self.dtype, self.forms)
       setattr(self, f"pose_to_rgb{r}", to_rgb)
       setattr(self, f"rgb_to_pose{p}", to_pose)
       if self.fusion == "lateral_attention":

@@ -256,18 +256,21 @@ def _over_pixels(x: Array, kernel: Array, stride: int) -> Array:
 
 
 def upsample_time(
-  x: Float[Array, "n t h w c"], kernel: Float[Array, "k 1 1 c d"], stride: int
+  x: Float[Array, "n t h w c"],
+  kernel: Float[Array, "k 1 1 c d"],
+  stride: int,
+  forms: Forms = CPU,
 ) -> Float[Array, "n t2 h w d"]:
-  """Transposed convolution along time with t2 = stride * t, as matrix products.
+  """Transposed convolution along time with t2 = stride * t.
 
   Equals PyTorch's ConvTranspose3d with kernel (2s - 1, 1, 1), stride (s, 1, 1), padding
-  (s - 1, 0, 0) and output padding (s - 1, 0, 0). Output frame s*m + r then has two sources:
-  x[m] through tap s - 1 + r and, for r > 0, x[m + 1] through tap r - 1.
+  (s - 1, 0, 0) and output padding (s - 1, 0, 0).
 
   Args:
     x: input volume.
     kernel: PyTorch's weight [c, d, k, 1, 1] with its first two axes moved to the end.
     stride: the factor s; the kernel has 2s - 1 taps.
+    forms: how it is computed.
 
   Raises:
     ValueError: the kernel has another number of taps.
@@ -276,6 +279,33 @@ def upsample_time(
     raise ValueError(
       f"upsampling by {stride} needs {2 * stride - 1} taps, the kernel has {kernel.shape[0]}"
     )
+  between = {"products": _between_by_products, "dilated": _between_by_zeros}[forms.upsampling]
+  return between(x, kernel, stride)
+
+
+def _between_by_zeros(x: Array, kernel: Array, stride: int) -> Array:
+  """As a convolution with the kernel turned around, of frames with s - 1 zeros behind each.
+
+  Output frame i is the sum over taps k of frame i + s - 1 - k of these times kernel[k].
+  """
+  n, t, h, w, c = x.shape
+  y = lax.conv_general_dilated(
+    x.reshape(n, t, h * w, c),
+    kernel[::-1, 0],
+    (1, 1),
+    [(stride - 1, 2 * stride - 2), (0, 0)],
+    lhs_dilation=(stride, 1),
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+  return y.reshape(n, t * stride, h, w, -1)
+
+
+def _between_by_products(x: Array, kernel: Array, stride: int) -> Array:
+  """As one product for all taps, whose results are put between each other.
+
+  Output frame s*m + r has two sources: x[m] through tap s - 1 + r and, for r > 0, x[m + 1] through
+  tap r - 1.
+  """
   n, t, h, w, c = x.shape
   d = kernel.shape[-1]
   products = _matmul(x, jnp.moveaxis(kernel[:, 0, 0], 0, 1).reshape(c, -1))
@@ -339,17 +369,20 @@ class ConvTranspose3D(nn.Module):
     features: output channels.
     stride: the factor s.
     dtype: of the computation.
+    forms: how it is computed.
   """
 
   features: int
   stride: int
   dtype: DTypeLike = jnp.float32
+  forms: Forms = CPU
 
   @nn.compact
   def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h w d"]:
     shape = (2 * self.stride - 1, 1, 1, x.shape[-1], self.features)
     weights = self.param("kernel", kernel_init, shape, jnp.float32)
-    return upsample_time(x.astype(self.dtype), weights.astype(self.dtype), self.stride)
+    x, weights = x.astype(self.dtype), weights.astype(self.dtype)
+    return upsample_time(x, weights, self.stride, self.forms)
 
 
 class GroupFrames(nn.Module):

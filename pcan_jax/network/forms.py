@@ -14,6 +14,8 @@ class Forms:
   Attributes:
     temporal: a k x 1 x 1 convolution as one matrix product for all taps and shifts of the result
       ("products"), or as a 2D convolution over time and pixels ("convolution").
+    upsampling: along time, as one matrix product for all taps whose results are put between each
+      other ("products"), or as a convolution of frames with zeros between them ("dilated").
     pool: the stems' maximum with its "index" kept for the gradient, or by XLA's "window" operation.
     moments: up to how many channels a 1 x 1 x 1 convolution that adds some may have before them for
       BatchNorm, in training, to take its statistics from the second moments of the convolution's
@@ -25,6 +27,7 @@ class Forms:
   """
 
   temporal: str = "products"
+  upsampling: str = "products"
   pool: str = "index"
   moments: int = 0
   fold: bool = False
@@ -34,6 +37,7 @@ class Forms:
   def __post_init__(self) -> None:
     for name, known in (
       ("temporal", ("products", "convolution")),
+      ("upsampling", ("products", "dilated")),
       ("pool", ("index", "window")),
       ("attention", ("xla", "cudnn")),
     ):
@@ -44,8 +48,8 @@ class Forms:
 CPU = Forms()
 # Tensor cores want many channels, and steps are bound by memory bandwidth.
 GPU = Forms("convolution", moments=512, fold=True, channel_multiple=8, attention="cudnn")
-# Channels are padded to 128 lanes, so the fewer positions the better.
-TPU = Forms("convolution", "window", moments=512, fold=True)
+# XLA chooses layouts by itself, and has to copy wherever axes are split or merged for a form.
+TPU = Forms("convolution", "dilated", pool="window", moments=512)
 
 
 def for_platform(platform: str) -> Forms:
