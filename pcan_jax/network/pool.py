@@ -25,14 +25,16 @@ def max_pool_spatial(
 
 
 def _by_window(x: Array, stride: int) -> Array:
-  return lax.reduce_window(
-    x,
+  n, t, *frame = x.shape
+  y = lax.reduce_window(
+    x.reshape(n * t, *frame),  # as the convolution before it, so that it may keep its layout
     -jnp.inf,  # a literal: JAX knows no gradient for other initial values
     lax.max,
-    (1, 1, SIZE, SIZE, 1),
-    (1, 1, stride, stride, 1),
-    [(0, 0), (0, 0), (1, 1), (1, 1), (0, 0)],
+    (1, SIZE, SIZE, 1),
+    (1, stride, stride, 1),
+    [(0, 0), (1, 1), (1, 1), (0, 0)],
   )
+  return y.reshape(n, t, *y.shape[1:])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
