@@ -48,7 +48,8 @@ def estimate_poses(
       f"the model needs poses with the keypoints {layout.name!r}, and none were given; the "
       f"project's own script finds those of {LAYOUT!r}. Give the poses of your videos with --pose"
     )
-  if _are_there(target, files):
+  wanted = {clip_id(path): sha256(path) for path in files}
+  if target.is_file() and _known_videos(target, wanted) == wanted:
     _log.info("poses: those of %s, from an earlier run", target)
     return
   if shutil.which("uv") is None:
@@ -60,27 +61,14 @@ def estimate_poses(
   _log.info("no poses given; they are estimated and kept in %s: %s", target, shlex.join(command))
   target.parent.mkdir(parents=True, exist_ok=True)
   code = subprocess.run(command, check=False).returncode
-  if not target.is_file() or _of_other_videos(target, files):
+  if not target.is_file() or not _known_videos(target, wanted).items() <= wanted.items():
     raise ValueError(
       f"the poses could not be estimated (exit code {code}, see above). The first time, uv fetches "
       f"the script's packages, which needs a network; with one, type {by_hand}"
     )
 
 
-def _are_there(target: pathlib.Path, files: Collection[pathlib.Path]) -> bool:
-  """Whether a file of poses has those of all videos, as their content is now."""
-  if not target.is_file():
-    return False
-  known = {clip_id(path) for path in files} <= PysklFile(target).clip_ids
-  return known and not _of_other_videos(target, files)
-
-
-def _of_other_videos(target: pathlib.Path, files: Collection[pathlib.Path]) -> list[pathlib.Path]:
-  """The videos for which a file of poses has those of another one that had its name."""
+def _known_videos(target: pathlib.Path, names: Collection[str]) -> dict[str, object]:
+  """Of which content the videos were whose poses a file has, as far as it has those of `names`."""
   poses = PysklFile(target)
-  return [
-    path
-    for path in files
-    if clip_id(path) in poses.clip_ids
-    and poses.entry(clip_id(path)).get(VIDEO_SHA256) != sha256(path)
-  ]
+  return {name: poses.entry(name).get(VIDEO_SHA256) for name in names if name in poses.clip_ids}
