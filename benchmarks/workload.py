@@ -33,7 +33,6 @@ class Program:
     config: what the step is of.
     kind: "training" or "evaluation".
     batch_size: clips of a call, over all devices.
-    platform: whose forms of operations it has, see `pcan_jax.network.forms`.
     traced: the program before it is made for a platform.
     make_state: makes its first argument: the training state, or the variables that predict.
     make_batch: makes its second argument, the clips.
@@ -42,7 +41,6 @@ class Program:
   config: ConfigDict
   kind: str
   batch_size: int
-  platform: str
   traced: jax.stages.Traced
   make_state: Callable[[], Any]
   make_batch: Callable[[], dict[str, jax.Array]]
@@ -66,10 +64,8 @@ class Program:
     Of the forms that do the least of them, whatever the device, and of the program for GPUs, as
     that for CPUs has loops, whose body would count once. Only XLA's CPU backend counts.
     """
-    traced = self.traced
-    if self.platform != "cpu":
-      mesh = data_mesh(jax.devices("cpu")[:1])
-      traced = trace(self.config, self.kind, self.batch_size, mesh).traced
+    mesh = data_mesh(jax.devices("cpu")[:1])
+    traced = trace(self.config, self.kind, self.batch_size, mesh).traced
     return traced.lower(lowering_platforms=("cuda",)).cost_analysis()["flops"]
 
   def compile(self) -> "Step":
@@ -148,8 +144,7 @@ def trace(
   mesh = mesh or data_mesh(jax.devices()[:1])
   config = config.copy_and_resolve_references()
   config.optimizer.batch_size = batch_size
-  platform = platform or mesh.devices.flat[0].platform
-  spec = model_spec(config, kind, platform)
+  spec = model_spec(config, kind, platform or mesh.devices.flat[0].platform)
   if kind == "training":
     schedule = learning_rate(config.optimizer, STEPS_PER_EPOCH)
     make_state, step = compile_step(spec, schedule, mesh)
@@ -165,7 +160,7 @@ def trace(
     return jax.device_put(made_up_batch(shapes, spec.stored_size), sharded(mesh))
 
   traced = cast(jax.stages.Wrapped, step).trace(jax.eval_shape(make_state), shapes)
-  return Program(config, kind, batch_size, platform, traced, make_state, make_batch)
+  return Program(config, kind, batch_size, traced, make_state, make_batch)
 
 
 def made_up_batch(shapes: dict[str, Shape], side: int) -> dict[str, np.ndarray]:
