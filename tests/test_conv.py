@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pcan_jax.network import conv, cpu_gradients
+from pcan_jax.network import conv, cpu_gradients, frame_rates
 from pcan_jax.network.forms import Forms
 from pcan_jax.network.pool import max_pool_spatial
 
@@ -127,7 +127,7 @@ def test_upsampling_scatters_taps(stride, form):
       to = stride * t + tap - (stride - 1)
       if 0 <= to < 3 * stride:
         wanted[:, to] += np.asarray(x[:, t] @ kernel[tap, 0, 0])
-  found = conv.upsample_time(x, kernel, stride, Forms(upsampling=form))
+  found = frame_rates.upsample_time(x, kernel, stride, Forms(upsampling=form))
   np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
@@ -136,7 +136,7 @@ def test_wrong_kernels_are_refused():
   with pytest.raises(ValueError, match=r"extents must be odd, got \(2, 1, 1\)"):
     conv.convolve(x, normal(2, 1, 1, 1, 1))
   with pytest.raises(ValueError, match="upsampling by 4 needs 7 taps, the kernel has 3"):
-    conv.upsample_time(x, normal(3, 1, 1, 1, 1), 4)
+    frame_rates.upsample_time(x, normal(3, 1, 1, 1, 1), 4)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -162,7 +162,7 @@ def test_max_pool_and_its_gradient_with_ties(stride):
 def test_grouping_and_ungrouping_are_adjoint():
   x, y = normal(2, 8, 3, 3, 5), normal(2, 2, 3, 3, 6, seed=1)
   kernel = normal(4, 1, 1, 5, 6, seed=2)
-  group, ungroup = conv.GroupFrames(6, size=4), conv.UngroupFrames(5, size=4)
+  group, ungroup = frame_rates.GroupFrames(6, size=4), frame_rates.UngroupFrames(5, size=4)
   grouped = group.apply({"params": {"kernel": kernel, "bias": jnp.zeros(6)}}, x)
   spread = ungroup.apply({"params": {"kernel": kernel.swapaxes(3, 4), "bias": jnp.zeros(5)}}, y)
   np.testing.assert_allclose(jnp.vdot(grouped, y), jnp.vdot(x, spread), rtol=1e-4)
@@ -170,7 +170,7 @@ def test_grouping_and_ungrouping_are_adjoint():
   np.testing.assert_allclose(grouped[:, 0], first, atol=1e-5)
 
 
-@pytest.mark.parametrize("layer", [conv.Conv3D(64, (1, 3, 3)), conv.ConvTranspose3D(64, 2)])
+@pytest.mark.parametrize("layer", [conv.Conv3D(64, (1, 3, 3)), frame_rates.ConvTranspose3D(64, 2)])
 def test_parameters_start_by_fan_out_and_stay_float32(layer):
   layer = layer.clone(dtype=jnp.bfloat16)
   y, variables = jax.jit(layer.init_with_output)(jax.random.key(0), normal(1, 2, 4, 4, 32))

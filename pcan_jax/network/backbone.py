@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from pcan_jax.network import conv
+from pcan_jax.network import conv, frame_rates
 from pcan_jax.network.feature_path import FeaturePathConfig
 from pcan_jax.network.forms import CPU, Forms
 from pcan_jax.network.norm import BatchNorm
@@ -109,7 +109,9 @@ class CrossGate(nn.Module):
     hidden = pose.shape[-1]
     pointwise = functools.partial(conv.Conv3D, kernel=(1, 1, 1), use_bias=True, dtype=self.dtype)
     rgb_tokens = pointwise(hidden, name="rgb_in")(rgb).max(axis=(2, 3))
-    pose_tokens = conv.GroupFrames(hidden, self.stride, dtype=self.dtype, name="pose_in")(pose)
+    pose_tokens = frame_rates.GroupFrames(hidden, self.stride, dtype=self.dtype, name="pose_in")(
+      pose
+    )
     pose_tokens = pose_tokens.max(axis=(2, 3))
     rgb_tokens = CrossAttention(dtype=self.dtype, name="rgb_attention")(
       rgb_tokens, pose_tokens, train
@@ -118,9 +120,9 @@ class CrossGate(nn.Module):
       pose_tokens, rgb_tokens, train
     )
     rgb_gate = pointwise(rgb.shape[-1], name="rgb_out")(rgb_tokens[:, :, None, None])
-    pose_gate = conv.UngroupFrames(pose.shape[-1], self.stride, dtype=self.dtype, name="pose_out")(
-      pose_tokens[:, :, None, None]
-    )
+    pose_gate = frame_rates.UngroupFrames(
+      pose.shape[-1], self.stride, dtype=self.dtype, name="pose_out"
+    )(pose_tokens[:, :, None, None])
     return rgb + rgb * rgb_gate, pose + pose * pose_gate
 
 
@@ -134,7 +136,9 @@ class UpsampleNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t2 h w d"]:
-    upsample = conv.ConvTranspose3D(self.features, self.stride, self.dtype, self.forms, name="conv")
+    upsample = frame_rates.ConvTranspose3D(
+      self.features, self.stride, self.dtype, self.forms, name="conv"
+    )
     x = upsample(x)
     norm = BatchNorm(relu=True, name="bn")
     if train:

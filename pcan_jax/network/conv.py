@@ -1,4 +1,4 @@
-"""3D convolutions as 2D ones and matrix products, and temporal upsampling.
+"""3D convolutions as 2D ones and matrix products.
 
 Every convolution of a SlowOnly network has a 1 x k x k, k x 1 x 1 or 1 x 1 x 1 kernel. It is
 equivalent to a 2D convolution of frames or to matrix products, which XLA runs faster.
@@ -71,14 +71,14 @@ def convolve(
   )
 
 
-def _matmul(x: Float[Array, "*batch c"], weights: Float[Array, "c d"]) -> Float[Array, "*batch d"]:
+def matmul(x: Float[Array, "*batch c"], weights: Float[Array, "c d"]) -> Float[Array, "*batch d"]:
   """A product of 2D operands; with more axes, XLA on CPU transposes whole arrays backwards."""
   y = x.reshape(-1, x.shape[-1]) @ weights
   return y.reshape(*x.shape[:-1], weights.shape[-1])
 
 
 def _pointwise(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
-  return _matmul(x[:, :, :: strides[1], :: strides[2]], kernel[0, 0, 0])
+  return matmul(x[:, :, :: strides[1], :: strides[2]], kernel[0, 0, 0])
 
 
 def _per_frame(x: Array, kernel: Array, strides: tuple[int, int, int], forms: Forms) -> Array:
@@ -234,7 +234,7 @@ def _per_pixel(x: Array, kernel: Array, stride: int) -> Array:
   for place in range(stride):
     met = [tap for tap in range(taps) if (tap - taps // 2) % stride == place]
     weights = jnp.moveaxis(kernel[jnp.array(met), 0, 0], 0, 1).reshape(c, len(met) * d)
-    products = _matmul(x[:, place::stride], weights)
+    products = matmul(x[:, place::stride], weights)
     for number, tap in enumerate(met):
       product = products[..., number * d : (number + 1) * d]
       total += shift(product, 1, -((tap - taps // 2) // stride))
@@ -253,68 +253,6 @@ def _over_pixels(x: Array, kernel: Array, stride: int) -> Array:
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
   )
   return y.reshape(n, -1, h, w, d)
-
-
-def upsample_time(
-  x: Float[Array, "n t h w c"],
-  kernel: Float[Array, "k 1 1 c d"],
-  stride: int,
-  forms: Forms = CPU,
-) -> Float[Array, "n t2 h w d"]:
-  """Transposed convolution along time with t2 = stride * t.
-
-  Equals PyTorch's ConvTranspose3d with kernel (2s - 1, 1, 1), stride (s, 1, 1), padding
-  (s - 1, 0, 0) and output padding (s - 1, 0, 0).
-
-  Args:
-    x: input volume.
-    kernel: PyTorch's weight [c, d, k, 1, 1] with its first two axes moved to the end.
-    stride: the factor s; the kernel has 2s - 1 taps.
-    forms: how it is computed.
-
-  Raises:
-    ValueError: the kernel has another number of taps.
-  """
-  if kernel.shape[0] != 2 * stride - 1:
-    raise ValueError(
-      f"upsampling by {stride} needs {2 * stride - 1} taps, the kernel has {kernel.shape[0]}"
-    )
-  between = {"products": _between_by_products, "dilated": _between_by_zeros}[forms.upsampling]
-  return between(x, kernel, stride)
-
-
-def _between_by_zeros(x: Array, kernel: Array, stride: int) -> Array:
-  """As a convolution with the kernel turned around, of frames with s - 1 zeros behind each.
-
-  Output frame i is the sum over taps k of frame i + s - 1 - k of these times kernel[k].
-  """
-  n, t, h, w, c = x.shape
-  y = lax.conv_general_dilated(
-    x.reshape(n, t, h * w, c),
-    kernel[::-1, 0],
-    (1, 1),
-    [(stride - 1, 2 * stride - 2), (0, 0)],
-    lhs_dilation=(stride, 1),
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )
-  return y.reshape(n, t * stride, h, w, -1)
-
-
-def _between_by_products(x: Array, kernel: Array, stride: int) -> Array:
-  """As one product for all taps, whose results are put between each other.
-
-  Output frame s*m + r has two sources: x[m] through tap s - 1 + r and, for r > 0, x[m + 1] through
-  tap r - 1.
-  """
-  n, t, h, w, c = x.shape
-  d = kernel.shape[-1]
-  products = _matmul(x, jnp.moveaxis(kernel[:, 0, 0], 0, 1).reshape(c, -1))
-  products = products.reshape(n, t, h, w, 2 * stride - 1, d)
-  y = products[..., stride - 1 :, :]
-  if stride > 1:
-    from_next = shift(products[..., : stride - 1, :], 1, -1)
-    y += jnp.pad(from_next, [(0, 0)] * 4 + [(1, 0), (0, 0)])
-  return jnp.moveaxis(y, 4, 2).reshape(n, t * stride, h, w, d)
 
 
 class Conv3D(nn.Module):
@@ -357,75 +295,6 @@ class Conv3D(nn.Module):
     y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.forms)
     y = checkpoint_name(y, OUTPUT)
     return y if bias is None else y + bias.astype(self.dtype)
-
-
-class ConvTranspose3D(nn.Module):
-  """Upsamples time by an integer factor; see `upsample_time`. No bias.
-
-  The parameter `kernel` is [2s - 1, 1, 1, in, out], not flipped: PyTorch's IODHW moved by
-  2,3,4,0,1.
-
-  Attributes:
-    features: output channels.
-    stride: the factor s.
-    dtype: of the computation.
-    forms: how it is computed.
-  """
-
-  features: int
-  stride: int
-  dtype: DTypeLike = jnp.float32
-  forms: Forms = CPU
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h w d"]:
-    shape = (2 * self.stride - 1, 1, 1, x.shape[-1], self.features)
-    weights = self.param("kernel", kernel_init, shape, jnp.float32)
-    x, weights = x.astype(self.dtype), weights.astype(self.dtype)
-    return upsample_time(x, weights, self.stride, self.forms)
-
-
-class GroupFrames(nn.Module):
-  """Merges groups of `size` frames: a convolution with kernel and stride (size, 1, 1), no padding.
-
-  The parameters are `kernel` [size, 1, 1, in, out], laid out as in `Conv3D`, and `bias` [out].
-  """
-
-  features: int
-  size: int
-  dtype: DTypeLike = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h w d"]:
-    n, t, h, w, c = x.shape
-    shape = (self.size, 1, 1, c, self.features)
-    weights = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
-    bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-    groups = x.astype(self.dtype).reshape(n, t // self.size, self.size, h, w, c)
-    groups = jnp.moveaxis(groups, 2, 4).reshape(n, t // self.size, h, w, self.size * c)
-    return _matmul(groups, weights.reshape(self.size * c, self.features)) + bias
-
-
-class UngroupFrames(nn.Module):
-  """Expands every frame to `size` frames, the transpose of `GroupFrames`.
-
-  The parameters are `kernel` [size, 1, 1, in, out], laid out as in `ConvTranspose3D`, and `bias`
-  [out].
-  """
-
-  features: int
-  size: int
-  dtype: DTypeLike = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h w d"]:
-    n, t, h, w, c = x.shape
-    shape = (self.size, 1, 1, c, self.features)
-    weights = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
-    bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
-    y = _matmul(x.astype(self.dtype), jnp.moveaxis(weights[:, 0, 0], 0, 1).reshape(c, -1))
-    y = jnp.moveaxis(y.reshape(n, t, h, w, self.size, self.features), 4, 2)
-    return y.reshape(n, t * self.size, h, w, self.features) + bias
 
 
 class ConvNorm(nn.Module):
