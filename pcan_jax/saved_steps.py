@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from etils import epath
 
 from pcan_jax import digests
@@ -81,12 +82,15 @@ class SavedStep:
 
   def shapes(self, item: str) -> PyTree:
     """Shapes and types of the arrays of `model` or `training`."""
-    found = ocp.StandardCheckpointHandler().metadata(epath.Path(self.path / item))
     return jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
-      found.tree,
-      is_leaf=lambda leaf: hasattr(leaf, "shape") and hasattr(leaf, "dtype"),
+      self._stored(item),
+      is_leaf=_is_stored,
     )
+
+  def _stored(self, item: str) -> PyTree:
+    """What Orbax recorded of each array: name, shape, type."""
+    return ocp.StandardCheckpointHandler().metadata(epath.Path(self.path / item)).tree
 
   def restore(self, item: str, target: PyTree) -> PyTree:
     """The arrays of `model` or `training`, as a tree of `jax.ShapeDtypeStruct` asks for them."""
@@ -109,19 +113,18 @@ class SavedStep:
     return self._try_to_read()
 
   def _try_to_read(self) -> str | None:
-    """Finds damage without digests: reads everything, as only then Orbax notices."""
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    """Finds damage without digests: reads everything, as only then TensorStore notices.
+
+    Without Orbax, which after a failed read abandons those under way: each prints a traceback when
+    Python collects it.
+    """
     for item in ("model", "training"):
       try:
-        target = jax.tree.map(
-          lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here),
-          self.shapes(item),
-        )
-        arrays = jax.device_get(self.restore(item, target))
+        for stored in jax.tree.leaves(self._stored(item), is_leaf=_is_stored):
+          if not np.isfinite(_read(self.path / item, stored.name)).all():
+            return f"{item} holds values that are not finite, in {stored.name}"
       except Exception as error:  # of Orbax, TensorStore or JSON: they promise nothing
         return f"{item} cannot be read ({_first_line(error)})"
-      if not all(np.isfinite(array).all() for array in jax.tree.leaves(arrays)):
-        return f"{item} holds values that are not finite"
     return None
 
 
@@ -175,6 +178,16 @@ def score(saved: SavedStep) -> float | None:
     return saved.description.get("f1_mean")
   except (FileNotFoundError, ValueError):
     return None
+
+
+def _is_stored(leaf: Any) -> bool:
+  return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+
+
+def _read(item: pathlib.Path, name: str) -> np.ndarray:
+  files = {"driver": "file", "path": f"{item.absolute()}/"}
+  array = {"driver": "ocdbt", "base": files, "path": f"{name}/"}
+  return tensorstore.open({"driver": "zarr", "kvstore": array}, read=True).result().read().result()
 
 
 def _first_line(error: Exception) -> str:

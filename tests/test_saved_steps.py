@@ -1,5 +1,6 @@
 """Damage to checkpoints is found, named, and passed over alike by training and evaluation."""
 
+import gc
 import json
 import pathlib
 import shutil
@@ -174,7 +175,11 @@ def test_a_checkpoint_without_digests_is_read_to_find_damage(earlier):
   chunks = (path for path in (earlier / "8" / "model").rglob("d/*"))
   largest = max(chunks, key=lambda path: path.stat().st_size)
   largest.write_bytes(largest.read_bytes()[:1000])
+  assert 'model cannot be read (OUT_OF_RANGE: Error reading "params.' in (
+    SavedStep(earlier, 8).find_problem()
+  )
   assert_passed_over(earlier, step=8, good=4)
+  gc.collect()  # nothing is left that complains when it is collected
 
 
 @pytest.mark.slow
