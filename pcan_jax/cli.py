@@ -77,7 +77,7 @@ def main() -> None:
   except BrokenPipeError:  # of `pcan --help | head`, which has read enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(1)
-  except KeyboardInterrupt:  # in a command; what it leaves, it goes on from
+  except KeyboardInterrupt:  # what it leaves, it goes on from
     sys.exit(128 + signal.SIGINT)
 
 
@@ -173,8 +173,6 @@ def run_mode() -> None:
       run[FLAGS.mode]()
   except (ImportError, OSError, ValueError, FloatingPointError) as error:
     sys.exit(f"error: {error}")
-  except KeyboardInterrupt:
-    sys.exit(128 + signal.SIGINT)
 
 
 def _refuse_flags_of_other_modes() -> None:
