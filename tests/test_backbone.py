@@ -56,7 +56,7 @@ def initialised(backbone, *arrays):
   def fill(path, x):
     if path[-1].key == "kernel":
       return randomness.standard_normal(x.shape, np.float32) / np.sqrt(np.prod(x.shape[:-1]))
-    return np.full(x.shape, path[-1].key in ("scale", "var"), np.float32)
+    return np.full(x.shape, path[-1].key not in ("bias", "mean"), np.float32)
 
   return jax.tree_util.tree_map_with_path(fill, shapes)
 

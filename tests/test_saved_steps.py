@@ -1,6 +1,5 @@
 """Damage to checkpoints is found, named, and passed over alike by training and evaluation."""
 
-import gc
 import json
 import pathlib
 import shutil
@@ -179,7 +178,6 @@ def test_a_checkpoint_without_digests_is_read_to_find_damage(earlier):
     SavedStep(earlier, 8).find_problem()
   )
   assert_passed_over(earlier, step=8, good=4)
-  gc.collect()  # nothing is left that complains when it is collected
 
 
 @pytest.mark.slow

@@ -325,7 +325,7 @@ def test_lines_of_unknown_rows_are_refused(results):
 # Running.
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_runs_leave_lines_and_are_never_repeated(tmp_path, tiny_dataset_path, results, monkeypatch):
   monkeypatch.chdir(ROOT)
   (tmp_path / "toy.py").write_text(TOY_CONFIG)
