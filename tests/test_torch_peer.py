@@ -146,7 +146,8 @@ def trained(toy, peer):
     )
     return state.model(), terms
 
-  after, terms = jax.jit(step, compiler_options=FAST_COMPILATION)(before, batch)
+  positions = {"position": np.arange(BATCH, dtype=np.uint32)}
+  after, terms = jax.jit(step, compiler_options=FAST_COMPILATION)(before, batch | positions)
   return before, jax.device_get(after), terms, batch
 
 
