@@ -76,7 +76,8 @@ class TrainingRun:
   @property
   def epochs(self) -> float:
     """How often all clips are seen, or as many as there are."""
-    return max(self.config.optimizer.epochs, round(self.total_steps / self.steps_per_epoch))
+    optimizer = self.config.optimizer
+    return max(optimizer.epochs, optimizer.least_steps / self.steps_per_epoch)
 
   @property
   def schedule(self) -> optax.Schedule:
@@ -132,7 +133,7 @@ class TrainingRun:
       "learning rate": f"{peak_learning_rate(optimizer):.4g} "
       f"({optimizer.learning_rate:.4g} for {optimizer.learning_rate_batch_size}), "
       f"{optimizer.schedule} schedule",
-      "schedule": f"{self.epochs:g} epochs, {self.total_steps:,} steps",
+      "schedule": f"{self.epochs:.4g} epochs, {self.total_steps:,} steps",
       "starts at": f"step {start_step:,}" + (" (resumed)" if start_step else ""),
       "workdir": str(workdir or "none; nothing is written"),
     }

@@ -104,10 +104,12 @@ class Program:
         env=chosen | cpu.settings(chosen) | variables,
       )
     # Not a file: of several hosts, the process that has the last word outlives this one.
-    self._reader = threading.Thread(
-      target=lambda: self._errors.extend(self.process.stderr), daemon=True
-    )
+    self._reader = threading.Thread(target=self._read_errors, daemon=True)
     self._reader.start()
+
+  def _read_errors(self) -> None:
+    with self.process.stderr as errors:
+      self._errors.extend(errors)
 
   @property
   def output(self) -> str:
