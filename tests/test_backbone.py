@@ -11,28 +11,12 @@ import pytest
 
 from pcan_jax.network.backbone import FUSIONS, Backbone, exchange_places
 from tests.paper import POSE_PATHWAY, RGB_PATHWAY
+from tests.toy_pathways import POSE, RGB
 
 LISTENERS = {"late": (), "lateral": ("rgb", "pose"), "lateral_attention": ("rgb", "pose")}
 """The streams that read the other one's features."""
 
 REFERENCE = pathlib.Path(__file__).parent / "reference"
-
-RGB = dataclasses.replace(
-  RGB_PATHWAY,
-  stem_features=4,
-  blocks=(1, 1, 1),
-  widths=(4, 4, 8),
-  spatial_strides=(1, 2, 2),
-  temporal_kernels=(1, 1, 3),
-)
-POSE = dataclasses.replace(
-  POSE_PATHWAY,
-  stem_features=4,
-  blocks=(1, 1),
-  widths=(4, 8),
-  spatial_strides=(2, 2),
-  temporal_kernels=(1, 3),
-)
 
 
 def joined(rgb=RGB, pose=POSE, fusion="lateral", lateral_stride=4):

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import pathlib
 
@@ -12,25 +11,10 @@ from pcan_jax.network.pcan import build_model
 from pcan_jax.torch.weights import from_state_dict, to_state_dict
 from tests import parity_forward
 from tests.paper import CONFIG, POSE_PATHWAY, RGB_PATHWAY
+from tests.toy_pathways import POSE, RGB
 
 REFERENCE = pathlib.Path(__file__).parent / "reference"
 TREE = LabelTree(("nod", "wave", "clap"), ("head", "arm"), (0, 1, 1))
-RGB = dataclasses.replace(
-  RGB_PATHWAY,
-  stem_features=4,
-  blocks=(1, 1, 1),
-  widths=(4, 4, 8),
-  spatial_strides=(1, 2, 2),
-  temporal_kernels=(1, 1, 3),
-)
-POSE = dataclasses.replace(
-  POSE_PATHWAY,
-  stem_features=4,
-  blocks=(1, 1),
-  widths=(4, 8),
-  spatial_strides=(2, 2),
-  temporal_kernels=(1, 3),
-)
 
 
 def network(streams=("rgb", "pose"), keypoints=28, seed=0, tree=TREE, **fields):
