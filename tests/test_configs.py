@@ -26,7 +26,7 @@ GOLDEN = golden.load("losses.json")
     "utd_mhad",
     "demo",
     "lookalikes",
-    pytest.param("lookalikes_full", marks=pytest.mark.slow),
+    pytest.param("lookalikes_full", marks=pytest.mark.long),
     "small",
   ],
 )  # ma52: test_size.py

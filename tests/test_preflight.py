@@ -7,7 +7,7 @@ from pcan_jax.training import loop, preflight
 from tests.tiny_config import shrink
 
 
-@pytest.fixture(params=["pcan_pose", pytest.param("pcan", marks=pytest.mark.slow)])
+@pytest.fixture(params=["pcan_pose", pytest.param("pcan", marks=pytest.mark.long)])
 def config(request, tiny_dataset_path, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   config = shrink(ma52.get_config(request.param))

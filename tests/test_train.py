@@ -102,7 +102,7 @@ def test_steps_are_reproducible_and_differ_by_step(compiled):
   assert any(jax.tree.leaves(differs))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_batch_can_be_learned():
   step, init = make_step(
     **{"augmentation.flip": 0.0, "model.dropout": 0.0, "optimizer.learning_rate": 0.05}
