@@ -38,33 +38,30 @@ def normalize_batch(
 
 
 def _normalize_forward(x: Array, scale: Array, bias: Array, relu: bool) -> tuple[Any, Any]:
-  # Not as a matrix: on TPUs, merging axes is a copy.
-  axes = tuple(range(x.ndim - 1))
-  wide = x.astype(jnp.float32)
-  mean = wide.mean(axes)
-  variance = jnp.maximum(jnp.square(wide).mean(axes) - jnp.square(mean), 0.0)
+  flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+  mean = flat.mean(axis=0)
+  variance = jnp.maximum(jnp.square(flat).mean(axis=0) - jnp.square(mean), 0.0)
   deviation = lax.rsqrt(variance + EPSILON)
   slope = scale * deviation
   offset = bias - mean * slope
-  y = _cut(wide * slope + offset, relu).astype(x.dtype)
+  y = _cut(flat * slope + offset, relu).astype(x.dtype).reshape(x.shape)
   return (y, mean, variance), (x, mean, deviation, slope, offset)
 
 
 def _normalize_backward(relu: bool, kept: Any, gradients: Any) -> tuple[Array, Array, Array]:
   x, mean, deviation, slope, offset = kept
-  axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-  wide = x.astype(jnp.float32)
-  gradient = gradients[0].astype(jnp.float32)
+  flat = x.reshape(-1, x.shape[-1]).astype(jnp.float32)
+  gradient = gradients[0].reshape(flat.shape).astype(jnp.float32)
   if relu:
     # Of a comparison, XLA on GPUs keeps the result from the forward pass: one more array.
-    gradient *= jnp.sign(jnp.maximum(wide * slope + offset, 0.0))
-  to_bias = gradient.sum(axes)
-  to_scale = ((gradient * wide).sum(axes) - mean * to_bias) * deviation
-  by_x = slope * deviation * to_scale / -count
-  constant = slope * to_bias / -count - by_x * mean
-  to_x = slope * gradient + by_x * wide + constant
+    gradient *= jnp.sign(jnp.maximum(flat * slope + offset, 0.0))
+  to_bias = gradient.sum(axis=0)
+  to_scale = ((gradient * flat).sum(axis=0) - mean * to_bias) * deviation
+  by_x = slope * deviation * to_scale / -flat.shape[0]
+  constant = slope * to_bias / -flat.shape[0] - by_x * mean
+  to_x = slope * gradient + by_x * flat + constant
   # Without the barrier, XLA recomputes it for each tap of the preceding convolution.
-  to_x = lax.optimization_barrier(to_x.astype(x.dtype))
+  to_x = lax.optimization_barrier(to_x.astype(x.dtype).reshape(x.shape))
   return to_x, to_scale, to_bias
 
 
