@@ -102,8 +102,8 @@ class ConvTranspose3D(nn.Module):
     return upsample_time(x, weights, self.stride, self.forms)
 
 
-class GroupFrames(nn.Module):
-  """Merges groups of `size` frames: a convolution with kernel and stride (size, 1, 1), no padding.
+class _FrameGroups(nn.Module):
+  """What both layers between a stream and one with `size` times fewer frames have.
 
   The parameters are `kernel` [size, 1, 1, in, out], laid out as in `Conv3D`, and `bias` [out].
   """
@@ -113,33 +113,36 @@ class GroupFrames(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
+  def _variables(self, channels: int) -> tuple[Array, Array]:
+    shape = (self.size, 1, 1, channels, self.features)
+    weights = self.param("kernel", kernel_init, shape, jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, (self.features,))
+    return weights.astype(self.dtype), bias.astype(self.dtype)
+
+
+class GroupFrames(_FrameGroups):
+  """Merges groups of `size` frames: a convolution with kernel and stride (size, 1, 1), no padding.
+
+  Its parameters are those of `_FrameGroups`.
+  """
+
   def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h w d"]:
     n, t, h, w, c = x.shape
-    shape = (self.size, 1, 1, c, self.features)
-    weights = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
-    bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+    weights, bias = self._variables(c)
     groups = x.astype(self.dtype).reshape(n, t // self.size, self.size, h, w, c)
     groups = jnp.moveaxis(groups, 2, 4).reshape(n, t // self.size, h, w, self.size * c)
     return matmul(groups, weights.reshape(self.size * c, self.features)) + bias
 
 
-class UngroupFrames(nn.Module):
+class UngroupFrames(_FrameGroups):
   """Expands every frame to `size` frames, the transpose of `GroupFrames`.
 
-  The parameters are `kernel` [size, 1, 1, in, out], laid out as in `ConvTranspose3D`, and `bias`
-  [out].
+  Its parameters are those of `_FrameGroups`; the kernel is not flipped, as in `ConvTranspose3D`.
   """
 
-  features: int
-  size: int
-  dtype: DTypeLike = jnp.float32
-
-  @nn.compact
   def __call__(self, x: Float[Array, "n t h w c"]) -> Float[Array, "n t2 h w d"]:
     n, t, h, w, c = x.shape
-    shape = (self.size, 1, 1, c, self.features)
-    weights = self.param("kernel", kernel_init, shape, jnp.float32).astype(self.dtype)
-    bias = self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+    weights, bias = self._variables(c)
     y = matmul(x.astype(self.dtype), jnp.moveaxis(weights[:, 0, 0], 0, 1).reshape(c, -1))
     y = jnp.moveaxis(y.reshape(n, t, h, w, self.size, self.features), 4, 2)
     return y.reshape(n, t * self.size, h, w, self.features) + bias
