@@ -188,14 +188,39 @@ def test_other_labels_leave_classifiers_and_prototypes_fresh(runs):
       assert_same(head[level], fresh["params"][f"head_{stream}"][level])
 
 
-@pytest.mark.parametrize(
-  "settings", [{"layout": get_layout("coco-17")}, {"input.heatmaps": "limbs"}]
-)
-def test_other_heatmaps_leave_the_pose_stem_fresh(runs, settings):
-  found, fresh = started("pcan_pose", {"checkpoint": runs["pcan_pose"][0]}, **settings)
-  pathway, theirs = (x["params"]["backbone"]["pose_path"] for x in (found, runs["pcan_pose"][1]))
+def test_other_heatmaps_leave_the_pose_stem_fresh(runs):
+  source, settings = runs["pcan_pose"], {"input.heatmaps": "limbs"}
+  found, fresh = started("pcan_pose", {"checkpoint": source[0]}, **settings)
+  pathway, theirs = (x["params"]["backbone"]["pose_path"] for x in (found, source[1]))
   assert_same(pathway["layer1"], theirs["layer1"])
   assert_same(pathway["conv1"], fresh["params"]["backbone"]["pose_path"]["conv1"])
+
+
+@pytest.mark.parametrize(
+  "settings",
+  [
+    {"layout": get_layout("coco-17")},
+    {"layout": get_layout("kinect-20")},
+    {"input.heatmaps": "both"},
+  ],
+)
+def test_of_the_pose_stem_keypoints_of_the_same_name_are_taken(runs, settings, caplog):
+  caplog.set_level(logging.INFO, logger="pcan_jax")
+  source = runs["pcan_pose"]
+  found, fresh = started("pcan_pose", {"checkpoint": source[0]}, **settings)
+  stems = [x["params"]["backbone"]["pose_path"]["conv1"] for x in (found, fresh, source[1])]
+  kernel, before, theirs = (stem["conv"]["kernel"] for stem in stems)
+  assert_same(stems[0]["bn"], stems[2]["bn"])
+  layout = settings.get("layout", get_layout("openpose-28"))
+  taken = 0
+  for channel, name in enumerate(layout.joints):
+    there = name in get_layout("openpose-28").joints
+    place = get_layout("openpose-28").joints.index(name) if there else channel
+    assert_same(kernel[..., channel, :], (theirs if there else before)[..., place, :])
+    taken += there
+  assert_same(kernel[..., len(layout.joints) :, :], before[..., len(layout.joints) :, :])
+  note = f"{taken} of {kernel.shape[-2]} heatmaps, the others fresh"
+  assert (note in caplog.messages[-1]) == (taken < kernel.shape[-2])
 
 
 def test_what_a_checkpoint_lacks_starts_fresh(runs):

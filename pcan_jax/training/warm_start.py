@@ -116,8 +116,9 @@ def initialize(fresh: PyTree, spec: ModelSpec) -> PyTree:
   """Replaces fresh variables by those of the checkpoints that `config.init_from` names.
 
   From `checkpoint`, every part is copied that the network has, too; classifiers and prototypes only
-  if the labels are the same, the pose stem only if the heatmap channels are. From `rgb` and `pose`,
-  pathways with their BatchNorm statistics are copied and, if the labels are the same, classifiers.
+  if the labels are the same, of the pose stem what reads heatmaps of the same names. From `rgb` and
+  `pose`, pathways with their BatchNorm statistics are copied and, if the labels are the same,
+  classifiers.
   Weights on outputs of fresh lateral projections are zero, and the gates of fresh attention are
   closed. The origin of every part is logged.
 
@@ -151,7 +152,7 @@ def initialize(fresh: PyTree, spec: ModelSpec) -> PyTree:
     wanted = {path: array for path, array in arrays.items() if _part(path) == part}
     if isinstance(source, _Source):
       keep_laterals = origins.get(_LATERALS) is source
-      taken, cut[part], part_problems = _take(part, wanted, source, spec.model, keep_laterals)
+      taken, cut[part], part_problems = _take(part, wanted, source, spec, keep_laterals)
       started |= taken
       problems += part_problems
     elif part == _ATTENTION:
@@ -163,7 +164,7 @@ def initialize(fresh: PyTree, spec: ModelSpec) -> PyTree:
       + "\n  ".join(problems[:_SHOWN_PROBLEMS])
       + (f"\n  and {more} more" if more > 0 else "")
     )
-  _report(origins, cut, list(sources.values()))
+  _report(origins, cut, list(sources.values()), spec)
   placed = {
     path: array if array is arrays[path] else jax.device_put(array, arrays[path].sharding)
     for path, array in started.items()
@@ -208,18 +209,20 @@ def _origin(part: _Part, sources: dict[str, _Source], spec: ModelSpec) -> _Sourc
     return f"fresh, not in {source}"
   if part.kind in _OF_LABELS and source.spec.tree != spec.tree:
     return f"fresh, {source} has other labels"
-  if part.kind == "stem":
-    channels = spec.test_preprocessing.heatmap_channels
-    if source.spec.test_preprocessing.heatmap_channels != channels:
-      return f"fresh, {source} has other heatmaps"
+  if part.kind == "stem" and not set(_heatmaps(spec)) & set(_heatmaps(source.spec)):
+    return f"fresh, {source} has other heatmaps"
   return source
+
+
+def _heatmaps(spec: ModelSpec) -> tuple[str, ...]:
+  return spec.test_preprocessing.heatmap_channels
 
 
 def _take(
   part: _Part,
   wanted: Arrays,
   source: _Source,
-  model: PCAN | MaskedAutoencoder,
+  spec: ModelSpec,
   keep_laterals: bool,
 ) -> tuple[Arrays, bool, list[str]]:
   """A part's arrays from a source.
@@ -229,7 +232,9 @@ def _take(
     what does not fit.
   """
   given = {path: array for path, array in source.arrays.items() if _part(path) == part}
-  ours, theirs = _own_channels(model), _own_channels(source.spec.model)
+  if part.kind == "stem":
+    given = _by_heatmap(given, wanted, _heatmaps(source.spec), _heatmaps(spec))
+  ours, theirs = _own_channels(spec.model), _own_channels(source.spec.model)
   taken, cut, problems = {}, False, []
   # Kernels first: their shapes explain the others.
   for path in sorted(wanted.keys() | given.keys(), key=lambda path: (path[-1] != "kernel", path)):
@@ -252,6 +257,27 @@ def _take(
       continue
     taken[path] = array
   return taken, cut, problems
+
+
+def _by_heatmap(
+  given: Arrays, wanted: Arrays, theirs: tuple[str, ...], ours: tuple[str, ...]
+) -> Arrays:
+  """The stem for other heatmaps: kernels on those of the same name, and fresh ones on the others.
+
+  Args:
+    given, wanted: the stem's arrays in the source and in the network.
+    theirs, ours: names of the heatmaps that they read.
+  """
+  shared = [name for name in ours if name in theirs]
+  to, of = ([names.index(name) for name in shared] for names in (ours, theirs))
+  arranged = dict(given)
+  for path, array in given.items():
+    if path[-1] == "kernel" and path in wanted:
+      kernel = np.array(wanted[path])
+      if np.delete(kernel.shape, -2).tolist() == np.delete(array.shape, -2).tolist():
+        kernel[..., to, :] = np.asarray(array)[..., of, :]
+        arranged[path] = kernel
+  return arranged
 
 
 def _own_channels(model: PCAN | MaskedAutoencoder) -> dict[Path, int]:
@@ -281,12 +307,21 @@ def _closed_gates(attention: Arrays) -> Arrays:
 
 
 def _report(
-  origins: dict[_Part, _Source | str], cut: dict[_Part, bool], sources: list[_Source]
+  origins: dict[_Part, _Source | str],
+  cut: dict[_Part, bool],
+  sources: list[_Source],
+  spec: ModelSpec,
 ) -> None:
   width = max(len(str(part)) for part in origins)
   lines = []
   for part, origin in origins.items():
-    text = f"from {origin}" if isinstance(origin, _Source) else origin
+    text = origin
+    if isinstance(origin, _Source):
+      text = f"from {origin}"
+      if part.kind == "stem":
+        shared = len(set(_heatmaps(spec)) & set(_heatmaps(origin.spec)))
+        if shared < len(_heatmaps(spec)):
+          text += f"; {shared} of {len(_heatmaps(spec))} heatmaps, the others fresh"
     if cut.get(part):
       text += "; other stream at zero" if _LATERALS in origins else "; without the other stream"
     elif part == _ATTENTION and not isinstance(origin, _Source):
