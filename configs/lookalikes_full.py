@@ -1,6 +1,6 @@
 """PCAN at full size on the look-alikes, in clips of MA-52's size, for a GPU.
 
-pcan synthetic --preset lookalikes --height 288 --out runs/lookalikes_full
+pcan synthetic --preset lookalikes --train 2000 --height 288 --out runs/lookalikes_full
 pcan build runs/lookalikes_full datasets/lookalikes_full
 """
 
@@ -15,9 +15,11 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   full = load_config(f"ma52:{variant}")
   config.data.path = "datasets/lookalikes_full"
   config.data.instructions = (
-    "Run: pcan synthetic --preset lookalikes --height 288 --out runs/lookalikes_full, then: "
-    "pcan build runs/lookalikes_full datasets/lookalikes_full"
+    "Run: pcan synthetic --preset lookalikes --train 2000 --height 288 --out runs/lookalikes_full, "
+    "then: pcan build runs/lookalikes_full datasets/lookalikes_full"
   )
+  config.optimizer.epochs = 18.0
+  config.checkpoints.every_epochs = 3.0
   full.model.dropout = config.model.dropout
   full.model.dtype = "bfloat16"
   config.input, config.model = full.input, full.model

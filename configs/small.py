@@ -1,9 +1,10 @@
-"""For a few hundred clips of one's own: a narrow network, strong augmentation, balanced classes.
+"""For a few hundred clips of one's own: a narrow network that has seen drawn figures move.
 
   pcan --config=small:pcan_pose --config.data.path=datasets/mine --workdir=runs/mine
 
-docs/SMALL_DATA.md is about it, and about what a simple classifier gets. Left and right are
-different actions to it; `--config.augmentation.flip=0.5` if they are not.
+The pose stream starts from weights that come with the package. docs/SMALL_DATA.md is about them,
+and about what a simple classifier gets. Left and right are different actions to it;
+`--config.augmentation.flip=0.5` if they are not.
 """
 
 from ml_collections import ConfigDict
@@ -17,6 +18,10 @@ def get_config(variant: str = "pcan_pose") -> ConfigDict:
   config.data.path = "datasets/mine"
   config.data.instructions = "docs/SMALL_DATA.md says how to make one of your own clips."
   config.data.sampling = "class_balanced"
+  if "pose" in config.model.streams:
+    config.init_from.pose = "shipped:figures"
+  config.input.pose_frames = 16
+  config.model.lateral_stride = 2
 
   config.augmentation.crop_area = (0.5, 1.0)
   config.augmentation.rotation = 15.0
@@ -25,10 +30,10 @@ def get_config(variant: str = "pcan_pose") -> ConfigDict:
 
   config.model.dropout = 0.5
 
-  config.optimizer.epochs = 200.0
-  config.optimizer.least_steps = 4000
+  config.optimizer.epochs = 60.0
+  config.optimizer.least_steps = 1600
   config.optimizer.weight_decay = 5e-4
 
-  config.eval.every_epochs = 25.0
-  config.checkpoints.every_epochs = 25.0
+  config.eval.every_epochs = 30.0
+  config.checkpoints.every_epochs = 30.0
   return config

@@ -20,14 +20,14 @@ TREE = LabelTree(("nod", "bow", "wave"), ("head", "arm"), (0, 0, 1))
 DATA = pathlib.Path("datasets/lookalikes")
 
 HEADLINE = {
-  "posec3d_pose": "512551c1bcf0bd0f",
-  "posec3d_rgb": "34fffc519a9427e5",
-  "posec3d": "5da4c90442732735",
-  "posec3d_scratch": "4feb66ef5ee03524",
-  "pcan_pose": "a714b66bdda51752",
-  "pcan_rgb": "9a83b725418726a9",
-  "pcan": "8c4f45a61171bb03",
-  "pcan_scratch": "a36b2299c8b69953",
+  "posec3d_pose": "9a5e4b852e71cf19",
+  "posec3d_rgb": "9a8e4ca5234a9aff",
+  "posec3d": "098f13c2fae3dacf",
+  "posec3d_scratch": "336f32ec07ca4d4d",
+  "pcan_pose": "24e2033c7d6ff315",
+  "pcan_rgb": "320aa0f5f3c1619a",
+  "pcan": "ab0ec6e759b1a5fe",
+  "pcan_scratch": "91b02c2cb639345e",
 }
 
 TOY_CONFIG = """

@@ -10,7 +10,8 @@ import pytest
 from flax import traverse_util
 
 from configs import ma52
-from pcan_jax.checkpoints import Checkpoints
+from pcan_jax.checkpoints import Checkpoints, load_model
+from pcan_jax.config import load_config
 from pcan_jax.feed.dataset import open_dataset
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
@@ -223,6 +224,26 @@ def test_of_the_pose_stem_keypoints_of_the_same_name_are_taken(runs, settings, c
   assert (note in caplog.messages[-1]) == (taken < kernel.shape[-2])
 
 
+@pytest.mark.parametrize("variant", ["pcan_pose", "posec3d"])
+def test_few_clips_start_from_what_comes_with_the_package(variant):
+  spec = ModelSpec(load_config(f"small:{variant}"), TREE, get_layout("kinect-20"), stored_size=64)
+  fresh = jax.tree.map(lambda x: jnp.full(x.shape, 7, x.dtype), jax.eval_shape(spec.init))
+  found = warm_start.initialize(fresh, spec)
+  assert spec.config.init_from.pose == "shipped:figures"
+  shipped, variables, _ = load_model(f"{warm_start.STARTS}/figures")
+  pathway, theirs = (x["params"]["backbone"]["pose_path"] for x in (found, variables))
+  assert_same(pathway["layer1"], theirs["layer1"])
+  wrist = [layout.joints.index("left_wrist") for layout in (spec.layout, shipped.layout)]
+  stem, its_stem = (x["conv1"]["conv"]["kernel"] for x in (pathway, theirs))
+  assert_same(stem[..., wrist[0], :], its_stem[..., wrist[1], :])
+  assert (stem == 7).any()
+  assert shipped.config.data.path == ""
+
+
+def test_a_config_for_frames_alone_starts_from_nothing():
+  assert not any(load_config("small:pcan_rgb").init_from.values())
+
+
 def test_what_a_checkpoint_lacks_starts_fresh(runs):
   found, fresh = started("release", {"checkpoint": runs["posec3d"][0]})
   source = runs["posec3d"][1]["params"]
@@ -269,10 +290,20 @@ def test_log_says_what_came_from_where(runs, caplog):
     ("pcan", {"checkpoint": "pcan_rgb"}, ValueError, "has no pose stream, only rgb; merge runs"),
     ("pcan", {"checkpoint": "pcan", "rgb": "pcan_rgb"}, ValueError, "set the first or the others"),
     ("pcan_rgb", {"pose": "pcan_pose"}, ValueError, "init_from.pose is set, but the network has"),
+    (
+      "pcan",
+      {"pose": "shipped:figure"},
+      FileNotFoundError,
+      "init_from.pose: no .* is shipped:figures",
+    ),
+    ("pcan", {"pose": "shipped:../starts"}, FileNotFoundError, "init_from.pose: no start"),
   ],
 )
 def test_errors_name_the_option(runs, tmp_path, variant, names, error, message):
-  init_from = {k: runs[v][0] if v in runs else tmp_path / v for k, v in names.items()}
+  def where(name):
+    return runs[name][0] if name in runs else name if ":" in name else tmp_path / name
+
+  init_from = {option: where(name) for option, name in names.items()}
   with pytest.raises(error, match=message):
     started(variant, init_from)
 

@@ -206,6 +206,9 @@ def _variants() -> Study:
   )
 
 
+_FLIP = {"augmentation.flip": 0.5, "eval.flip": True}
+
+
 def _small() -> Study:
   little = {
     "augmentation.crop_area": (0.9, 1.0),
@@ -214,12 +217,15 @@ def _small() -> Study:
     "augmentation.keypoint_noise": 0.0,
   }
   changed = {
+    "without a start": {"init_from.pose": ""},
     "little augmentation": little,
     "little dropout": {"model.dropout": 0.1},
     "repeated clips": {"data.sampling": "repeat", "data.repeat_threshold": 0.1},
-    "short": {"optimizer.epochs": 45.0, "optimizer.least_steps": 0},
+    "five times as long": {"optimizer.epochs": 300.0, "optimizer.least_steps": 8000},
     "joints and limbs": {"input.heatmaps": "both"},
     "fine heatmaps": {"input.heatmap_scale": 2},
+    "32 poses": {"input.pose_frames": 32},
+    "mirrored": _FLIP,
   }
   rows = {"posec3d": Row("posec3d_pose"), "pcan": Row("pcan_pose", against="posec3d")}
   rows |= {name: Row("pcan_pose", values, "pcan") for name, values in changed.items()}
@@ -264,9 +270,6 @@ def _vit() -> Study:
     rows,
     {"masked": Row("", config="pretrain")},
   )
-
-
-_FLIP = {"augmentation.flip": 0.5, "eval.flip": True}
 
 
 def _ingredients() -> Study:

@@ -106,7 +106,7 @@ def width_for(height: int) -> int:
 
 PRESETS = {
   "demo": Settings(),
-  "lookalikes": Settings(train=2000, val=2000, height=96, figures=240, between=0.8),
+  "lookalikes": Settings(train=1000, val=2000, height=96, figures=240, between=0.8),
 }
 """By name: clips for a demonstration; clips to compare methods, with actions hard to tell apart."""
 
