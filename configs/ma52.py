@@ -97,7 +97,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.augmentation = ConfigDict()
   config.augmentation.crop_area = (0.56, 1.0)
   config.augmentation.crop_aspect = (3 / 4, 4 / 3)
-  config.augmentation.flip = 0.5
+  config.augmentation.flip = 0.5  # share of clips; None leaves it to the labels
   config.augmentation.rotation = 0.0
   config.augmentation.scale_jitter = 0.0
   config.augmentation.keypoint_noise = 0.0
@@ -197,7 +197,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
   config.eval.every_epochs = 5.0
   config.eval.batch_size = 20  # clips, not videos
   config.eval.num_clips = 10
-  config.eval.flip = False  # whether mirrored clips are averaged with the others
+  config.eval.flip = False  # average with mirrored clips; None does so if training mirrors
   config.eval.gamma = ConfigDict({"rgb": 1.0, "pose": 5.0})
 
   # Events in long recordings; `pcan tune_events` finds the values for a model and its coders. Times

@@ -3,11 +3,11 @@
   pcan --config=small:pcan_pose --config.data.path=datasets/mine --workdir=runs/mine
 
 The pose stream starts from weights that come with the package. docs/SMALL_DATA.md is about them,
-and about what a simple classifier gets. Left and right are different actions to it;
-`--config.augmentation.flip=0.5` if they are not.
+and about what a simple classifier gets. Clips are mirrored if no action is named after a side;
+`--config.augmentation.flip=0` if one side means something else, 0.5 if it never does.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from pcan_jax.config import load_config
 
@@ -23,6 +23,7 @@ def get_config(variant: str = "pcan_pose") -> ConfigDict:
   config.input.pose_frames = 16
   config.model.lateral_stride = 2
 
+  config.augmentation.flip = config_dict.placeholder(float)
   config.augmentation.crop_area = (0.5, 1.0)
   config.augmentation.rotation = 15.0
   config.augmentation.scale_jitter = 0.2
@@ -34,6 +35,7 @@ def get_config(variant: str = "pcan_pose") -> ConfigDict:
   config.optimizer.least_steps = 1600
   config.optimizer.weight_decay = 5e-4
 
+  config.eval.flip = config_dict.placeholder(bool)
   config.eval.every_epochs = 30.0
   config.checkpoints.every_epochs = 30.0
   return config

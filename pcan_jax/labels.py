@@ -68,6 +68,11 @@ class LabelTree:
     pairs = [(name, known.get(_SIDE.sub(_other_side, name).lower())) for name in self.actions]
     return [(name, other) for name, other in pairs if other and name < other]
 
+  @property
+  def of_a_side(self) -> list[str]:
+    """Actions whose names say left or right."""
+    return [name for name in self.actions if _SIDE.search(name)]
+
   @functools.cached_property
   def body_of(self) -> dict[str, str]:
     """The body part of every action, by name."""

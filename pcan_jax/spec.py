@@ -41,7 +41,7 @@ class ModelSpec:
   Checkpoints store it as their item `description`.
 
   Attributes:
-    config: the complete config of the run.
+    config: the complete config of the run; what it leaves to the labels is decided here.
     tree: the labels.
     layout: the keypoints.
     stored_size: side in pixels of the stored frames.
@@ -60,6 +60,7 @@ class ModelSpec:
   platform: str | None = None
 
   def __post_init__(self) -> None:
+    object.__setattr__(self, "config", _with_mirrors(self.config, self.tree))
     if self.config.eval.flip:
       self._require_mirrors()
 
@@ -300,6 +301,22 @@ def unflatten_outputs(arrays: dict[str, np.ndarray]) -> HostOutputs:
   """Inverse of `flatten_outputs`; arrays without a branch are left out."""
   flat = {tuple(name.split("/")): array for name, array in arrays.items() if "/" in name}
   return traverse_util.unflatten_dict(flat)
+
+
+def _with_mirrors(config: ConfigDict, tree: LabelTree) -> ConfigDict:
+  """A config that says whether clips are mirrored; where it is None, the labels decide.
+
+  Half of the training clips are if no action is named after a side, and clips in tests if those in
+  training are.
+  """
+  if config.augmentation.flip is not None and config.eval.flip is not None:
+    return config
+  config = config.copy_and_resolve_references()
+  if config.augmentation.flip is None:
+    config.augmentation.flip = 0.0 if tree.of_a_side else 0.5
+  if config.eval.flip is None:
+    config.eval.flip = config.augmentation.flip > 0
+  return config
 
 
 def _with_tuples(value: Any) -> Any:

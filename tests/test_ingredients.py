@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.study.explain import logged_gradients
 from configs import ma52
+from pcan_jax.config import load_config
 from pcan_jax.evaluation.protocol import evaluate_checkpoint
 from pcan_jax.evaluation.results import Results
 from pcan_jax.keypoints import get_layout
@@ -289,6 +290,28 @@ def test_left_and_right_are_not_averaged():
     tiny_spec("pcan_pose", tree=tree, **{"eval.flip": True, "augmentation.flip": 0.0})
   tiny_spec("pcan_pose", tree=tree, **{"eval.flip": True})  # as it was trained
   tiny_spec("pcan_pose", **{"eval.flip": True, "augmentation.flip": 0.0})
+
+
+@pytest.mark.parametrize(
+  ("names", "values", "mirrored"),
+  [
+    (("nod", "bright wave"), {}, (0.5, True)),
+    (("nod", "wave_RIGHT"), {}, (0.0, False)),
+    (("nod", "wave"), {"augmentation.flip": 0.0}, (0.0, False)),
+    (("nod", "Left wave"), {"augmentation.flip": 0.3}, (0.3, True)),
+    (("nod", "wave"), {"eval.flip": False}, (0.5, False)),
+  ],
+)
+def test_labels_decide_whether_clips_are_mirrored(names, values, mirrored):
+  tree = LabelTree(names, ("all",), (0, 0))
+  config = load_config("small")
+  config.update_from_flattened_dict(values)
+  spec = ModelSpec(config, tree, LAYOUT, stored_size=32)
+  assert (spec.config.augmentation.flip, spec.config.eval.flip) == mirrored
+  assert spec.train_preprocessing.augmentation.flip == mirrored[0]
+  again = ModelSpec.from_json(json.loads(json.dumps(spec.to_json())))
+  assert again.config.eval.flip == mirrored[1]
+  assert config.eval.flip is values.get("eval.flip")
 
 
 # Several splits, and a whole run.

@@ -127,13 +127,13 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def _digest(values: dict[str, Any]) -> str:
   """16 hexadecimal digits.
 
-  Zeros and empty values count as absent: a field that is added later and switched off changes none.
-  So does the value of `_EARLIER`, where that is something else.
+  Zeros and empty values, but not None, count as absent: a field that is added later and switched
+  off changes none. So does the value of `_EARLIER`, where that is something else.
   """
   present = {
     name: value
     for name, value in values.items()
-    if (value != _EARLIER[name] if name in _EARLIER else value)
+    if (value != _EARLIER[name] if name in _EARLIER else value or value is None)
   }
   text = json.dumps(present, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]

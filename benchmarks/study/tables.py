@@ -206,9 +206,6 @@ def _variants() -> Study:
   )
 
 
-_FLIP = {"augmentation.flip": 0.5, "eval.flip": True}
-
-
 def _small() -> Study:
   little = {
     "augmentation.crop_area": (0.9, 1.0),
@@ -225,7 +222,7 @@ def _small() -> Study:
     "joints and limbs": {"input.heatmaps": "both"},
     "fine heatmaps": {"input.heatmap_scale": 2},
     "32 poses": {"input.pose_frames": 32},
-    "mirrored": _FLIP,
+    "not mirrored": {"augmentation.flip": 0.0, "eval.flip": False},
   }
   rows = {"posec3d": Row("posec3d_pose"), "pcan": Row("pcan_pose", against="posec3d")}
   rows |= {name: Row("pcan_pose", values, "pcan") for name, values in changed.items()}
@@ -270,6 +267,9 @@ def _vit() -> Study:
     rows,
     {"masked": Row("", config="pretrain")},
   )
+
+
+_FLIP = {"augmentation.flip": 0.5, "eval.flip": True}
 
 
 def _ingredients() -> Study:

@@ -20,6 +20,7 @@ from pcan_jax.evaluation.protocol import Evaluator
 from pcan_jax.feed.dataset import Dataset, open_dataset
 from pcan_jax.feed.epochs import ClassSampling, EpochOrder, uniform_order
 from pcan_jax.feed.pipeline import training_batches
+from pcan_jax.labels import LabelTree
 from pcan_jax.mesh import data_mesh, local_rows, send
 from pcan_jax.saved_steps import SavedStep
 from pcan_jax.spec import ModelSpec
@@ -158,6 +159,8 @@ def prepare(config: ConfigDict) -> TrainingRun:
     )
   split = config.data.train_split
   spec = ModelSpec(config, dataset.tree, dataset.layout, dataset.stored_size)
+  if config.augmentation.flip is None:
+    _log.info("%s", _mirroring(dataset.tree))
   if spec.losses.needs_counts:
     counts = dataset.action_counts(split, config.data.label_share)
     spec = dataclasses.replace(spec, action_counts=counts)
@@ -182,6 +185,16 @@ def prepare(config: ConfigDict) -> TrainingRun:
         f"(config.data.eval_split); it has {dataset.splits}"
       )
   return TrainingRun(spec, dataset, mesh, order)
+
+
+def _mirroring(tree: LabelTree) -> str:
+  """Whether clips are mirrored where their labels decide, and why."""
+  if tree.of_a_side:
+    return (
+      f"no clip is mirrored, as {tree.of_a_side[0]!r} is named after a side; "
+      "--config.augmentation.flip=0.5 mirrors half of them"
+    )
+  return "half of the clips are mirrored, as no action is named after a side"
 
 
 def train(
