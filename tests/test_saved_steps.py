@@ -20,7 +20,9 @@ from pcan_jax.training import resume
 
 EARLIER = pathlib.Path(__file__).parent / "earlier" / "run"
 SPEC = ModelSpec(
-  ConfigDict({"model": {"streams": ("rgb",)}, "eval": {"flip": False}}),
+  ConfigDict(
+    {"model": {"streams": ("rgb",)}, "augmentation": {"flip": 0.5}, "eval": {"flip": False}}
+  ),
   LabelTree(("nod", "wave"), ("head", "arm"), (0, 1)),
   get_layout("openpose-28"),
   stored_size=48,
