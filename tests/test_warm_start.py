@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from benchmarks.shipped_start import write_start
 from configs import ma52
 from pcan_jax.checkpoints import Checkpoints, load_model
 from pcan_jax.config import load_config
@@ -17,6 +18,7 @@ from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import LabelTree
 from pcan_jax.mesh import data_mesh, replicated
 from pcan_jax.network.backbone import FUSIONS
+from pcan_jax.saved_steps import find_steps
 from pcan_jax.spec import ModelSpec
 from pcan_jax.training import loop, warm_start
 from tests.tiny_config import shrink
@@ -238,6 +240,16 @@ def test_few_clips_start_from_what_comes_with_the_package(variant):
   assert_same(stem[..., wrist[0], :], its_stem[..., wrist[1], :])
   assert (stem == 7).any()
   assert shipped.config.data.path == ""
+
+
+def test_a_start_is_a_run_without_its_optimizer(runs, tmp_path):
+  write_start(runs["pcan_pose"][0], tmp_path / "start")
+  found, _ = started("pcan_pose", {"checkpoint": tmp_path / "start"})
+  assert_same(found, runs["pcan_pose"][1])
+  (saved,) = find_steps(tmp_path / "start/checkpoints")
+  assert list(saved.shapes("training")) == ["step"]
+  with pytest.raises(FileExistsError):
+    write_start(runs["pcan_pose"][0], tmp_path / "start")
 
 
 def test_a_config_for_frames_alone_starts_from_nothing():
