@@ -6,7 +6,7 @@
     --config.optimizer.epochs=45 --workdir=runs/start
   python -m benchmarks.shipped_start runs/start pcan_jax/starts/figures
 
-`--config=small` starts from it, see `pcan_jax.training.warm_start.SHIPPED`.
+`--config=small` starts from it, see `pcan_jax.shipped.find_start`.
 """
 
 import argparse

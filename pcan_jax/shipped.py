@@ -1,7 +1,7 @@
-"""Files that come with the package and are found by name: configs and label trees.
+"""What comes with the package and is found by name: configs, label trees, weights to start from.
 
-In a checkout they lie beside the package, in `configs/` and `data/`; an installed package carries
-both within itself.
+In a checkout the first two lie beside the package, in `configs/` and `data/`; an installed package
+carries both within itself.
 """
 
 import pathlib
@@ -9,6 +9,25 @@ import pathlib
 _PACKAGE = pathlib.Path(__file__).parent
 ROOT = _PACKAGE if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent
 """The folder that holds `configs/` and `data/`."""
+
+STARTS = _PACKAGE / "starts"
+"""The folder of weights to start from; `benchmarks/shipped_start.py` says how they are made."""
+
+_START = "shipped:"
+
+
+def find_start(name: str) -> str:
+  """The path of the checkpoint that a user means by a path, or by `shipped:` and a name.
+
+  Raises:
+    FileNotFoundError: no weights of that name are shipped; the message lists those that are.
+  """
+  if not name.startswith(_START):
+    return name
+  shipped = {_START + path.name: str(path) for path in sorted(STARTS.iterdir())}
+  if name not in shipped:
+    raise FileNotFoundError(f"no weights called {name!r}: choose from {', '.join(shipped)}")
+  return shipped[name]
 
 
 def find_file(name: str, folder: str, suffix: str, kind: str) -> pathlib.Path:

@@ -19,6 +19,7 @@ from pcan_jax.labels import LabelTree
 from pcan_jax.mesh import data_mesh, replicated
 from pcan_jax.network.backbone import FUSIONS
 from pcan_jax.saved_steps import find_steps
+from pcan_jax.shipped import find_start
 from pcan_jax.spec import ModelSpec
 from pcan_jax.training import loop, warm_start
 from tests.tiny_config import shrink
@@ -232,7 +233,7 @@ def test_few_clips_start_from_what_comes_with_the_package(variant):
   fresh = jax.tree.map(lambda x: jnp.full(x.shape, 7, x.dtype), jax.eval_shape(spec.init))
   found = warm_start.initialize(fresh, spec)
   assert spec.config.init_from.pose == "shipped:figures"
-  shipped, variables, _ = load_model(f"{warm_start.STARTS}/figures")
+  shipped, variables, _ = load_model(find_start("shipped:figures"))
   pathway, theirs = (x["params"]["backbone"]["pose_path"] for x in (found, variables))
   assert_same(pathway["layer1"], theirs["layer1"])
   wrist = [layout.joints.index("left_wrist") for layout in (spec.layout, shipped.layout)]
@@ -306,9 +307,9 @@ def test_log_says_what_came_from_where(runs, caplog):
       "pcan",
       {"pose": "shipped:figure"},
       FileNotFoundError,
-      "init_from.pose: no .* is shipped:figures",
+      "init_from.pose: no .* shipped:figures",
     ),
-    ("pcan", {"pose": "shipped:../starts"}, FileNotFoundError, "init_from.pose: no start"),
+    ("pcan", {"pose": "shipped:../starts"}, FileNotFoundError, "init_from.pose: no weights"),
   ],
 )
 def test_errors_name_the_option(runs, tmp_path, variant, names, error, message):

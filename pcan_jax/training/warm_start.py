@@ -6,7 +6,6 @@ of the merged network computes what it did alone: weights on features of the oth
 
 import dataclasses
 import logging
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -18,17 +17,12 @@ from pcan_jax.network.backbone import exchange_places
 from pcan_jax.network.masked_autoencoder import MaskedAutoencoder
 from pcan_jax.network.pathway import EXPANSION
 from pcan_jax.network.pcan import PCAN
+from pcan_jax.shipped import find_start
 from pcan_jax.spec import ModelSpec
 
 PyTree = Any
 Path = tuple[str, ...]
 Arrays = dict[Path, Any]
-
-SHIPPED = "shipped:"
-"""Before the name of a start that comes with the package, in place of a path."""
-
-STARTS = pathlib.Path(__file__).parents[1] / "starts"
-"""The folder of these; `benchmarks/shipped_start.py` says how they are made."""
 
 _log = logging.getLogger(__name__)
 _SHOWN_PROBLEMS = 8
@@ -104,7 +98,7 @@ class _Source:
   @classmethod
   def load(cls, option: str, path: str) -> "_Source":
     try:
-      spec, variables, step = load_model(_resolve(path))
+      spec, variables, step = load_model(find_start(path))
     except FileNotFoundError as error:
       raise FileNotFoundError(f"init_from.{option}: {error}") from error
     except ValueError as error:
@@ -125,9 +119,9 @@ def initialize(fresh: PyTree, spec: ModelSpec) -> PyTree:
   From `checkpoint`, every part is copied that the network has, too; classifiers and prototypes only
   if the labels are the same, of the pose stem what reads heatmaps of the same names. From `rgb` and
   `pose`, pathways with their BatchNorm statistics are copied and, if the labels are the same,
-  classifiers. In place of a path, `SHIPPED` and a name may stand.
-  Weights on outputs of fresh lateral projections are zero, and the gates of fresh attention are
-  closed. The origin of every part is logged.
+  classifiers. Weights on outputs of fresh lateral projections are zero, and the gates of fresh
+  attention are closed. The origin of every part is logged. A start that is shipped is named as for
+  `find_start`.
 
   Args:
     fresh: the collections `params`, `batch_stats` and `prototypes`.
@@ -178,17 +172,6 @@ def initialize(fresh: PyTree, spec: ModelSpec) -> PyTree:
     for path, array in started.items()
   }
   return {name: {} for name in fresh} | traverse_util.unflatten_dict(placed)
-
-
-def _resolve(path: str) -> str:
-  """The path of a checkpoint, also where a shipped one is named."""
-  if not path.startswith(SHIPPED):
-    return path
-  found = STARTS / path.removeprefix(SHIPPED)
-  if found.parent != STARTS or not found.is_dir():
-    names = ", ".join(SHIPPED + start.name for start in sorted(STARTS.iterdir()))
-    raise FileNotFoundError(f"no start {path!r} comes with the package; there is {names}")
-  return str(found)
 
 
 def _require_consistent(options: dict[str, str], model: PCAN | MaskedAutoencoder) -> None:
