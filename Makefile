@@ -39,13 +39,22 @@ lint: $(VENV)/installed
 
 TESTS := $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: lint
+# The schema of ELAN's documents, which the source distribution of pympi-ling brings along.
+SCHEMA := build/EAFv3.0.xsd
+
+$(SCHEMA): | $(VENV)/installed
+	@mkdir -p build
+	@{ $(RUN) $(PIP:install=download) --no-deps --no-binary pympi-ling pympi-ling==1.71 --dest build \
+	  && tar -xzf build/pympi_ling-1.71.tar.gz -C build --strip-components 2 pympi_ling-1.71/test/EAFv3.0.xsd; } \
+	  || echo "no schema of ELAN: its test is skipped"
+
+test: lint $(SCHEMA)
 	$(TESTS) -m "not slow and not long"
 
 test-slow: $(VENV)/installed
 	$(TESTS) -m slow
 
-test-all: lint
+test-all: lint $(SCHEMA)
 	$(TESTS)
 
 test-torch: $(VENV)/installed

@@ -1,5 +1,7 @@
 import collections
+import decimal
 import json
+import pathlib
 import random
 import re
 import sys
@@ -12,6 +14,7 @@ from pcan_jax.coding.formats import WRITERS, find_codings, read_codings, write_c
 from pcan_jax.labels import LabelTree
 from tests import elan_documents
 
+REFERENCE = pathlib.Path(__file__).parent / "reference"
 NAMES = (
   "nod",
   'wave, "big"',
@@ -125,7 +128,7 @@ def written_eaf(tmp_path, seed=3):
 
 def test_elan_documents_follow_the_schema(tmp_path):
   if not elan_documents.SCHEMA.is_file():
-    pytest.skip(f"http://www.mpi.nl/tools/elan/EAFv3.0.xsd is not at {elan_documents.SCHEMA}")
+    pytest.skip(f"no {elan_documents.SCHEMA}: make build/EAFv3.0.xsd")
   for seed in range(10):
     elan_documents.check_by_schema(written_eaf(tmp_path, seed))
 
@@ -271,6 +274,31 @@ def test_a_boris_project_has_what_boris_reads(tmp_path):
   assert [row[0] for row in events] == sorted(row[0] for row in events)
   counts = collections.Counter(tuple(row[1:4]) for row in events)
   assert all(count % 2 == 0 for count in counts.values()) and {len(e) for e in events} == {6}
+
+
+FOR_BORIS = Coding(
+  "talk.mp4",
+  (
+    event(1.5, 2.25, "nod", "head", "Ann"),
+    event(1.75, 3.0, "nod", "head", "Ann"),  # overlaps
+    event(4.001, 4.002, 'wave, "big"', "arm, upper"),
+    event(5.0, 6.123, "点头", 'leg "left"', 'Bob "B", é'),
+    event(3850.182, 3852.111, "Kopf schütteln", "head"),  # ends with the recording
+  ),
+  duration=3852.111,
+)
+
+
+def test_boris_exports_what_it_was_given(tmp_path):
+  """The two tables are what BORIS 8.27.4 itself exports of this project."""
+  (path,) = write_codings("boris", [FOR_BORIS], TREE, tmp_path)
+  project = json.loads(path.read_text(encoding="utf-8"))
+  (length,) = project["observations"]["talk"]["media_info"]["length"].values()
+  assert decimal.Decimal(length) >= decimal.Decimal("3852.111")  # as BORIS compares them
+  for name in ("boris_tabular.tsv", "boris_aggregated.tsv"):
+    (coding,) = read_codings(REFERENCE / name)
+    assert in_milliseconds(coding) == in_milliseconds(FOR_BORIS)
+    assert (coding.video, coding.duration) == ("talk.mp4", pytest.approx(3852.111))
 
 
 def test_a_boris_project_of_others(tmp_path):

@@ -27,6 +27,9 @@ from pcan_jax.writing import replace_file
 _PLAYERS = [str(number) for number in range(1, 9)]
 _CONFIDENCE = re.compile(r"confidence ([01]\.\d+)")
 _FPS = 25.0  # BORIS wants a number where none is known
+# Lengths are this much longer: BORIS compares exactly, and as a binary number 3852.111 is a little
+# less than that, so that the stop of an event there would be beyond the video.
+_ROUNDING = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -355,7 +358,7 @@ def _observation(coding: Coding) -> dict[str, Any]:
     "image_display_duration": 1,
     "close_behaviors_between_videos": False,
     "media_info": {
-      "length": {video: round(length_of(coding), 3)},
+      "length": {video: round(length_of(coding), 3) + _ROUNDING},
       "fps": {video: fps},
       "hasVideo": {video: True},
       "hasAudio": {video: False},
