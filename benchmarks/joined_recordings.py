@@ -133,7 +133,10 @@ def main() -> None:
   parser.add_argument("--seed", type=int, default=0, help="of the order and the pauses")
   arguments = parser.parse_args()
   tree = read_tree(arguments.source)
-  people = clips_by_person(arguments.source, arguments.person)
+  try:
+    people = clips_by_person(arguments.source, arguments.person)
+  except ValueError as error:
+    sys.exit(f"error: {error}")
   unknown = set(arguments.people or ()) - people.keys()
   if unknown:
     sys.exit(f"error: nobody called {', '.join(sorted(unknown))}; there are {', '.join(people)}")

@@ -45,9 +45,12 @@ def test_without_labels_there_is_no_temperature():
   assert fit_temperature(probabilities, some, **OF).num_videos == 6
 
 
-def test_a_model_that_is_always_right_and_sure_stays_within_bounds():
-  found = fit_temperature(np.eye(3), np.arange(3), **OF)
-  assert 0.05 <= found.temperature <= 1 and found.nll_after <= found.nll_before
+@pytest.mark.parametrize("sureness", [1.0, 0.7])
+def test_a_model_that_is_always_right_does_not_get_surer(sureness):
+  probabilities = np.full((3, 3), (1 - sureness) / 2)
+  np.fill_diagonal(probabilities, sureness)
+  found = fit_temperature(probabilities, np.arange(3), **OF)
+  assert found.temperature == 1 and found.nll_after == found.nll_before
 
 
 def test_files(tmp_path):

@@ -86,7 +86,9 @@ class VideoFrames(Iterator[Frame]):
               raise VideoError(f"{self.path}: the video is damaged at frame {len(stamps)}")
             if size is None:
               matrix = _display_matrix(frame)  # the same for all frames, and slow to read
-            image = _upright(frame.to_ndarray(format="rgb24"), matrix)  # ty: ignore
+            # More threads take longer than one to convert a frame: they start anew for each.
+            pixels = frame.to_ndarray(format="rgb24", threads=1)  # ty: ignore
+            image = _upright(pixels, matrix)
             if size not in (None, image.shape):
               raise VideoError(
                 f"{self.path}: the frame size changes from {size[:2]} to {image.shape[:2]}"

@@ -129,6 +129,8 @@ def fit_temperature(
 ) -> Temperature | None:
   """Fits a temperature to the labels of a split: the one with the smallest NLL.
 
+  A split without a mistake does not say how far its confidence should rise; it stays.
+
   Args:
     probabilities: of the actions, of every video.
     actions: the true ones, -1 where unknown.
@@ -149,8 +151,10 @@ def fit_temperature(
     chosen = soften(probabilities, temperature)[np.arange(len(actions)), actions]
     return float(-np.log(np.maximum(chosen, SMALLEST)).mean())
 
+  # Without a mistake, the likelihood grows for as long as the temperature falls.
+  lowest = _RANGE[0] if (probabilities.argmax(axis=1) != actions).any() else 1.0
   found = optimize.minimize_scalar(
-    lambda log: nll(np.exp(log)), bounds=np.log(_RANGE), method="bounded"
+    lambda log: nll(np.exp(log)), bounds=np.log((lowest, _RANGE[1])), method="bounded"
   )
   best = float(np.exp(found.x))
   temperature = best if nll(best) < nll(1.0) else 1.0
