@@ -57,7 +57,7 @@ def test_events_lie_where_the_clips_are(source, tmp_path, monkeypatch):
 
 
 def test_nobody_is_guessed(source, tmp_path, monkeypatch):
-  with pytest.raises(ValueError, match="who is in clip 'synthetic_000000'"):
+  with pytest.raises(SystemExit, match="who is in clip 'synthetic_000000'"):
     run(monkeypatch, source, tmp_path / "out")
   with pytest.raises(SystemExit, match="nobody called 7; there are 0"):
     run(monkeypatch, source, tmp_path / "out", "--person", "_(0)", "--people", "7")
