@@ -76,7 +76,7 @@ TOY_INTERVIEWS = """
 WORK = pathlib.Path({work!r})
 MINUTES, HEIGHT = 1.4, 64
 ACTIONS = "nodding,waving"
-EPOCHS = 3
+STEPS = 6
 """
 
 
