@@ -10,7 +10,7 @@ from pcan_jax.config import load_config
 
 
 def get_config(variant: str = "pcan") -> ConfigDict:
-  """The demo's config and variants; half the poses do as well, and take half the time."""
+  """The demo's config and variants."""
   config = load_config(f"demo:{variant}")
   config.data.path = "datasets/lookalikes"
   config.data.instructions = (
@@ -18,8 +18,6 @@ def get_config(variant: str = "pcan") -> ConfigDict:
     "pcan build runs/lookalikes datasets/lookalikes --side 64"
   )
   config.log_every = 100
-  config.input.pose_frames = 8
-  config.model.lateral_stride = 2
   config.optimizer.epochs = 40.0
   config.checkpoints.every_epochs = 10.0
   config.checkpoints.keep = 1

@@ -180,8 +180,8 @@ def test_made_up_batches_fit_the_config():
   batch = workload.made_up_batch(spec.batch_shapes(2), spec.stored_size)
   assert {name: values.shape for name, values in batch.items()} == {
     "rgb": (2, 4, 64, 64, 3),
-    "keypoints": (2, 16, 1, 28, 2),
-    "keypoint_scores": (2, 16, 1, 28),
+    "keypoints": (2, 8, 1, 28, 2),
+    "keypoint_scores": (2, 8, 1, 28),
   }
   assert np.all(batch["keypoints"] < 64)
 

@@ -9,6 +9,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
   config.input.test_size = 32
   config.input.rgb_frames = 2
   config.input.pose_frames = 8
+  config.model.lateral_stride = 4
   config.model.action_embedding = 16
   config.model.body_embedding = 8
   if config.model.rgb.kind == "slowonly":
