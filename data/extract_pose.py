@@ -1,6 +1,6 @@
 # /// script
 # requires-python = ">=3.11,<3.13"
-# dependencies = ["mediapipe==0.10.21", "av>=17,<19", "jaxtyping>=0.3.11,<0.4", "tqdm>=4.66"]
+# dependencies = ["mediapipe==0.10.21", "av>=17.1,<19", "jaxtyping>=0.3.11,<0.4", "tqdm>=4.66"]
 # ///
 """Estimates the pose of one person in videos: body and hands, with the keypoints of MA-52.
 
