@@ -196,13 +196,20 @@ def _variants() -> Study:
     "prototypes of all clips": {"loss.prototype_samples": "all"},
     "prototypes on the sphere": {"loss.prototype_on_sphere": True},
   }
+  bare = _NO_PDA | _NO_RECTIFICATION
+  combined = {
+    "HP and PCC 0.1": bare | {"loss.pcc_weight": 0.1},
+    "HP and PCC that rises": bare | {"loss.pcc_ramp_steps": 750},
+  }
   rows = {"posec3d": Row("posec3d_pose"), "pcan": Row("pcan_pose", against="posec3d")}
   rows |= {name: Row("pcan_pose", values, "pcan") for name, values in variants.items()}
+  rows |= {name: Row("pcan_pose", values, "posec3d") for name, values in combined.items()}
   return Study(
     "Variants of the diversity loss and of the prototypes",
     "The diversity loss on other things than the updated prototypes, whose gradient is a tenth of "
-    "a mean over true positives; prototypes that start, move or are scaled otherwise. On the pose "
-    "stream.",
+    "a mean over true positives; prototypes that start, move or are scaled otherwise (against "
+    "`pcan`); and the hierarchical loss with a calibrating loss that is small or starts late, "
+    "without diversity and rectification (against `posec3d`). On the pose stream.",
     rows,
   )
 
