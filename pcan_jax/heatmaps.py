@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 MIN_SCORE = 1e-4
@@ -69,10 +70,11 @@ def render_joints(
   keypoints, scores = keypoints.astype(jnp.float32), scores.astype(jnp.float32)
   height, width = size
   peak = jnp.where(scores >= MIN_SCORE, scores, 0.0)
-  # A Gaussian patch is an outer product: exp() of h + w values instead of h * w.
-  columns = _windowed_gaussian(keypoints[..., 0], width, sigma)[..., None, :, :]
+  # A Gaussian patch is an outer product: exp() of h + w values instead of h * w, which XLA would
+  # compute again for every pixel without the barrier.
+  columns = _windowed_gaussian(keypoints[..., 0], width, sigma)
   rows = _windowed_gaussian(keypoints[..., 1], height, sigma) * peak[..., None, :]
-  rows = rows[..., :, None, :]
+  rows, columns = lax.optimization_barrier((rows[..., :, None, :], columns[..., None, :, :]))
   persons = range(scores.shape[-2])
   return _maximum(
     (rows[..., m, :, :, :] * columns[..., m, :, :, :] for m in persons),

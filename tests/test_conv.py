@@ -23,6 +23,7 @@ KERNELS = [
   ((3, 1, 1), (2, 2, 2)),
   ((3, 3, 3), (2, 1, 2)),
 ]
+FRAMES = [(6, 7), (2, 2), (1, 2)]  # height and width
 
 
 def normal(*shape, seed=0):
@@ -48,16 +49,18 @@ def cross_correlation(x, kernel, strides):
   return y
 
 
+@pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize(("extents", "strides"), KERNELS)
-def test_convolution_is_the_padded_sum(extents, strides):
-  x, kernel = normal(2, 8, 6, 7, 3), normal(*extents, 3, 4, seed=1)
+def test_convolution_is_the_padded_sum(extents, strides, frame):
+  x, kernel = normal(2, 8, *frame, 3), normal(*extents, 3, 4, seed=1)
   found = jax.jit(conv.convolve, static_argnums=2)(x, kernel, strides)
   np.testing.assert_allclose(found, cross_correlation(x, kernel, strides), rtol=0, atol=2e-5)
 
 
+@pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize(("extents", "strides"), KERNELS[:-1])
-def test_gradients_are_those_of_a_3d_convolution(extents, strides):
-  x, kernel = normal(2, 8, 6, 7, 3), normal(*extents, 3, 4, seed=1)
+def test_gradients_are_those_of_a_3d_convolution(extents, strides, frame):
+  x, kernel = normal(2, 8, *frame, 3), normal(*extents, 3, 4, seed=1)
 
   def gradients(convolve):
     @jax.jit
