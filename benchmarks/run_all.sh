@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs every benchmark and keeps what each prints in DIR/NAME.txt:
+# Runs the benchmarks of step, memory, PyTorch, scaling and input, and keeps what each prints in
+# DIR/NAME.txt, DIR being runs/benchmarks; 41 minutes on two cores:
 #
 #   benchmarks/run_all.sh [--out DIR] [--wheels DIR] [--python PYTHON]
 #

@@ -59,12 +59,24 @@ def test_every_run_is_there_once():
 
 def test_quotes_that_the_page_does_not_have_are_found():
   written = (
-    "# Results\n\n## Headline\n\n### Headline, toy\n\n| 61.25 | +1.50 |\n\n## Parts\n\n70.00\n"
+    "# Results\n\n## Headline\n\n### Headline, toy\n\n| 61.25 | +1.50 |\n\n"
+    "## Parts\n\n70.00 ± 0.50 [69.00, 71.00]\n"
   )
   text = (
     "It reached [61.25](docs/RESULTS.md#headline-toy), [+1.50](RESULTS.md#headline) more, "
-    "not [70.00](RESULTS.md#headline) or [61.2](RESULTS.md); see [the page](docs/RESULTS.md)."
+    "not [70.00](RESULTS.md#headline) or [61.2](RESULTS.md); see [the page](docs/RESULTS.md). "
+    "Parts have [70.00 ± 0.50](RESULTS.md#parts), not [70.00 ± 0.5](RESULTS.md#parts)."
   )
   found = quoted(text)
-  assert len(found) == 4
-  assert without_their_section(found, written) == [("70.00", "headline"), ("61.2", "")]
+  assert len(found) == 6
+  assert without_their_section(found, written) == [
+    ("70.00", "headline"),
+    ("61.2", ""),
+    ("70.00 ± 0.5", "parts"),
+  ]
+
+
+def test_documents_that_quote_are_compared():
+  quoting = {path.name for path in documents(ROOT) if quoted(path.read_text(encoding="utf-8"))}
+  assert {"README.md", "SMALL_DATA.md"} <= quoting
+  assert ROOT / "docs" / "RESULTS.md" not in documents(ROOT)

@@ -293,6 +293,7 @@ def test_the_page_says_what_is_clear(results):
   (section,) = summaries.summarise(results)
   text = page.page([section])
   assert "`pcan` is clearly above `posec3d`" in text
+  assert "1 clip per video" in text and "6 runs" in text and "(1 core, JAX 1)" in text
   assert section.rows["pcan"]["pose"].means["f1_mean"].seeds == 3
   assert "images/results_parts_toy.png" in text
   assert "| `pcan` | pose | 1.000 |" in text  # gradients
@@ -306,7 +307,7 @@ def test_the_page_says_what_is_clear(results):
 
 def test_a_difference_of_nothing_is_not_clear(results):
   fill(results, gain=0.0)
-  assert "`pcan` cannot be told from `posec3d`" in page.page(summaries.summarise(results))
+  assert "`pcan` cannot be distinguished from `posec3d`" in page.page(summaries.summarise(results))
 
 
 def test_the_figure_shows_every_comparison(results):

@@ -11,18 +11,8 @@ from ml_collections import ConfigDict
 
 from benchmarks.study.tables import Study
 from pcan_jax.config import load_config
+from pcan_jax.training.resume import FREE_FIELDS
 
-# Fields that decide no weight; those of `eval` are part of what is evaluated.
-_FREE = (
-  "seed",
-  "log_every",
-  "log_gradients",
-  "data.path",
-  "data.instructions",
-  "data.eval_split",
-  "model.remat",
-)
-_FREE_GROUPS = ("checkpoints.", "eval.", "events.")
 # What earlier versions did, which had no such field: it counts as absent.
 _EARLIER = {
   "data.label_share": 1.0,
@@ -97,7 +87,7 @@ def resolve(study: Study, name: str, config_name: str, data: pathlib.Path) -> Re
   decides = {
     field: value
     for field, value in given.items()
-    if field not in _FREE and not field.startswith(_FREE_GROUPS)
+    if field != "seed" and not field.startswith(FREE_FIELDS)
   }
   decides |= {f"init_from.{stream}": origin.weights for stream, origin in origins.items()}
   weights = _digest(decides)

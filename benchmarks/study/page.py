@@ -18,7 +18,9 @@ from benchmarks.study.lines import BRANCHES
 from benchmarks.study.summaries import Section, Summarised
 from benchmarks.study.tables import STUDIES, Row
 
-QUOTE = re.compile(r"\[([+-]?\d+(?:\.\d+)?)(?: %)?\]\((?:docs/)?RESULTS\.md(?:#([\w-]+))?\)")
+QUOTE = re.compile(
+  r"\[([+-]?\d+(?:\.\d+)?(?: ± [\d.]+)?)(?: %)?\]\((?:docs/)?RESULTS\.md(?:#([\w-]+))?\)"
+)
 BLOCK = re.compile(r"(<!-- study: (\w+) (\w+) -->\n)(.*?)(<!-- end of study -->)", re.DOTALL)
 
 _HEAD = """# Results
@@ -34,9 +36,10 @@ python -m benchmarks.study --render
 
 Other data sets are `datasets/lookalikes_full`, for a GPU, `datasets/utd_mhad` and `datasets/ma52`.
 Figures are in %, differences in points. `a ± b` is the mean and the standard deviation over seeds;
-brackets hold a 95 % interval: of a mean over seeds, Student's; of a difference, from a bootstrap
-that draws seeds and clips anew, the same for both rows. A difference is *clear*, and bold, if its
-interval excludes zero; of rows that make no difference, one in twenty is clear by chance.
+brackets hold a 95 % interval: Student's t for a mean over seeds; for a difference, a bootstrap that
+resamples seeds and clips, identically for both rows. A difference is *clear* if its interval
+excludes zero, and bold if there is also more than one seed. One in twenty rows without any effect
+is clear by chance. With two seeds, intervals of a mean are so wide that they may exceed 100.
 """
 
 
@@ -123,8 +126,8 @@ def _section(section: Section) -> str:
   machines = " and ".join(section.machines)
   parts = [
     f"### {section.study.capitalize()}, {section.data}\n",
-    f"{clips}, {section.num_clips} clip(s) per video; data {section.fingerprint[:8]}; "
-    f"{section.runs} runs, {section.hours:.1f} hours in all, on {machines}.\n",
+    f"{clips}, {_count(section.num_clips, 'clip')} per video; data {section.fingerprint[:8]}; "
+    f"{_count(section.runs, 'run')}, {section.hours:.1f} hours in all, on {machines}.\n",
     table(section),
     "\n".join(_verdicts(section)) + "\n",
   ]
@@ -134,6 +137,10 @@ def _section(section: Section) -> str:
   if section.compares:
     parts.append(f"![Differences to the baseline](images/{section.picture})\n")
   return "\n".join(part for part in parts if part.strip())
+
+
+def _count(number: int | str, noun: str) -> str:
+  return f"{number} {noun}" if str(number) == "1" else f"{number} {noun}s"
 
 
 def _rows(section: Section) -> list[tuple[str, Row]]:
@@ -151,9 +158,11 @@ def _verdicts(section: Section) -> list[str]:
       words = {
         "above": "is clearly above",
         "below": "is clearly below",
-        "open": "cannot be told from",
+        "open": "cannot be distinguished from",
       }[change.verdict]
-      caution = " One seed says nothing about others." if change.seeds == 1 else ""
+      caution = ""
+      if change.seeds == 1:
+        caution = " With one seed, the interval does not cover the variation between seeds."
       sentences.append(
         f"- `{name}` {words} `{row.against}`: {_points(change.mean)} points of F1 mean "
         f"{_interval(change.low, change.high)}, {branch}.{caution}"
@@ -169,9 +178,9 @@ def _main_branches(section: Section, name: str) -> list[str]:
 def _why(section: Section) -> str:
   lines = [
     "\nWhy, means over seeds: false negatives before rectification as shares of the clips (A1: "
-    "body part right, A2: neither, A3: action right), clips that rectification mended or spoilt, "
-    "and mean cosines of prototypes of one body part and of different ones.\n",
-    "| row | stream | A1 | A2 | A3 | mended | spoilt | cosine, one part | different parts |",
+    "body part right, A2: neither, A3: action right), clips that rectification corrected or made "
+    "wrong, and mean cosines of prototypes of one body part and of different ones.\n",
+    "| row | stream | A1 | A2 | A3 | corrected | made wrong | cosine, one part | different parts |",
     "|---|---|---|---|---|---|---|---|---|",
   ]
   for name, _ in _rows(section):
@@ -256,5 +265,8 @@ def _interval(low: float, high: float) -> str:
 
 
 def documents(root: pathlib.Path) -> list[pathlib.Path]:
-  """The documents that may quote results."""
-  return [root / "README.md", root / "docs" / "REPRODUCE.md"]
+  """The documents that may quote results: all but the page itself."""
+  return [
+    root / "README.md",
+    *(path for path in sorted(root.glob("docs/*.md")) if path.name != "RESULTS.md"),
+  ]

@@ -182,4 +182,5 @@ def _why(row: str, branch: str, lines: list[Line]) -> dict[str, float]:
 
 def _machine(line: Line) -> str:
   device = line["cpu"] if "cpu" in line["device"].lower() else line["device"]
-  return f"{device} ({line['cores']} cores, JAX {line['jax']})"
+  cores = "1 core" if line["cores"] == "1" else f"{line['cores']} cores"
+  return f"{device} ({cores}, JAX {line['jax']})"
