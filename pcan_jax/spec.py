@@ -82,6 +82,16 @@ class ModelSpec:
     return "decoder" in self.config.model
 
   @property
+  def method(self) -> str:
+    """What models like this are called."""
+    rgb = self.config.model.rgb.kind if "rgb" in self.config.model.streams else "slowonly"
+    network = {"slowonly": "PoseConv3D", "videomae": "VideoMAE", "features": "stored features"}[rgb]
+    if self.config.model.prototypes:
+      return "PCAN" if rgb == "slowonly" else f"PCAN on {network}"
+    both = rgb != "slowonly" and "pose" in self.config.model.streams
+    return f"{network} and PoseConv3D" if both else network
+
+  @property
   def reads_features(self) -> bool:
     """Whether the RGB stream reads stored features instead of frames."""
     return "rgb" in self.config.model.streams and self.config.model.rgb.kind == "features"

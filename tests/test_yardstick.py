@@ -9,8 +9,10 @@ import pytest
 
 from data.build import build
 from data.import_clips import import_clips
+from pcan_jax.checkpoints import locate
 from pcan_jax.evaluation.protocol import evaluate_checkpoint
 from pcan_jax.feed.dataset import open_dataset
+from pcan_jax.saved_steps import SavedStep
 from pcan_jax.yardstick import beside
 from pcan_jax.yardstick.__main__ import main
 from pcan_jax.yardstick.features import KINDS, joint_features
@@ -49,6 +51,8 @@ def test_plain_movements_are_recognised(dataset):
   assert found.metrics["action_top1"] == found.metrics["body_top1"] == 1
   assert (found.train_clips, found.eval_clips) == (27, 9)
   assert "SVM on joints" in str(found) and "action top-1 100.00" in str(found)
+  few = measure_yardstick(dataset, "train", "val", label_share=1 / 3)
+  assert (few.train_clips, few.eval_clips) == (9, 9)
   # The other three persons are trained on instead.
   held = measure_yardstick(dataset.hold_out(["p0"]), "train", "val")
   assert (held.train_clips, held.eval_clips) == (27, 9)
@@ -78,9 +82,14 @@ def test_it_is_printed_beside_an_evaluation_and_kept(dataset, tmp_path, caplog, 
   beside.print_beside(results, workdir, workdir)
   assert "yardstick, in %: action top-1 100.00" in caplog.text
   assert "less than this simple classifier" in caplog.text
-  kept = beside.read_kept(workdir, "val", dataset.fingerprint)
+  config = SavedStep(*locate(workdir)).spec.config.data
+  kept = beside.read_kept(workdir, "val", dataset.fingerprint, config)
   assert kept["metrics"]["action_top1"] == 1
-  assert beside.read_kept(workdir, "val", "another data set") is None
+  assert beside.read_kept(workdir, "val", "another data set", config) is None
+  for field, value in (("held_out", ("p0",)), ("label_share", 0.5), ("train_split", "test")):
+    other = config.copy_and_resolve_references()
+    other[field] = value
+    assert beside.read_kept(workdir, "val", dataset.fingerprint, other) is None
   caplog.clear()
   monkeypatch.setattr("pcan_jax.yardstick.measured.measure_yardstick", None)  # not needed again
   beside.print_beside(results, workdir, workdir)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from pcan_jax.coding.agreement import MEASURES, QUANTILES, Agreement, Disagreement, Scope, Value
+from pcan_jax.text_tables import in_latex
 
 ALL = "all"
 NOTHING = "no counterpart"
@@ -185,6 +186,4 @@ def latex(found: Agreement, names: tuple[str, str]) -> str:
 
 
 def _escaped(cell: str) -> str:
-  special = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
-  special |= {character: f"\\{character}" for character in "&%$#_{}"} | {_DASH: "--"}
-  return "".join(special.get(character, character) for character in " ".join(cell.split()))
+  return in_latex(" ".join(cell.split())).replace(_DASH, "--")

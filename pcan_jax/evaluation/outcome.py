@@ -9,7 +9,7 @@ import jax
 from pcan_jax.evaluation.calibration import Temperature, fit_temperature
 from pcan_jax.evaluation.origins import Ensemble
 from pcan_jax.evaluation.results import Results
-from pcan_jax.evaluation.runs import Run
+from pcan_jax.evaluation.runs import Run, is_last
 from pcan_jax.evaluation.submission import write_submission
 
 _log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def _is_usual(run: Run, split: str, num_clips: int) -> bool:
   """Whether the last step was evaluated as it is meant to be, on clips that it has not seen."""
   config = run.saved.spec.config
   return (
-    run.is_last
+    is_last(run.saved)
     and split == config.data.eval_split
     and num_clips == config.eval.num_clips
     and run.rectify

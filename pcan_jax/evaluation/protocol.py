@@ -19,7 +19,15 @@ from pcan_jax.evaluation.ensembles import combine, fit_weights, normalise_weight
 from pcan_jax.evaluation.metrics import measure_branches
 from pcan_jax.evaluation.outcome import keep
 from pcan_jax.evaluation.results import Results, results_folder
-from pcan_jax.evaluation.runs import Run, one_each, require_alike, require_choosable, shared
+from pcan_jax.evaluation.runs import (
+  Run,
+  deviations,
+  one_each,
+  require_alike,
+  require_choosable,
+  shared,
+  which_checkpoint,
+)
 from pcan_jax.feed.dataset import Dataset, open_dataset
 from pcan_jax.feed.pipeline import evaluation_batches
 from pcan_jax.mesh import data_mesh, jit_step, local_rows, send
@@ -178,13 +186,8 @@ def evaluate_checkpoints(
   require_choosable(runs, weights, fit_split, split)
   if len(runs) > 1:
     require_alike(runs, output, [split, *([fit_split] if fit_split else [])])
-  folder = results_folder(
-    output,
-    split,
-    num_clips,
-    usual[runs[0].path] if len({*usual.values()}) == 1 else num_clips,
-    of=_which(runs[0]) if len(runs) == 1 else "",
-  )
+  of = which_checkpoint(runs[0].saved, runs[0].path) if len(runs) == 1 else ""
+  folder = results_folder(output, split, of=of, deviations=deviations(runs, num_clips))
   if jax.process_index() == 0:
     require_writable(folder)
   if len(runs) == 1:
@@ -249,14 +252,11 @@ def _score(runs: Sequence[Run], split: str, num_clips: int, output: pathlib.Path
   """The results of every checkpoint, found or computed, all in the order of the first one's."""
   scored: list[Results] = []
   for run in runs:
-    usual = run.spec.config.eval.num_clips
-    kept = results_folder(output / "members" / run.origin.checkpoint, split, num_clips, usual)
+    place = functools.partial(results_folder, split=split, deviations=deviations([run], num_clips))
+    kept = place(output / "members" / run.origin.checkpoint)
     found = None
     if jax.process_count() == 1:  # several hosts might not find the same
-      places = (
-        results_folder(run.saved.folder, split, num_clips, usual, of=of)
-        for of in ("", BEST, f"step-{run.saved.step}")
-      )
+      places = (place(run.saved.folder, of=of) for of in ("", BEST, f"step-{run.saved.step}"))
       found = run.find([*places, kept], split, num_clips)
     if found is None:
       found = _evaluate(run, split, num_clips)
@@ -264,13 +264,6 @@ def _score(runs: Sequence[Run], split: str, num_clips: int, output: pathlib.Path
         found.write(kept, run.spec.tree)
     scored.append(found.in_order(scored[0].ids) if scored else found)
   return scored
-
-
-def _which(run: Run) -> str:
-  """Which of the checkpoints of its run this is, for the name of a folder; empty for the last."""
-  if pathlib.Path(run.path).name == BEST:
-    return BEST
-  return "" if run.is_last else f"step-{run.saved.step}"
 
 
 def open_evaluated(config: ConfigDict, path: str | os.PathLike[str] | None = None) -> Dataset:

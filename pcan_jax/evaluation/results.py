@@ -9,6 +9,7 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from pcan_jax.evaluation.origins import Ensemble, Origin
 from pcan_jax.labels import LabelTree
 from pcan_jax.spec import HostOutputs, flatten_outputs, unflatten_outputs
+from pcan_jax.text_tables import aligned
 from pcan_jax.writing import replace_file
 
 TABLE_COLUMNS = {
@@ -65,9 +67,7 @@ class Results:
       metrics += [(f"{m.name} x {m.weight:.3f}", m.metrics) for m in self.origin.members]
     rows = [["", *TABLE_COLUMNS.values()]]
     rows += [[name, *(f"{100 * of[key]:.2f}" for key in TABLE_COLUMNS)] for name, of in metrics]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return aligned(rows)
 
   def in_order(self, ids: Sequence[str]) -> "Results":
     """The same videos in another order."""
@@ -128,7 +128,7 @@ class Results:
     if "fused/action/probabilities" not in results or not {"checkpoint", "ensemble"} & {*results}:
       raise ValueError(f"{scores} was written by an earlier version: {again}")
     outputs = unflatten_outputs(results)
-    metrics = json.loads((directory / "metrics.json").read_text())
+    metrics = _read_metrics(directory / "metrics.json", again)
     return cls(
       ids=results["ids"].tolist(),
       actions=results["actions"],
@@ -157,6 +157,15 @@ class Results:
     return text.getvalue()
 
 
+def _read_metrics(path: pathlib.Path, again: str) -> dict[str, Any]:
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError as error:
+    raise ValueError(f"{path} is missing: {again}") from error
+  except ValueError as error:
+    raise ValueError(f"{path} is damaged ({error}): {again}") from error
+
+
 def _origin(stored: dict[str, np.ndarray]) -> Origin | Ensemble:
   """What the arrays in a file of results say that they are of."""
   if "ensemble" in stored:
@@ -168,18 +177,17 @@ def _origin(stored: dict[str, np.ndarray]) -> Origin | Ensemble:
 
 
 def results_folder(
-  workdir: pathlib.Path, split: str, num_clips: int, usual: int, *, of: str = ""
+  workdir: pathlib.Path, split: str, *, of: str = "", deviations: Sequence[str] = ()
 ) -> pathlib.Path:
   """Where the results of a split are.
 
-  Those of a checkpoint that is not the last one, and those with an unusual number of clips, have
-  folders of their own.
+  Those of a checkpoint that is not the last one, and those that were not computed as the config
+  says, have folders of their own.
 
   Args:
     workdir: of the run, or of an ensemble.
     split: that was evaluated.
-    num_clips, usual: clips of a video, and those of the config.
-    of: which checkpoint: `best` or `step-N`; empty for the last one.
+    of: which checkpoint, see `runs.which_checkpoint`.
+    deviations: see `runs.deviations`.
   """
-  name = f"{split}-{of}" if of else split
-  return workdir / "eval" / (name if num_clips == usual else f"{name}-{num_clips}clip")
+  return workdir / "eval" / "-".join([split, *([of] if of else []), *deviations])

@@ -3,10 +3,12 @@
 import dataclasses
 import functools
 import logging
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pcan_jax.checkpoints import BEST
 from pcan_jax.evaluation.origins import Origin
 from pcan_jax.evaluation.results import Results
 from pcan_jax.feed.dataset import Dataset
@@ -51,11 +53,6 @@ class Run:
       mirrored=self.spec.config.eval.flip,
     )
 
-  @property
-  def is_last(self) -> bool:
-    """Whether there is no later checkpoint of the same run."""
-    return self.saved.step == find_steps(self.saved.directory)[0].step
-
   def trained_on(self, split: str) -> int:
     """How many clips of a split of its data set it was trained on."""
     train_split = self.spec.config.data.train_split
@@ -75,6 +72,45 @@ class Run:
         _log.info("%s: results read from %s", self.path, folder)
         return found
     return None
+
+
+def which_checkpoint(saved: SavedStep, path: str | os.PathLike[str]) -> str:
+  """Which of the checkpoints of its run one is, for the name of a folder: `best` or `step-N`.
+
+  Args:
+    saved: the checkpoint.
+    path: by which it was found.
+
+  Returns:
+    The name; empty for the last one.
+  """
+  if pathlib.Path(path).name == BEST:
+    return BEST
+  return "" if is_last(saved) else f"step-{saved.step}"
+
+
+def is_last(saved: SavedStep) -> bool:
+  """Whether there is no later checkpoint of the same run."""
+  return saved.step == find_steps(saved.directory)[0].step
+
+
+def deviations(runs: Sequence[Run], num_clips: int) -> list[str]:
+  """How an evaluation differs from what the configs of the checkpoints say, for names of folders.
+
+  Args:
+    runs: what is evaluated.
+    num_clips: clips of a video.
+  """
+  usual = [run.saved.spec.config.eval for run in runs]
+  found = []
+  if num_clips != usual[0].num_clips and len({config.num_clips for config in usual}) == 1:
+    found.append(f"{num_clips}clip")
+  if not all(run.rectify for run in runs):
+    found.append("norectify")
+  flip = runs[0].spec.config.eval.flip
+  if any(run.spec.config.eval.flip != config.flip for run, config in zip(runs, usual)):
+    found.append("flip" if flip else "noflip")
+  return found
 
 
 def one_each(given: Sequence[Any], count: int, flag: str) -> Sequence[Any]:

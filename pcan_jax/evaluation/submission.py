@@ -22,6 +22,7 @@ import numpy as np
 from pcan_jax.console import leave_out_keras, quiet_libraries
 from pcan_jax.evaluation.results import Results
 from pcan_jax.labels import LEVELS, LabelTree
+from pcan_jax.writing import replace_file
 
 TABLE, ARCHIVE = "prediction.csv", "submission.zip"
 TOP = 5
@@ -54,14 +55,17 @@ def write_submission(
     ],
     axis=1,
   )
-  with (directory / TABLE).open("w", newline="", encoding="utf-8") as file:
-    rows = csv.writer(file)
-    rows.writerow(_header(tree))
-    for index in np.argsort(results.ids):
-      rows.writerow([results.ids[index] + _VIDEO_SUFFIX, *best[index].tolist()])
+  table = io.StringIO()
+  rows = csv.writer(table)
+  rows.writerow(_header(tree))
+  for index in np.argsort(results.ids):
+    rows.writerow([results.ids[index] + _VIDEO_SUFFIX, *best[index].tolist()])
+  content = io.BytesIO()
+  with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as zipped:
+    zipped.writestr(TABLE, table.getvalue())
   archive = directory / ARCHIVE
-  with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
-    zipped.write(directory / TABLE, TABLE)
+  replace_file(directory / TABLE, table.getvalue())
+  replace_file(archive, content.getvalue())
   check_submission(archive, results.ids, tree)
   return archive
 

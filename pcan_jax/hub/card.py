@@ -5,10 +5,10 @@ import json
 import pathlib
 from typing import Any
 
-from pcan_jax.checkpoints import BEST
 from pcan_jax.evaluation.metrics import Predictions
 from pcan_jax.evaluation.protocol import open_evaluated
 from pcan_jax.evaluation.results import TABLE_COLUMNS, Results, results_folder
+from pcan_jax.evaluation.runs import which_checkpoint
 from pcan_jax.feed.dataset import Dataset
 from pcan_jax.labels import LEVELS
 from pcan_jax.report import statistics
@@ -49,12 +49,12 @@ class SharedRun:
   yardstick: dict[str, Any] | None
 
   @classmethod
-  def read(cls, saved: SavedStep, *, best: bool) -> "SharedRun":
+  def read(cls, saved: SavedStep, path: pathlib.Path) -> "SharedRun":
     """Reads what belongs to a checkpoint of a run.
 
     Args:
       saved: the checkpoint.
-      best: whether it was chosen as the best one, whose results have a folder of their own.
+      path: by which it was found.
     """
     spec, workdir = saved.spec, saved.folder
     config = spec.config
@@ -64,15 +64,27 @@ class SharedRun:
       dataset = None
     if dataset is not None and saved.trained_on not in (None, dataset.fingerprint):
       dataset = None
-    clips, split = config.eval.num_clips, config.data.eval_split
+    split = config.data.eval_split
     try:
-      results = Results.read(results_folder(workdir, split, clips, clips, of=BEST if best else ""))
+      results = Results.read(results_folder(workdir, split, of=which_checkpoint(saved, path)))
     except (FileNotFoundError, ValueError):
       results = None
-    if results is None or results.origin is None or results.origin.checkpoint != saved.digest:
+    if results is None or not _is_usual(results, saved, spec):
       return cls(saved, spec, dataset, None, None)
-    kept = read_kept(workdir, split, results.origin.dataset)
+    kept = read_kept(workdir, split, results.origin.dataset, config.data)
     return cls(saved, spec, dataset, results, kept)
+
+
+def _is_usual(results: Results, saved: SavedStep, spec: ModelSpec) -> bool:
+  """Whether results are of the checkpoint, on its data set, computed as its config says."""
+  origin = results.origin
+  return (
+    origin is not None
+    and origin.checkpoint == saved.digest
+    and saved.trained_on in (None, origin.dataset)
+    and origin.rectified is not False
+    and origin.mirrored == spec.config.eval.flip
+  )
 
 
 def model_card(run: SharedRun, name: str, license_id: str | None) -> str:
@@ -132,10 +144,8 @@ def _header(run: SharedRun, name: str, license_id: str | None) -> list[str]:
 
 
 def _about(run: SharedRun) -> str:
-  config = run.spec.config
-  method = "PCAN" if config.model.prototypes else "a PoseConv3D baseline"
   return (
-    f"{method} that recognises {run.spec.tree.num_actions} actions of "
+    f"{run.spec.method}, which recognises {run.spec.tree.num_actions} actions of "
     f"{run.spec.tree.num_bodies} body parts in short clips, from "
     f"{' and '.join(_streams(run))}. Trained with pcan_jax, step {run.saved.step:,}, checkpoint "
     f"`{run.saved.digest}`."
@@ -143,6 +153,11 @@ def _about(run: SharedRun) -> str:
 
 
 def _use(run: SharedRun, name: str) -> str:
+  if run.spec.reads_features:
+    return (
+      "It reads stored features of another network, not videos: import those of your clips with "
+      "`pcan import_features` and evaluate with `pcan --mode=eval --data=DIR`."
+    )
   call = (
     "recognizer.predict(keypoints=keypoints, scores=scores)"
     if "rgb" not in run.spec.model.streams
@@ -177,7 +192,12 @@ def _data(run: SharedRun) -> str:
   for title, split in (("Training", config.train_split), ("Evaluation", config.eval_split)):
     if dataset.has_split(split):
       people = f" of {len(set(dataset.persons(split)))} people" if dataset.knows_persons else ""
-      lines.append(f"{title}: {dataset.num_clips(split):,} clips{people}.")
+      of_labels = (
+        f", of which {100 * config.label_share:g} % were used with their labels"
+        if split == config.train_split and config.label_share < 1
+        else ""
+      )
+      lines.append(f"{title}: {dataset.num_clips(split):,} clips{people}{of_labels}.")
   both = (config.train_split, config.eval_split)
   shared = dataset.shared_clips(*both) if all(map(dataset.has_split, both)) else 0
   if shared:

@@ -4,7 +4,7 @@ import pathlib
 import shutil
 import tempfile
 
-from pcan_jax.checkpoints import BEST, locate
+from pcan_jax.checkpoints import locate
 from pcan_jax.hub.card import SharedRun, model_card
 from pcan_jax.prediction.pretrained import explained
 from pcan_jax.saved_steps import SavedStep
@@ -24,10 +24,14 @@ def write_shared(run: pathlib.Path, name: str, folder: pathlib.Path, license_id:
 
   Raises:
     FileNotFoundError: there is no checkpoint.
-    ValueError: it is damaged.
+    ValueError: it is damaged, or predicts nothing.
   """
   saved = SavedStep(*locate(run))
-  card = model_card(SharedRun.read(saved, best=run.name == BEST), name, license_id)
+  if saved.spec.pretrains:
+    raise ValueError(
+      f"{run} holds masked pretraining, which predicts nothing; share a model that started from it"
+    )
+  card = model_card(SharedRun.read(saved, run), name, license_id)
   shutil.copytree(saved.path, folder / "checkpoints" / str(saved.step))
   (folder / "README.md").write_text(card, encoding="utf-8")
   return card

@@ -138,14 +138,18 @@ def read_run(workdir: str | os.PathLike[str], split: str | None = None) -> Evalu
   saved = SavedStep(*locate(workdir))
   spec = saved.spec
   split = split or spec.config.data.eval_split
-  clips = spec.config.eval.num_clips
-  folder = results_folder(workdir, split, clips, clips)
+  folder = results_folder(workdir, split)
   results = Results.read(folder)
   assert results.origin is not None
   if (results.origin.step, results.origin.checkpoint) != (saved.step, saved.digest):
     raise ValueError(
       f"{folder} holds results of step {results.origin.step}, but the latest checkpoint, of step "
       f"{saved.step}, is another: run pcan --mode=eval with this --workdir again"
+    )
+  if results.origin.rectified is False or results.origin.mirrored != spec.config.eval.flip:
+    raise ValueError(  # of versions that kept all results in one place
+      f"{folder} holds results with --norectify, or with another --flip than eval.flip="
+      f"{spec.config.eval.flip}: run pcan --mode=eval with this --workdir again"
     )
   _require_labels(results, folder)
   classes = results.outputs["fused"]["action"]["probabilities"].shape[1]

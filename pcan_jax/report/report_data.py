@@ -125,7 +125,8 @@ def read_report_data(
 
 def _read_yardstick(run: EvaluatedRun) -> Yardstick | None:
   origin = run.results.origin
-  kept = read_kept(run.workdir, run.split, origin.dataset) if origin else None
+  data = run.spec.config.data
+  kept = read_kept(run.workdir, run.split, origin.dataset, data) if origin else None
   return Yardstick(**kept) if kept else None
 
 
@@ -151,11 +152,10 @@ def _read_dataset(
     return _nothing(f"The data set at {path} has another label tree.")
   train_support, train_note = None, ""
   try:
-    actions = dataset.actions(config.train_split)
-    train_support = np.bincount(actions[actions >= 0], minlength=run.tree.num_actions)
+    train_support = np.array(dataset.action_counts(config.train_split, config.label_share))
   except ValueError as error:  # no such split, or a data set without stored labels
     train_note = f"{error}."
-  if run.split not in dataset.splits:
+  if not dataset.has_split(run.split):
     note = f"The data set at {path} has no split {run.split!r}."
     return DatasetParts(train_support, train_note, {}, note)
   frames = read_frames(dataset, run.split, clips, _FRAMES)

@@ -40,9 +40,9 @@ def _network(data: ReportData) -> str:
   if data.run.ensemble:
     return f"an ensemble of {len(data.run.ensemble.members)} checkpoints, see the results"
   config = data.run.spec.config
-  model = "PCAN, with prototypes" if config.model.prototypes else "PoseConv3D, without prototypes"
+  prototypes = "with prototypes" if config.model.prototypes else "without prototypes"
   fusion = f", joined by {config.model.fusion} fusion" if len(data.streams) > 1 else ""
-  return f"{model}; {' and '.join(data.streams)}{fusion}"
+  return f"{data.run.spec.method}, {prototypes}; {' and '.join(data.streams)}{fusion}"
 
 
 def _checkpoint(run: EvaluatedRun) -> str:

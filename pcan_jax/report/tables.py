@@ -8,6 +8,7 @@ from pcan_jax.evaluation.results import TABLE_COLUMNS
 from pcan_jax.labels import get_tree
 from pcan_jax.report import style
 from pcan_jax.report.evaluated_run import EvaluatedRun
+from pcan_jax.text_tables import in_latex
 
 _PAPER = {
   ("PoseConv3D", "rgb"): (77.77, 56.30, 86.11, 69.87, 77.77, 35.80, 56.30, 59.93),
@@ -92,18 +93,12 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def latex(rows: Sequence[Row]) -> str:
   """The table in LaTeX, for the package booktabs; values are in per cent."""
-  head = " & ".join(_escape(cell) for cell in HEADER)
+  head = " & ".join(in_latex(cell) for cell in HEADER)
   lines = [f"\\begin{{tabular}}{{ll{'r' * len(TABLE_COLUMNS)}}}", "\\toprule", f"{head} \\\\"]
   source = None
   for row in rows:
     if row.source != source:
       lines.append("\\midrule")
       source = row.source
-    lines.append(" & ".join(_escape(cell) for cell in row.cells) + " \\\\")
+    lines.append(" & ".join(in_latex(cell) for cell in row.cells) + " \\\\")
   return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
-
-
-def _escape(text: str) -> str:
-  replaced = {"\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}"}
-  replaced |= {character: f"\\{character}" for character in "&%$#_{}"}
-  return "".join(replaced.get(character, character) for character in text)

@@ -26,6 +26,9 @@ _LOSSES = {
   "pcc_action": "calibration, actions (PCC)",
   "pcc_body": "calibration, body parts (PCC)",
   "pda": "diversity (PDA)",
+  "f1_action": "soft F1, actions",
+  "f1_body": "soft F1, body parts",
+  "ce_frames": "cross-entropy, time steps",
 }
 _ACCURACIES = {"action_top1": "top-1 of actions in %", "body_top1": "top-1 of body parts in %"}
 _EVALUATION = {"marker": "o", "ls": (0, (1, 1.5)), "ms": 3.5, "mfc": "white", "lw": 1}

@@ -19,6 +19,7 @@ from pcan_jax.evaluation.results import Results
 from pcan_jax.feed.dataset import open_dataset
 from pcan_jax.feed.person_folds import person_folds
 from pcan_jax.labels import LabelTree
+from pcan_jax.text_tables import aligned
 from pcan_jax.writing import replace_file
 
 MAX_FOLDS = 10
@@ -126,6 +127,4 @@ def _table(
   rows.append(["mean", *(f"{100 * means[name][0]:.2f}" for name in _METRICS)])
   intervals = ([100 * edge for edge in means[name][1:]] for name in _METRICS)
   rows.append(["95 % interval", *(f"{low:.1f} to {high:.1f}" for low, high in intervals)])
-  widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
-  lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
-  return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+  return aligned(rows)

@@ -7,6 +7,8 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
+from ml_collections import ConfigDict
+
 from pcan_jax.checkpoints import locate
 from pcan_jax.evaluation.protocol import open_evaluated
 from pcan_jax.evaluation.results import Results
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 MAX_CLIPS = 3000
 """Most training clips of data sets that are measured beside an evaluation; it takes a minute."""
 
-VERSION = 1
+VERSION = 2
 """Increases with every change of what is measured."""
 
 _log = logging.getLogger(__name__)
@@ -56,7 +58,7 @@ def print_beside(
   if dataset.shared_clips(train, split):
     return
   try:
-    found = _kept_or_measured(dataset, train, split, workdir)
+    found = _kept_or_measured(dataset, config, split, workdir)
   except (ModuleNotFoundError, ValueError) as error:
     _log.info("no yardstick: %s", error)
     return
@@ -67,20 +69,34 @@ def print_beside(
     )
 
 
-def read_kept(workdir: pathlib.Path, split: str, fingerprint: str) -> dict[str, Any] | None:
+def read_kept(
+  workdir: pathlib.Path, split: str, fingerprint: str, config: ConfigDict
+) -> dict[str, Any] | None:
   """What was measured beside an evaluation, as `Yardstick` holds it; None if nothing was.
 
   Args:
     workdir: of the evaluation.
     split: that was evaluated.
     fingerprint: of the data set.
+    config: the part `data` of the run's config, which says what it was trained on.
   """
   try:
     kept = json.loads(_path(workdir, split).read_text(encoding="utf-8"))
   except (OSError, ValueError):
     return None
-  fits = (kept.get("version"), kept.get("dataset")) == (VERSION, fingerprint)
-  return kept["yardstick"] if fits else None
+  about = {name: kept.get(name) for name in _about(fingerprint, config)}
+  return kept["yardstick"] if about == _about(fingerprint, config) else None
+
+
+def _about(fingerprint: str, config: ConfigDict) -> dict[str, Any]:
+  """What is measured is of."""
+  return {
+    "version": VERSION,
+    "dataset": fingerprint,
+    "train_split": config.train_split,
+    "held_out": list(config.held_out),
+    "label_share": config.label_share,
+  }
 
 
 def require_scikit_learn() -> None:
@@ -94,18 +110,16 @@ def require_scikit_learn() -> None:
 
 
 def _kept_or_measured(
-  dataset: Dataset, train: str, split: str, workdir: pathlib.Path
+  dataset: Dataset, config: ConfigDict, split: str, workdir: pathlib.Path
 ) -> "Yardstick":
   require_scikit_learn()
   from pcan_jax.yardstick.measured import Yardstick, measure_yardstick
 
-  # Who was held out is part of what was measured.
-  fingerprint = dataset.fingerprint
-  kept = read_kept(workdir, split, fingerprint)
-  if kept is not None and kept["train_clips"] == dataset.num_clips(train):
+  kept = read_kept(workdir, split, dataset.fingerprint, config)
+  if kept is not None:
     return Yardstick(**kept)
-  found = measure_yardstick(dataset, train, split)
-  content = {"version": VERSION, "dataset": fingerprint, "yardstick": dataclasses.asdict(found)}
+  found = measure_yardstick(dataset, config.train_split, split, config.label_share)
+  content = _about(dataset.fingerprint, config) | {"yardstick": dataclasses.asdict(found)}
   replace_file(_path(workdir, split), json.dumps(content, indent=2) + "\n")
   return found
 

@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from sklearn.svm import SVC
 from pcan_jax.clips.source_layout import UNLABELLED
 from pcan_jax.evaluation.metrics import Predictions, measure
 from pcan_jax.feed.dataset import Dataset
+from pcan_jax.feed.epochs import labelled_share
 from pcan_jax.feed.person_folds import person_folds
 from pcan_jax.feed.pipeline import read_keypoints
 from pcan_jax.labels import LabelTree
@@ -50,7 +51,9 @@ class Yardstick:
     return f"{figures} ({self.classifier}, {self.train_clips:,} training clips)"
 
 
-def measure_yardstick(dataset: Dataset, train_split: str, eval_split: str) -> Yardstick:
+def measure_yardstick(
+  dataset: Dataset, train_split: str, eval_split: str, label_share: float = 1.0
+) -> Yardstick:
   """Trains on the joints of one split and evaluates on another.
 
   Kernel, cost and the way of centring are chosen on the training clips alone, by cross-validation
@@ -59,6 +62,7 @@ def measure_yardstick(dataset: Dataset, train_split: str, eval_split: str) -> Ya
   Args:
     dataset: the data set.
     train_split, eval_split: its splits, both labelled.
+    label_share: as of `Dataset.epoch_order`, of the training clips.
 
   Raises:
     ValueError: there is no such split, it has no labels or no poses, or training clips are of one
@@ -68,13 +72,16 @@ def measure_yardstick(dataset: Dataset, train_split: str, eval_split: str) -> Ya
   for split, of_split in actions.items():
     if (of_split == UNLABELLED).any():
       raise ValueError(f"the clips of {split!r} have no label, so there is nothing to measure")
-  labels = actions[train_split]
+  used = labelled_share(actions[train_split], label_share)
+  labels = actions[train_split][used]
   if len(np.unique(labels)) < 2:
     raise ValueError(f"all clips of {train_split!r} are of one action; a classifier needs two")
   train, test = (_features(dataset, split) for split in actions)
+  train = {kind: vectors[used] for kind, vectors in train.items()}
   if not any(values.any() for values in train.values()):
     raise ValueError(f"{dataset.path} has no poses, which the yardstick classifies")
-  folds = _folds(dataset, train_split, labels)
+  persons = dataset.persons(train_split) if dataset.knows_persons else []
+  folds = _folds([persons[clip] for clip in used] if persons else [], labels)
   similar = {kind: _kernels(train[kind], train[kind]) for kind in KINDS}
   rights = {
     (kind, kernel, cost): sum(
@@ -117,17 +124,13 @@ def _kernels(
   return {"rbf": np.exp(-squares / spread), "linear": products / spread}
 
 
-def _folds(dataset: Dataset, split: str, labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-  """The fold of every clip: by person, or else so that every action is in every fold."""
-  if dataset.knows_persons:
-    persons = dataset.persons(split)
-    if len(set(persons)) > 1:
-      fold_of = {
-        person: number
-        for number, fold in enumerate(person_folds(persons, _FOLDS))
-        for person in fold
-      }
-      return np.array([fold_of[person] for person in persons])
+def _folds(persons: Sequence[str], labels: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+  """The fold of every clip: by person, if there are several, or so that each has every action."""
+  if len(set(persons)) > 1:
+    fold_of = {
+      person: number for number, fold in enumerate(person_folds(persons, _FOLDS)) for person in fold
+    }
+    return np.array([fold_of[person] for person in persons])
   folds = np.empty(len(labels), np.int64)
   folds[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % min(_FOLDS, len(labels))
   return folds
