@@ -41,6 +41,9 @@ class Augmentation:
     keypoint_noise: standard deviation of a shift per joint and clip, as a fraction of the side.
     mixup: parameter of the Beta distribution of what a clip gets of another one, see `mix`; 0 mixes
       nothing.
+
+  Raises:
+    ValueError: a value is out of range.
   """
 
   crop_area: tuple[float, float]
@@ -50,6 +53,20 @@ class Augmentation:
   scale_jitter: float
   keypoint_noise: float
   mixup: float
+
+  def __post_init__(self) -> None:
+    for name, most in (("crop_area", 1.0), ("crop_aspect", np.inf)):
+      low, high = getattr(self, name)
+      if not 0 < low <= high <= most:
+        raise ValueError(
+          f"augmentation.{name} is (smallest, largest), both above 0"
+          f"{' and at most 1' if most == 1 else ''}, not {(low, high)}"
+        )
+    if not 0 <= self.flip <= 1:
+      raise ValueError(f"augmentation.flip is a probability in 0..1, not {self.flip}")
+    for name in ("rotation", "scale_jitter", "keypoint_noise", "mixup"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"augmentation.{name} must be 0 or more, not {getattr(self, name)}")
 
 
 @dataclasses.dataclass(frozen=True)

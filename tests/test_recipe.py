@@ -30,7 +30,7 @@ def test_smoothing_spreads_the_target():
   wanted = optax.softmax_cross_entropy(LOGITS, target).mean()
   found = losses.cross_entropy(LOGITS, LABELS, smoothing=0.1)
   np.testing.assert_allclose(found, wanted, rtol=1e-6)
-  with pytest.raises(ValueError, match="label_smoothing must be in 0..1"):
+  with pytest.raises(ValueError, match="loss.label_smoothing must be at least 0 and below 1"):
     dataclasses.replace(LOSSES, label_smoothing=1.0)
 
 
@@ -137,7 +137,7 @@ def test_adamw_shrinks_kernels_only_and_scales_by_layer():
   [
     ({"name": "adam"}, "optimizer.name must be sgd or adamw, not 'adam'"),
     ({"layer_decay": 0.0}, "optimizer.layer_decay must be above 0"),
-    ({"ema": 1.0}, "optimizer.ema must be in 0..1"),
+    ({"ema": 1.0}, "optimizer.ema must be at least 0 and below 1"),
   ],
 )
 def test_unknown_recipes_are_named(values, message):

@@ -142,7 +142,7 @@ def test_rematerialisation_leaves_the_gradient(remat):
   [
     ({"heads": 3}, "multiple of model.rgb.heads=3"),
     ({"depth": 0}, "model.rgb.depth must be 1 or more"),
-    ({"drop_path": 1.0}, "model.rgb.drop_path must be in 0..1"),
+    ({"drop_path": 1.0}, "model.rgb.drop_path must be at least 0 and below 1"),
     ({"position_grid": (2, 2)}, "model.rgb.position_grid is"),
   ],
 )

@@ -22,11 +22,16 @@ def check(sizes: Preprocessing) -> None:
     raise ValueError(f"the PyTorch heatmaps show joints, not {sizes.heatmaps!r}")
   augmentation = sizes.augmentation
   if augmentation is not None and any(
-    (augmentation.rotation, augmentation.scale_jitter, augmentation.keypoint_noise)
+    (
+      augmentation.rotation,
+      augmentation.scale_jitter,
+      augmentation.keypoint_noise,
+      augmentation.mixup,
+    )
   ):
     raise ValueError(
-      "the PyTorch preprocessing crops and flips only; set augmentation.rotation, scale_jitter "
-      "and keypoint_noise to 0"
+      "the PyTorch preprocessing crops and flips only; set augmentation.rotation, scale_jitter, "
+      "keypoint_noise and mixup to 0"
     )
 
 

@@ -89,26 +89,30 @@ class LossConfig:
 
   def __post_init__(self) -> None:
     if len(self.pcc_alpha) != 3:
-      raise ValueError(f"pcc_alpha needs a value for each of A1, A2, A3: {self.pcc_alpha}")
+      raise ValueError(f"loss.pcc_alpha needs a value for each of A1, A2, A3: {self.pcc_alpha}")
     for field in dataclasses.fields(self):
       choices = get_args(field.type) if get_origin(field.type) is Literal else ()
       if choices and getattr(self, field.name) not in choices:
         named = " or ".join(map(repr, choices))
-        raise ValueError(f"{field.name} is {named}, not {getattr(self, field.name)!r}")
+        raise ValueError(f"loss.{field.name} is {named}, not {getattr(self, field.name)!r}")
     if self.pcc_ramp_steps < 0:
-      raise ValueError(f"pcc_ramp_steps must be 0 or more, not {self.pcc_ramp_steps}")
+      raise ValueError(f"loss.pcc_ramp_steps must be 0 or more, not {self.pcc_ramp_steps}")
     if self.pcc_temperature <= 0:
-      raise ValueError(f"pcc_temperature must be positive, not {self.pcc_temperature}")
+      raise ValueError(f"loss.pcc_temperature must be positive, not {self.pcc_temperature}")
     if not 0 <= self.prototype_momentum <= 1:
-      raise ValueError(f"prototype_momentum must be in 0..1, not {self.prototype_momentum}")
+      raise ValueError(f"loss.prototype_momentum must be in 0..1, not {self.prototype_momentum}")
     if not 0 <= self.label_smoothing < 1:
-      raise ValueError(f"label_smoothing must be in 0..1, and not 1, not {self.label_smoothing}")
+      raise ValueError(
+        f"loss.label_smoothing must be at least 0 and below 1, not {self.label_smoothing}"
+      )
     if self.logit_adjustment < 0:
-      raise ValueError(f"logit_adjustment must be 0 or more, not {self.logit_adjustment}")
+      raise ValueError(f"loss.logit_adjustment must be 0 or more, not {self.logit_adjustment}")
     if self.margin < 0:
-      raise ValueError(f"margin must be 0 or more, not {self.margin}")
+      raise ValueError(f"loss.margin must be 0 or more, not {self.margin}")
     if not 0 <= self.class_balance < 1:
-      raise ValueError(f"class_balance must be in 0..1, and not 1, not {self.class_balance}")
+      raise ValueError(
+        f"loss.class_balance must be at least 0 and below 1, not {self.class_balance}"
+      )
 
   @property
   def needs_prototypes(self) -> bool:

@@ -245,6 +245,37 @@ def fusion_loss(
   return -jnp.mean(jnp.logaddexp(of_rgb, of_pose))
 
 
+def _prototype_losses(
+  outputs: dict[str, dict[str, Float[Array, "_ _"]]],
+  prototypes: dict[str, Float[Array, "_ _"]],
+  sets: dict[str, AmbiguousSets],
+  parents: Int[Array, " a"],
+  config: LossConfig,
+) -> tuple[dict[str, Float[Array, ""]], dict[str, Float[Array, "_ _"]]]:
+  """The losses on embeddings and prototypes, and the prototypes to store; see `stream_loss`."""
+  terms, updated = {}, {}
+  alphas = {"action": config.pcc_alpha, "body": (1.0,)}
+  for level, of_level in sets.items():
+    z, logits = outputs[level]["embedding"], outputs[level]["logits"]
+    by = of_level.tp if config.prototype_samples == "true_positives" else jnp.ones_like(of_level.tp)
+    updated[level] = update_prototypes(
+      upcast(prototypes[level]),
+      upcast(z),
+      of_level.label,
+      by,
+      config.prototype_momentum,
+      first_whole=config.prototype_start == "zero",
+      on_sphere=config.prototype_on_sphere,
+    )
+    if config.pcc_weight:
+      terms[f"pcc_{level}"] = pcc_loss(z, updated[level], logits, of_level, alphas[level], config)
+  if config.pda_weight:
+    before, z = upcast(prototypes["action"]), upcast(outputs["action"]["embedding"])
+    pda = _diversity(z, before, updated["action"], sets["action"].label, parents, config)
+    terms["pda"] = pda if config.pda_gradient else jax.lax.stop_gradient(pda)
+  return terms, jax.lax.stop_gradient(updated)
+
+
 def stream_loss(
   outputs: dict[str, dict[str, Float[Array, "_ _"]]],
   prototypes: dict[str, Float[Array, "_ _"]] | None,
@@ -298,46 +329,21 @@ def stream_loss(
     )
     for level, (logits, labels, of_others) in levels.items()
   }
-  weights = config.weights(pcc_share)
-  total = config.ce_weight * (terms["ce_action"] + terms["ce_body"])
   if config.hp_weight:
     terms["hp"] = hierarchical_loss(
       action_logits, body_logits, action, parents, config.hp_lambda, mixed
     )
-    total += weights["hp"] * terms["hp"]
   if config.soft_f1_weight:
     for level, (logits, labels, of_others) in levels.items():
       terms[f"f1_{level}"] = soft_f1_loss(logits, labels, mixed=of_others)
-      total += weights[f"f1_{level}"] * terms[f"f1_{level}"]
-
   new_prototypes = None
   if prototypes is not None:
-    updated = {}
-    for level, sets, alpha in (
-      ("action", of_actions, config.pcc_alpha),
-      ("body", of_bodies, (1.0,)),
-    ):
-      z, logits = outputs[level]["embedding"], outputs[level]["logits"]
-      all_samples = jnp.ones_like(sets.tp)
-      updated[level] = update_prototypes(
-        upcast(prototypes[level]),
-        upcast(z),
-        sets.label,
-        sets.tp if config.prototype_samples == "true_positives" else all_samples,
-        config.prototype_momentum,
-        first_whole=config.prototype_start == "zero",
-        on_sphere=config.prototype_on_sphere,
-      )
-      if config.pcc_weight:
-        name = f"pcc_{level}"
-        terms[name] = pcc_loss(z, updated[level], logits, sets, alpha, config)
-        total += weights.get(name, 0.0) * terms[name]
-    new_prototypes = jax.lax.stop_gradient(updated)
-    if config.pda_weight:
-      before, after, z = prototypes["action"], updated["action"], outputs["action"]["embedding"]
-      pda = _diversity(upcast(z), upcast(before), after, action, parents, config)
-      terms["pda"] = pda if config.pda_gradient else jax.lax.stop_gradient(pda)
-      total += weights["pda"] * terms["pda"]
+    of_prototypes, new_prototypes = _prototype_losses(
+      outputs, prototypes, {"action": of_actions, "body": of_bodies}, parents, config
+    )
+    terms |= of_prototypes
+  weights = config.weights(pcc_share)
+  total = sum((weights[name] * terms[name] for name in terms if name in weights), jnp.zeros(()))
 
   terms["num_tp"] = jnp.sum(of_actions.tp)
   for kind, fn in zip(("a1", "a2", "a3"), of_actions.fn):

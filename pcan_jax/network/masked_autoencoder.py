@@ -34,7 +34,7 @@ class DecoderConfig:
     mask: the fraction of the tubes that is hidden.
 
   Raises:
-    ValueError: the fraction is out of range.
+    ValueError: a value is out of range.
   """
 
   width: int
@@ -44,6 +44,14 @@ class DecoderConfig:
   mask: float
 
   def __post_init__(self) -> None:
+    for name, value in dataclasses.asdict(self).items():
+      if name != "mask" and value < 1:
+        raise ValueError(f"model.decoder.{name} must be 1 or more, not {value}")
+    if self.width % self.heads or self.width % 2:
+      raise ValueError(
+        f"model.decoder.width must be even and a multiple of model.decoder.heads={self.heads}, "
+        f"not {self.width}"
+      )
     if not 0 < self.mask < 1:
       raise ValueError(f"model.decoder.mask must be between 0 and 1, not {self.mask}")
 

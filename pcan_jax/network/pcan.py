@@ -234,7 +234,14 @@ def rgb_path(config: ConfigDict) -> PathConfig:
       f"model.rgb.kind={kind!r} has other fields than model.rgb ({different}); choose a variant of "
       "the config that has them, such as ma52:vit, or replace all of config.model.rgb"
     )
-  return RGB_KINDS[kind](**fields)
+  return RGB_KINDS[kind](**fields) if kind != "slowonly" else _pathway("rgb", fields)
+
+
+def _pathway(stream: str, fields: Mapping[str, Any]) -> PathwayConfig:
+  try:
+    return PathwayConfig(**fields)
+  except ValueError as error:
+    raise ValueError(f"model.{stream}: {error}") from error
 
 
 def build_model(
@@ -251,7 +258,7 @@ def build_model(
     config: that part.
     tree: the labels.
     forms: how operations are computed; of no consequence for parameters and, to rounding, results.
-    prototype_start: as in `method.losses.LossConfig`.
+    prototype_start: as in `method.loss_config.LossConfig`.
     frames: whether every time step is classified, too, in training.
 
   Raises:
@@ -267,6 +274,7 @@ def build_model(
   if config.remat not in REMAT:
     raise ValueError(f"model.remat must be one of {REMAT}, not {config.remat!r}")
   rgb = rgb_path(config.rgb) if "rgb" in config.streams else None
+  pose = _pathway("pose", dict(config.pose)) if "pose" in config.streams else None
   if config.pool_embedding == "max" and not isinstance(rgb, PathwayConfig | None):
     raise ValueError("model.pool_embedding must be mean for an RGB stream without feature maps")
   if config.cosine_scale < 0:
@@ -276,7 +284,7 @@ def build_model(
   return PCAN(
     tree=tree,
     rgb=rgb,
-    pose=PathwayConfig(**config.pose) if "pose" in config.streams else None,
+    pose=pose,
     fusion=config.fusion,
     lateral_stride=config.lateral_stride,
     learned_fusion=config.learned_fusion and len(config.streams) == 2,

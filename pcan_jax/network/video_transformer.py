@@ -48,7 +48,7 @@ class TransformerConfig(abc.ABC):
 
   def __post_init__(self) -> None:
     for name, value in dataclasses.asdict(self).items():
-      if isinstance(value, int) and value < 1:
+      if isinstance(value, int) and name != "drop_path" and value < 1:
         raise ValueError(f"model.rgb.{name} must be 1 or more, not {value}")
     if self.width % self.heads or self.width % 2:
       raise ValueError(
@@ -56,7 +56,7 @@ class TransformerConfig(abc.ABC):
         f"not {self.width}"
       )
     if not 0 <= self.drop_path < 1:
-      raise ValueError(f"model.rgb.drop_path must be in 0..1, not {self.drop_path}")
+      raise ValueError(f"model.rgb.drop_path must be at least 0 and below 1, not {self.drop_path}")
 
   @property
   def num_stages(self) -> int:

@@ -12,11 +12,19 @@ Path = tuple[str, ...]
 
 # Modules of a pathway in the order of their layers: "block3" and "layer3" are the third.
 _NUMBERED = re.compile(r"(?:block|layer)(\d+)")
-_FIRST = ("patches", "embedding", "conv1")
+_FIRST = ("patches", "conv1")
 
 
 def peak_learning_rate(config: ConfigDict) -> float:
-  """The highest learning rate of the `optimizer` part of a config, scaled to its batch size."""
+  """The highest learning rate of the `optimizer` part of a config, scaled to its batch size.
+
+  Raises:
+    ValueError: `learning_rate_batch_size` is not positive.
+  """
+  if config.learning_rate_batch_size < 1:
+    raise ValueError(
+      f"optimizer.learning_rate_batch_size must be 1 or more, not {config.learning_rate_batch_size}"
+    )
   return config.learning_rate * config.batch_size / config.learning_rate_batch_size
 
 
@@ -29,13 +37,16 @@ def learning_rate(config: ConfigDict, steps_per_epoch: float) -> optax.Schedule:
   """The schedule that the `optimizer` part of a config describes, by step.
 
   Raises:
-    ValueError: `schedule` is neither "step" nor "cosine".
+    ValueError: `schedule` is neither "step" nor "cosine", or as for `peak_learning_rate`.
   """
   peak = peak_learning_rate(config)
   total = total_steps(config, steps_per_epoch)
   warmup = round(config.warmup_epochs * steps_per_epoch)
   if config.schedule == "step":
-    boundaries = {round(e * steps_per_epoch) - warmup: 0.1 for e in config.decay_epochs}
+    boundaries: dict[int, float] = {}
+    for epoch in config.decay_epochs:  # two of them may be in one step
+      step = round(epoch * steps_per_epoch) - warmup
+      boundaries[step] = 0.1 * boundaries.get(step, 1.0)
     schedule = optax.piecewise_constant_schedule(peak, boundaries)
   elif config.schedule == "cosine":
     schedule = optax.cosine_decay_schedule(peak, max(total - warmup, 1))
@@ -59,7 +70,7 @@ def build_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Gradi
   if not 0 < decay <= 1:
     raise ValueError(f"optimizer.layer_decay must be above 0 and at most 1, not {decay}")
   if not 0 <= ema < 1:
-    raise ValueError(f"optimizer.ema must be in 0..1, and not 1, not {ema}")
+    raise ValueError(f"optimizer.ema must be at least 0 and below 1, not {ema}")
   if name == "sgd":
     transforms = [
       optax.add_decayed_weights(config.weight_decay),

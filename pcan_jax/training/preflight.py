@@ -33,8 +33,8 @@ def dry_run(config: ConfigDict) -> None:
   loss = float(terms["loss"])
   if not np.isfinite(loss):
     raise FloatingPointError(f"the loss of the first step is {loss}")
-  if run.spec.pretrains:
-    _log.info("dry run: a step with loss %.3f, nothing written", loss)
+  if run.spec.pretrains or not run.dataset.has_split(config.data.eval_split):
+    _log.info("dry run: a step with loss %.3f, nothing evaluated, nothing written", loss)
     return
   results = evaluator(state.model(), config.data.eval_split, num_clips=1, max_batches=1)
   _log.info(

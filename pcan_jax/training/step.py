@@ -166,7 +166,7 @@ def train_step(
 
 
 def _average(state: TrainState, params: PyTree, ema: float) -> PyTree:
-  """The moving average; at first the mean of all steps, so that it forgets random weights."""
+  """The moving average; at first of fewer steps, so that it forgets random weights."""
   kept = jnp.minimum(ema, state.step / (state.step + 10.0))
   return jax.tree.map(lambda old, new: kept * old + (1 - kept) * new, state.averaged, params)
 
