@@ -4,7 +4,8 @@
 # ///
 """Estimates the pose of one person in videos: body and hands, with the keypoints of MA-52.
 
-    uv run data/extract_pose.py VIDEOS --out poses.pkl
+    pcan extract_pose VIDEOS --out poses.pkl
+    uv run data/extract_pose.py VIDEOS --out poses.pkl      the same without this project's packages
 
 VIDEOS is a video or a folder of videos. The models are part of the package `mediapipe`; nothing
 else is downloaded. It needs an older NumPy than the rest of this project and therefore a separate
@@ -31,6 +32,7 @@ import pathlib
 import pickle
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -388,7 +390,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"stopped; the same command goes on with what is in {parts}", file=sys.stderr)
     sys.exit(128 + signal.SIGINT)
   except ModuleNotFoundError as error:
-    sys.exit(f"error: {error}; run `uv run {__file__}`, or see the top of that file")
+    if not __package__ or shutil.which("uv") is None:
+      sys.exit(
+        f"error: {error}; `uv run {__file__}` makes an environment that has it (`pip install uv`), "
+        "or see the top of that file"
+      )
+    words = sys.argv[1:] if argv is None else argv
+    sys.exit(subprocess.run(["uv", "run", __file__, *words], check=False).returncode)
   except (OSError, ValueError) as error:
     sys.exit(f"error: {error}")
   if entries:

@@ -46,7 +46,7 @@ def check_poses(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> N
   if arguments.pop("no_poses") == bool(arguments["poses"]):
     parser.error(
       "give --poses, or --no_poses for an RGB model. If you have no poses, "
-      f"`uv run data/extract_pose.py {videos} --out poses.pkl` estimates them"
+      f"`pcan extract_pose {videos} --out poses.pkl` estimates them"
     )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 COMMANDS = {
   "synthetic": ("data.synthetic.__main__", "draw clips, to try everything without a data set"),
   "download": ("data.download", "fetch MA-52 from the Hugging Face Hub"),
-  "extract_pose": ("data.extract_pose", "estimate the poses in videos"),
+  "extract_pose": ("data.extract_pose", "estimate the poses in videos; needs uv"),
   "import_clips": ("data.import_clips", "arrange videos of your own as MA-52 is"),
   "import_annotations": ("data.import_annotations", "cut what was coded in ELAN or BORIS"),
   "import_features": ("data.import_features", "store features of another network with clips"),
@@ -137,7 +137,9 @@ def _define_flags() -> None:
   text("coordinator", None, "multi_host: HOST:PORT of the first host, if JAX does not find it.")
   flags.DEFINE_integer("num_hosts", None, "multi_host: how many there are.", lower_bound=1)
   flags.DEFINE_integer("host", None, "multi_host: which one this is, from 0.", lower_bound=0)
-  flags.DEFINE_integer("wait", 300, "multi_host: seconds to wait for the others.", lower_bound=1)
+  flags.DEFINE_integer(
+    "wait", hosts.DEFAULT_WAIT, "multi_host: seconds to wait for the others.", lower_bound=1
+  )
   text("data", None, "eval, report: data set, if not the one trained on; one per checkpoint.")
   text("split", None, "eval, report: split, if not the config's eval_split.")
   flags.DEFINE_integer(
@@ -218,9 +220,28 @@ def _train() -> None:
   if FLAGS.folds:
     _train_folds(config, workdir)
     return
+  evaluates = _can_be_evaluated(config)
   train(config, workdir, FLAGS.allow_changes)
-  if "decoder" not in config.model:  # pretraining predicts nothing
+  if evaluates:
     _evaluate([str(workdir)], workdir, config)
+
+
+def _can_be_evaluated(config: "ConfigDict") -> bool:
+  """Whether there is something to evaluate after training, which is better known before."""
+  if "decoder" in config.model:  # pretraining predicts nothing
+    return False
+  from pcan_jax.evaluation.protocol import open_evaluated
+
+  dataset, split = open_evaluated(config.data, FLAGS.data), FLAGS.split or config.data.eval_split
+  if dataset.has_split(split):
+    return True
+  lacking = f"{dataset.path} has no split {split!r}, only {', '.join(dataset.splits)}"
+  if FLAGS.split:
+    raise ValueError(f"{lacking}; choose another --split")
+  logging.getLogger("pcan_jax").warning(
+    "the model will not be evaluated: %s (config.data.eval_split)", lacking
+  )
+  return False
 
 
 def _refuse_beside_a_check() -> None:

@@ -262,9 +262,20 @@ def test_damaged_videos_are_told(tmp_path, capsys):
   assert "a.mkv: its header promises 1.00 s, but it ends after" in capsys.readouterr().err
 
 
-def test_without_mediapipe_the_way_to_run_it_is_named(tmp_path, monkeypatch):
+def test_without_mediapipe_uv_runs_it_or_is_named(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "mediapipe", None)
   write_video(tmp_path / "a.mp4", FRAMES)
+  uv = tmp_path / "bin" / "uv"
+  uv.parent.mkdir()
+  uv.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/words\nexit 3\n')
+  uv.chmod(0o755)
+  monkeypatch.setenv("PATH", str(uv.parent), prepend=os.pathsep)
+  words = [str(tmp_path / "a.mp4"), "--out", str(tmp_path / "poses.pkl")]
+  with pytest.raises(SystemExit) as done:
+    main(words)
+  assert done.value.code == 3
+  assert (tmp_path / "words").read_text().split() == ["run", extract_pose.__file__, *words]
+  monkeypatch.setattr(extract_pose.shutil, "which", lambda name: None)
   with pytest.raises(SystemExit, match="uv run .*/data/extract_pose.py"):
     main([str(tmp_path), "--out", str(tmp_path / "poses.pkl")])
   assert not (tmp_path / "poses.pkl").exists()

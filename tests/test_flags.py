@@ -41,6 +41,9 @@ def record(module, name):
   setattr(sys.modules.setdefault(module, types.ModuleType(module)), name, call)
 for module, name in {[(f.__module__, f.__name__) for f in FUNCTIONS]}:
   record(module, name)
+sys.modules["pcan_jax.evaluation.protocol"].open_evaluated = lambda *_: types.SimpleNamespace(
+  has_split=lambda split: True
+)
 sys.modules["jax"] = types.SimpleNamespace(process_index=lambda: 0)
 sys.modules["pcan_jax.checkpoints"] = types.SimpleNamespace(BEST="best", workdir_of=os.path.dirname)
 sys.modules["pcan_jax.report"] = sys.modules["pcan_jax.report.write"]

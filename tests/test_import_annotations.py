@@ -135,7 +135,7 @@ def test_what_is_odd_has_an_outcome(study, tmp_path):
     ("0", "wave", "Ann", 30, 45),
     ("0", "wave", "Bob", 30, 45),
     ("0", "wave", "Ann", 99, 104),
-    ("0", "wave", "Ann", 237, 250),
+    ("0", "wave", "Ann", 238, 250),
     ("1", "sit", "Ann", 25, 125),
     ("1", "sit", "Ann", 125, 225),
     ("2", "blink", "Ann", 70, 80),
@@ -268,7 +268,7 @@ def test_the_command_prints_what_it_understood(study, tmp_path, capsys):
   arguments += ["--out", str(tmp_path / "source")]
   with pytest.raises(SystemExit, match="2"):
     main(arguments)
-  assert "uv run data/extract_pose.py" in capsys.readouterr().err
+  assert "pcan extract_pose" in capsys.readouterr().err
   with pytest.raises(SystemExit, match="no file of codings at"):
     main(["nowhere", *arguments[1:], "--no_poses"])
   main([*arguments, "--no_poses", "--split_by=session", "--show=1"])

@@ -287,7 +287,7 @@ def test_the_command_prints_what_it_did(recordings, tmp_path, capsys):
   arguments += ["--out", str(tmp_path / "source"), "--jobs", "1"]
   with pytest.raises(SystemExit, match="2"):
     main(arguments)
-  assert "uv run data/extract_pose.py" in capsys.readouterr().err
+  assert "pcan extract_pose" in capsys.readouterr().err
   with pytest.raises(SystemExit, match="2"):
     main([*arguments, "--no_poses", "--poses", "poses.pkl"])
   arguments += ["--poses", str(recordings / "poses.pkl")]

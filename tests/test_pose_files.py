@@ -246,7 +246,7 @@ def test_missing_arrays_are_named(tmp_path):
 
 
 def test_what_is_no_pose_file_is_explained(tmp_path):
-  with pytest.raises(FileNotFoundError, match="extract_pose.py VIDEOS --out FILE.pkl"):
+  with pytest.raises(FileNotFoundError, match="pcan extract_pose VIDEOS --out FILE.pkl"):
     read(tmp_path / "none.pkl")
   (tmp_path / "poses.txt").touch()
   with pytest.raises(ValueError, match="poses.txt is not a file of poses: expected .pkl"):

@@ -149,7 +149,7 @@ def test_a_model_of_poses_needs_no_frames(tiny_dataset, video, tmp_path):
   assert largest_difference(prediction, alone) == 0
   with pytest.raises(ValueError, match="size must be"):
     recognizer.predict(keypoints=video.keypoints, scores=video.scores, size=(0, 8))
-  with pytest.raises(ValueError, match="data/extract_pose.py VIDEO --out FILE"):
+  with pytest.raises(ValueError, match="pcan extract_pose VIDEO --out FILE.pkl"):
     recognizer.predict_video(video.path)
 
 

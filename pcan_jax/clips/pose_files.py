@@ -183,7 +183,7 @@ def open_poses(
   path = pathlib.Path(path)
   if not path.exists():
     raise FileNotFoundError(
-      f"no poses at {path}; `uv run data/extract_pose.py VIDEOS --out FILE.pkl` estimates them"
+      f"no poses at {path}; `pcan extract_pose VIDEOS --out FILE.pkl` estimates them"
     )
   if not path.is_dir():
     return PoseFiles(path, layout, {}, _open_file(path, layout, only_clip))

@@ -55,7 +55,7 @@ def estimate_poses(
   if shutil.which("uv") is None:
     raise ValueError(
       "the model needs poses, and none were given. The script that estimates them runs with uv, "
-      "which is not installed: install it (https://docs.astral.sh/uv) and repeat this command, or "
+      "which is not installed: install it (`pip install uv`) and repeat this command, or "
       f"on a machine that has it, type {by_hand}. The top of {script} says how to do without uv"
     )
   _log.info("no poses given; they are estimated and kept in %s: %s", target, shlex.join(command))

@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 NO_POSES = (
   "the model needs poses, and none were given: estimate them with "
-  "`uv run data/extract_pose.py VIDEO --out FILE`, then pass them (--pose=FILE)"
+  "`pcan extract_pose VIDEO --out FILE.pkl`, then pass them (--pose=FILE)"
 )
 
 CLIPS_PER_BATCH = 64
