@@ -8,7 +8,7 @@ import pathlib
 import pickle
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -78,27 +78,46 @@ def cut_videos(
     folder: of the clips.
     jobs: processes, see `map_clips`.
   """
-  cut = functools.partial(_cut, clips=clips, measured=measured, folder=folder)
-  return map_clips(cut, sessions, jobs)
+  of_session = _by_session(clips)
+  tasks = [_Task(one, tuple(of_session[one.id]), measured[one.id]) for one in sessions]
+  return map_clips(functools.partial(_cut, folder=folder), tasks, jobs)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+  """What must be known to cut one video."""
+
+  session: Session
+  clips: tuple[Clip, ...]
+  measured: Measured
+  split: ClassVar[str] = ""
+
+  @property
+  def id(self) -> str:
+    return self.session.id
+
+  @property
+  def where(self) -> str:
+    return self.session.where
+
+
+def _by_session(clips: Sequence[Clip]) -> Mapping[str, Sequence[Clip]]:
+  found: dict[str, list[Clip]] = collections.defaultdict(list)
+  for clip in clips:
+    found[clip.stretch.session].append(clip)
+  return found
 
 
 def _measure(session: Session) -> Measured:
   return measure_video(session.video)
 
 
-def _cut(
-  session: Session,
-  *,
-  clips: Sequence[Clip],
-  measured: Mapping[str, Measured],
-  folder: pathlib.Path,
-) -> None:
-  times, size = measured[session.id].times, measured[session.id].size
-  own = [clip for clip in clips if clip.stretch.session == session.id]
-  waiting = sorted(own, key=lambda clip: clip.stretch.first, reverse=True)
+def _cut(task: _Task, *, folder: pathlib.Path) -> None:
+  times, size = task.measured.times, task.measured.size
+  waiting = sorted(task.clips, key=lambda clip: clip.stretch.first, reverse=True)
   running: list[tuple[Clip, VideoWriter]] = []
   try:
-    for index, frame in enumerate(decode_video(session.video)):
+    for index, frame in enumerate(decode_video(task.session.video)):
       while waiting and waiting[-1].stretch.first == index:
         clip = waiting.pop()
         fps = frame_rate(times[index : clip.stretch.stop + 1])
@@ -124,9 +143,7 @@ def cut_poses(
   path: pathlib.Path,
 ) -> None:
   """Writes the poses of the clips in pyskl's format."""
-  of_session: dict[str, list[Clip]] = collections.defaultdict(list)
-  for clip in clips:
-    of_session[clip.stretch.session].append(clip)
+  of_session = _by_session(clips)
   entries: list[dict[str, Any]] = []
   for session in sessions:
     facts = measured[session.id]

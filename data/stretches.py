@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from pcan_jax.clips.timing import Times
+from pcan_jax.clips.timing import Times, frames_between
 from pcan_jax.coding.events import Event
 
 from .coded_labels import BACKGROUND, Labels
@@ -107,13 +107,6 @@ def stretches_of(
       first, stop = frames_between(times, start, end)
       found.append(Stretch(session.id, first, stop, one.body, one.action, one.person))
   return found
-
-
-def frames_between(times: Times, onset: float, offset: float) -> tuple[int, int]:
-  """The first frame and the one after the last, by the closest borders; at least one frame."""
-  first, stop = (int(np.abs(times - time).argmin()) for time in (onset, offset))
-  first = min(first, len(times) - 2)
-  return first, max(stop, first + 1)
 
 
 def _place(session: Session, event: Event) -> str:

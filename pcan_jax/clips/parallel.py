@@ -62,7 +62,7 @@ def map_clips(
   try:
     while True:
       for clip in itertools.islice(clips, _CLIPS_AHEAD_PER_JOB * jobs - len(pending)):
-        pending.append((clip, pool.submit(call_or_explain, function, clip)))
+        pending.append((clip, _submit(pool, function, clip)))
       if not pending:
         return
       clip, future = pending[0]
@@ -74,6 +74,7 @@ def map_clips(
         pending.clear()
         for clip in suspects:
           yield _call_alone(function, clip)
+        pool.shutdown(wait=False)
         pool = _pool(jobs)
         continue
       pending.popleft()
@@ -84,6 +85,18 @@ def map_clips(
     raise
   finally:
     pool.shutdown(cancel_futures=True)
+
+
+def _submit(
+  pool: concurrent.futures.Executor, function: Callable[[AnyClip], Result], clip: AnyClip
+) -> concurrent.futures.Future:
+  """Like `pool.submit`, of which a pool that has broken meanwhile raises the error at once."""
+  try:
+    return pool.submit(call_or_explain, function, clip)
+  except BrokenProcessPool as error:
+    failed = concurrent.futures.Future()
+    failed.set_exception(error)
+    return failed
 
 
 def call_or_explain(function: Callable[[AnyClip], Result], clip: AnyClip) -> Result | Problem:

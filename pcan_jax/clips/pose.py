@@ -29,7 +29,7 @@ class Pose:
 
   Attributes:
     keypoints: [M, T, V, 2], (x, y) in pixels; `checked` confirms it.
-    scores: [M, T, V]; `check` confirms it.
+    scores: [M, T, V]; `checked` confirms it.
     img_shape: (h, w) in pixels of the frames used for pose estimation, if known.
     where: file and clip, for error messages.
     names: names of keypoints and scores there.

@@ -344,8 +344,9 @@ def _find_pickle(source: pathlib.Path, split: str) -> pathlib.Path:
     if folder.name not in ("raw_videos", "annotations")
     for path in sorted(folder.glob("[!.]*.pkl"))
   ]
-  of_split = [path for path in pickles if split in path.stem.lower().replace("-", "_").split("_")]
-  others = [path for path in pickles if not set(SPLITS) & set(path.stem.lower().split("_"))]
+  words = {path: path.stem.lower().replace("-", "_").split("_") for path in pickles}
+  of_split = [path for path in pickles if split in words[path]]
+  others = [path for path in pickles if not set(SPLITS) & set(words[path])]
   candidates = of_split or others
   if not candidates:
     raise FileNotFoundError(

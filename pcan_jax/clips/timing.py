@@ -65,6 +65,15 @@ def frame_rate(times: Times) -> float:
   return round(float((len(times) - 1) / (times[-1] - times[0])), 6)
 
 
+def frames_between(times: Times, onset: float, offset: float) -> tuple[int, int]:
+  """The first frame and the one after the last, by the closest borders; at least one frame."""
+  middles = (times[1:] + times[:-1]) / 2
+  # Rounding errors must not decide where a time is halfway between two borders.
+  first, stop = np.searchsorted(middles, np.array([onset, offset]) + 1e-6)
+  first = min(int(first), len(times) - 2)
+  return first, max(int(stop), first + 1)
+
+
 def evenly_in_time(times: Times) -> Int64[np.ndarray, " t"]:
   """The frame shown in the middle of each of T equal intervals, for T frames.
 

@@ -45,16 +45,16 @@ def read_table(content: bytes, path: pathlib.Path) -> list[list[str]]:
 
 
 def seconds(text: str, where: str) -> float:
-  """Seconds from `12.5`, `1:02.5` or `01:02:03.5`.
+  """Seconds from `12.5`, `1:02.5` or `01:02:03.5`, or the same below zero, as `-0:01`.
 
   Raises:
     ValueError: the text is not such a time.
   """
-  parts = text.replace(",", ".").split(":")
-  if len(parts) <= 3 and all(re.fullmatch(r"-?\d+(\.\d*)?([eE][-+]?\d+)?", part) for part in parts):
+  parts = text.removeprefix("-").replace(",", ".").split(":")
+  if len(parts) <= 3 and all(re.fullmatch(r"\d+(\.\d*)?([eE][-+]?\d+)?", part) for part in parts):
     value = sum(float(part) * 60**power for power, part in enumerate(reversed(parts)))
     if math.isfinite(value):
-      return value
+      return -value if text.startswith("-") else value
   raise ValueError(f"{where}: {text[:40]!r} is not a time in seconds or hours:minutes:seconds")
 
 

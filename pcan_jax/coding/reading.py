@@ -108,13 +108,17 @@ class Points:
     self._refused: list[str] = []
 
   def event(self, time: float, label: str, **fields: Any) -> list[Event]:
-    """The event around a time: one, or none if point events are refused at the end."""
+    """The event around a time: one, or none if point events are refused at the end.
+
+    Raises:
+      ValueError: it would end before the video starts.
+    """
     if self._seconds is None:
       self._refused.append(f"{label!r} at {time:g} s")
       return []
     end = time + self._seconds / 2
     if end <= 0:
-      return []
+      raise ValueError(f"{self._path}: {label!r} at {time:g} s lies before the video")
     try:
       return [Event(max(time - self._seconds / 2, 0.0), end, label, **fields)]
     except ValueError as error:

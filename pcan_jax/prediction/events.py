@@ -181,11 +181,10 @@ def find_events(
   events = []
   for index, action in enumerate(tree.actions):
     for first, stop in spans.get(action, ()):
-      onset, offset = first * STEP, min(stop * STEP, duration)
+      onset, offset = round(first * STEP, 3), round(min(stop * STEP, duration), 3)
       if onset < offset:
         confidence = float(np.clip(moments[first:stop, index].mean(), 0, 1))
-        times = round(onset, 3), round(offset, 3)
-        events.append(Event(*times, action, tree.body_of[action], "", confidence))
+        events.append(Event(onset, offset, action, tree.body_of[action], "", confidence))
   return sorted(events)
 
 

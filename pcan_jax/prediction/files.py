@@ -29,7 +29,7 @@ from pcan_jax.prediction.recognizer import Prediction, Recognizer
 from pcan_jax.prediction.videos import Video, Window, check_window
 from pcan_jax.saved_steps import SavedStep
 from pcan_jax.spec import flatten_outputs
-from pcan_jax.writing import require_writable
+from pcan_jax.writing import replace_file, require_writable
 
 TOP = 5
 """Number of actions and body parts written for every window."""
@@ -178,7 +178,7 @@ def predict_files(
     "pose": None if pose is None else str(pose),
     "videos": records,
   }
-  (output / "predictions.json").write_text(json.dumps(summary, indent=1) + "\n")
+  replace_file(output / "predictions.json", json.dumps(summary, indent=1) + "\n")
   if features:
     rows.write(output / "features.npz")
   if found:

@@ -52,19 +52,19 @@ def write_overlay(
   width = max(round(video.size[1] * scale), 1)
   panel_width = round(_PANEL_WIDTH * height / 480)
   panel_width += (width + panel_width) % 2  # H.264 needs even sizes
-  panels = [
-    draw_panel(window, prediction, (height, panel_width))
-    for window, prediction in zip(windows, predictions)
-  ]
   centres = np.array([(window.start_seconds + window.end_seconds) / 2 for window in windows])
   middles = (video.times[1:] + video.times[:-1]) / 2
+  shown = panel = None
   with VideoWriter(path, (height, width + panel_width), video.fps, crf=20) as writer:
     for index, frame in enumerate(video.frames()):
       interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
       image = cv2.resize(frame, (width, height), interpolation=interpolation)
       if video.keypoints is not None:
         draw_skeletons(image, video.keypoints[:, index] * scale, video.scores[:, index], layout)
-      panel = panels[int(np.abs(centres - middles[index]).argmin())]
+      nearest = int(np.abs(centres - middles[index]).argmin())
+      if nearest != shown:  # one panel at a time, as a long video has thousands
+        panel = draw_panel(windows[nearest], predictions[nearest], (height, panel_width))
+        shown = nearest
       writer.add(np.hstack([image, panel]), float(video.times[index]))
 
 

@@ -138,18 +138,25 @@ def _distances(recordings: Sequence[Recording], tree: LabelTree, rules: EventRul
   return [2.0, *(round(float(limit), 4) for limit in np.quantile(distances, FAR))]
 
 
-def read_truths(paths: Sequence[pathlib.Path], tree: LabelTree) -> dict[str, Coding]:
+def read_truths(
+  paths: Sequence[pathlib.Path], tree: LabelTree, point_seconds: float | None = None
+) -> dict[str, Coding]:
   """The codings in files or folders, by clip id; what is no action of the model is left out.
+
+  Args:
+    paths: of the files or folders.
+    tree: the model's labels.
+    point_seconds: length that point events get, around their times; None: they are an error.
 
   Raises:
     FileNotFoundError: there are none.
-    ValueError: a video is coded twice.
+    ValueError: a file cannot be read, or a video is coded twice.
   """
   files = [file for path in paths for file in find_codings(path)]
   found: dict[str, Coding] = {}
   unknown: set[str] = set()
   for coding in itertools.chain.from_iterable(
-    read_codings(file, tree=tree, tell=_log.warning) for file in files
+    read_codings(file, point_seconds=point_seconds, tree=tree, tell=_log.warning) for file in files
   ):
     name = composed(clip_id(pathlib.PurePath(media_name(coding.video))))
     if name in found:
@@ -199,6 +206,7 @@ def tune(
   window: float | None = None,
   stride: float | None = None,
   num_clips: int | None = None,
+  point_seconds: float | None = None,
   check: bool = False,
 ) -> EventRules:
   """Tunes the rules of a checkpoint on coded recordings, and writes them beside it.
@@ -210,6 +218,7 @@ def tune(
     pose: poses of the videos, for `pcan_jax.clips.pose_files.open_poses`.
     window, stride: seconds; None is the config's.
     num_clips: test clips per window; None is the config's.
+    point_seconds: length that point events get; None: they are an error.
     check: whether to say only how well the rules so far do, and to write nothing.
 
   Returns:
@@ -225,7 +234,7 @@ def tune(
   settings = settings_of(saved).changed(window=window, stride=stride, num_clips=num_clips)
   recognizer = Recognizer.load(saved.path, num_clips=settings.rules.num_clips)
   tree = recognizer.tree
-  truths = read_truths(codings, tree)
+  truths = read_truths(codings, tree, point_seconds)
   coded = [path for path in find_videos(videos) if clip_id(path) in truths]
   if not coded:
     raise FileNotFoundError(f"none of the videos in {videos} has a coding: {', '.join(truths)}")
@@ -322,6 +331,9 @@ def main() -> None:
   parser.add_argument("--window", type=float, help="seconds per window (the config's)")
   parser.add_argument("--stride", type=float, help="seconds between windows (the config's)")
   parser.add_argument("--num_clips", type=int, help="test clips per window (the config's)")
+  parser.add_argument(
+    "--point_seconds", metavar="S", type=float, help="the length that point events get"
+  )
   parser.add_argument(
     "--check", action="store_true", help="only compare with the rules so far; writes nothing"
   )

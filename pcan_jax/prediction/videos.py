@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from pcan_jax.clips.pose_files import PoseFiles
-from pcan_jax.clips.timing import Times, frame_rate
+from pcan_jax.clips.timing import Times, frame_rate, frames_between
 from pcan_jax.clips.video_files import clip_id
 
 
@@ -123,19 +123,11 @@ class Video:
     seconds = min(seconds or duration, duration)
     stride = max(stride or seconds / 2, float(np.median(np.diff(self.times))))
     starts = [*np.arange(0, duration - seconds, stride).tolist(), duration - seconds]
-    spans = (self._frames_between(start, start + seconds) for start in starts)
+    spans = (frames_between(self.times, start, start + seconds) for start in starts)
     return [
       Window(first, stop, float(self.times[first]), float(self.times[stop]))
       for first, stop in dict.fromkeys(spans)
     ]
-
-  def _frames_between(self, start: float, end: float) -> tuple[int, int]:
-    """The first frame, and the one after the last, for the boundaries closest to two times."""
-    limits = (self.times[1:] + self.times[:-1]) / 2
-    # Rounding errors must not decide where a time is halfway between two boundaries.
-    first, stop = np.searchsorted(limits, np.array([start, end]) + 1e-6)
-    first = min(int(first), self.num_frames - 1)
-    return first, max(int(stop), first + 1)
 
   def has_person(self, window: Window) -> bool:
     """Whether a person was detected in a window."""
