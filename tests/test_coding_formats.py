@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from pcan_jax.coding import reading
+from pcan_jax.coding.csv_codings import seconds
 from pcan_jax.coding.events import Coding
 from pcan_jax.coding.formats import WRITERS, find_codings, read_codings, write_codings
 from pcan_jax.labels import LabelTree
@@ -273,3 +274,19 @@ def test_a_folder_of_predictions_has_codings_and_a_table_that_is_none(tmp_path):
   for name in ("predictions.csv", "talk.eaf", "codings.csv"):
     (tmp_path / name).touch()
   assert [path.name for path in find_codings(tmp_path)] == ["codings.csv", "talk.eaf"]
+
+
+@pytest.mark.parametrize(
+  ("text", "found"), [("12,5", 12.5), ("1:02.5", 62.5), ("-1:30", -90), ("-00:01:30", -90)]
+)
+def test_times_have_one_sign(text, found):
+  assert seconds(text, "here") == found
+  with pytest.raises(ValueError, match="here: .* is not a time"):
+    seconds(f"1:-{text}", "here")
+
+
+def test_what_lies_before_the_video_is_an_error(tmp_path):
+  path = tmp_path / "a.csv"
+  path.write_text("video,start,end,label\nv.mp4,-5,,nod\n")
+  with pytest.raises(ValueError, match="row 2: .*'nod' at -5 s lies before the video"):
+    read_codings(path, point_seconds=1.0)

@@ -66,6 +66,15 @@ def test_an_earlier_step_replaces_nothing_of_the_last_one(workdir, tmp_path):
   assert Temperature.read(run) is None and not (run / "eval" / "val").exists()
 
 
+def test_what_is_computed_otherwise_replaces_nothing(workdir, tmp_path):
+  evaluate_checkpoint(workdir, tmp_path, num_clips=1, rectify=False)
+  evaluate_checkpoint(workdir, tmp_path, flip=True)
+  assert {path.name for path in (tmp_path / "eval").iterdir() if path.is_dir()} == {
+    "val-1clip-norectify",
+    "val-flip",
+  }
+
+
 def test_a_split_without_labels_gives_a_submission(workdir, tmp_path):
   results = evaluate_checkpoint(workdir, tmp_path, split="test")
   assert results.metrics == {} and (results.actions == -1).all()

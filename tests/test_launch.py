@@ -116,6 +116,24 @@ def test_evaluation_needs_the_checkpoint_alone(trained):
   assert "fused" in result.stdout
 
 
+@pytest.mark.slow
+def test_a_split_that_is_not_there_is_not_evaluated_after_training(tiny_dataset_path, tmp_path):
+  given = (
+    "--config=ma52:pcan_pose",
+    f"--config.data.path={tiny_dataset_path}",
+    "--config.data.eval_split=dev",
+    "--config.eval.every_epochs=0",
+    *(flag for flag in TOY if ".rgb" not in flag),
+  )
+  result = launch(f"--workdir={tmp_path / 'run'}", *given)
+  assert result.returncode == 0, result.stderr
+  assert "the model will not be evaluated" in result.stderr + result.stdout
+  assert not (tmp_path / "run/eval").exists()
+  result = launch(f"--workdir={tmp_path / 'other'}", "--split=dev", *given)
+  assert result.returncode == 1 and "choose another --split" in result.stderr
+  assert not (tmp_path / "other").exists()
+
+
 def slurm_job(num_hosts):
   """Per host the variables of a job on this machine, as JAX finds them under Slurm."""
   port = free_port()

@@ -27,13 +27,16 @@ def test_a_dry_run_does_everything_once_and_writes_nothing(config, tmp_path, cap
 
 
 @pytest.mark.parametrize("config", ["pcan_pose"], indirect=True)
-def test_a_missing_split_is_noticed_before_training(config):
+def test_a_missing_split_is_noticed_before_training(config, caplog):
   """Not at the first evaluation, after hours and with the steps since the last save lost."""
   config.data.eval_split = "dev"
   with pytest.raises(ValueError, match=r"has no split 'dev' to evaluate .*it has .*'val'"):
     loop.prepare(config)
   config.eval.every_epochs = 0.0
   assert loop.prepare(config).order.num_clips == 16
+  with caplog.at_level(logging.INFO, "pcan_jax"):
+    preflight.dry_run(config)
+  assert "nothing evaluated, nothing written" in caplog.text
 
 
 @pytest.mark.long

@@ -10,6 +10,7 @@ from pcan_jax import heatmaps
 from pcan_jax.inputs import (
   IMAGENET_MEAN,
   IMAGENET_STD,
+  Augmentation,
   Preprocessing,
   crop_and_resize,
   crop_keypoints,
@@ -227,3 +228,20 @@ def test_the_config_says_what_heatmaps_show(kind, channels):
   pose = {name: batch[name] for name in ("keypoints", "keypoint_scores")}
   drawn = jax.eval_shape(lambda: preprocess(pose, spec.test_preprocessing))
   assert drawn["heatmaps"].shape[-1] == channels
+
+
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [
+    ("crop_area", (56.0, 100.0)),
+    ("crop_area", (0.0, 1.0)),
+    ("crop_aspect", (2.0, 0.5)),
+    ("flip", 7.0),
+    ("rotation", -1.0),
+    ("mixup", -1.0),
+  ],
+)
+def test_augmentation_out_of_range_is_named(field, value):
+  values = {**ma52.get_config().augmentation, field: value}
+  with pytest.raises(ValueError, match=f"augmentation.{field} "):
+    Augmentation(**values)

@@ -45,9 +45,9 @@ def dry_run(config: ConfigDict) -> None:
 def overfit_batch(config: ConfigDict, max_steps: int = OVERFIT_STEPS) -> int:
   """Sanity check: overfits one batch.
 
-  Dropout, augmentation, label smoothing and weight decay are off and the learning rate stays at its
-  peak. Success is measured by the cross-entropies, the only losses that can reach zero; all are
-  optimised.
+  Dropout (but for the fixed one of lateral attention), augmentation, label smoothing and weight
+  decay are off, and the learning rate stays at its peak. Success is measured by the
+  cross-entropies, the only losses that can reach zero; all are optimised.
 
   Args:
     config: of the run.
