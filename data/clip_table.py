@@ -18,7 +18,7 @@ import math
 import os
 import pathlib
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from pcan_jax import tables
 from pcan_jax.clips.source_layout import SPLITS, UNLABELLED, UNLABELLED_SPLIT
@@ -30,7 +30,7 @@ from pcan_jax.clips.video_files import (
   composed,
   find_videos,
 )
-from pcan_jax.labels import LabelTree
+from pcan_jax.labels import LabelTree, plain_name
 
 COLUMNS = ("video", "label", "body", "split", "person", "fps")
 
@@ -157,7 +157,7 @@ def _row(header: Sequence[str], cells: Sequence[str], where: str, videos: bool) 
     raise ValueError(f"{where}: the column of {nameless[0][:40]!r} has no name; give it one")
   # Other white space around the name of a video is refused below.
   given = {
-    name: composed(cell.strip(" ") if name == "video" else cell.strip())
+    name: composed(cell.strip(" ")) if name == "video" else plain_name(cell)
     for name, cell in zip(header, cells)
     if name in COLUMNS
   }
@@ -225,19 +225,13 @@ def label_rows(rows: Sequence[Row], tree: LabelTree | None) -> tuple[LabelTree, 
   return tree, [actions.get(row, UNLABELLED) for row in rows]
 
 
-def similar_names(names: Iterable[str]) -> list[str]:
-  """Pairs of names that differ only in case or in spaces."""
-  first: dict[str, str] = {}
-  pairs = ((first.setdefault("".join(name.casefold().split()), name), name) for name in names)
-  return [f"{other!r} and {name!r}" for other, name in dict.fromkeys(pairs) if other != name]
-
-
 def _derive_tree(rows: Sequence[Row]) -> LabelTree:
   if not rows:
     raise ValueError("all clips are in the split test, so there are no labels; give a --tree")
   body_of: dict[str, str] = {}
+  bodies = {row.body.casefold() for row in rows}
   for row in rows:
-    body, action = _body_and_action(row)
+    body, action = _body_and_action(row, bodies)
     if not body or not action:
       raise ValueError(
         f"{row.where}: the label {row.label[:40]!r} does not say which body part it belongs to; "
@@ -259,11 +253,24 @@ def _derive_tree(rows: Sequence[Row]) -> LabelTree:
   )
 
 
-def _body_and_action(row: Row) -> tuple[str, str]:
-  if row.body:
-    return row.body, row.label.removeprefix(f"{row.body}/")
-  body, _, action = row.label.rpartition("/")
-  return body.strip(), action.strip()
+def _body_and_action(row: Row, bodies: Collection[str] = ()) -> tuple[str, str]:
+  """The two in a row; a column `body` may repeat what the label says.
+
+  Args:
+    row: of the table.
+    bodies: all in that column, in lower case, of which the label must not name another one.
+  """
+  body, slash, action = (part.strip() for part in row.label.rpartition("/"))
+  if not row.body:
+    return body, action
+  if slash and body.casefold() == row.body.casefold():
+    return row.body, action
+  if slash and body.casefold() in bodies:
+    raise ValueError(
+      f"{row.where}: the label {row.label[:40]!r} is of another body part than the column body "
+      f"says, {row.body[:40]!r}"
+    )
+  return row.body, row.label
 
 
 def _find_action(row: Row, tree: LabelTree) -> int:

@@ -15,11 +15,10 @@ import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from pcan_jax.clips.video_files import composed
 from pcan_jax.coding.csv_codings import read_table
 from pcan_jax.coding.events import Event
 from pcan_jax.coding.reading import read_bytes
-from pcan_jax.labels import LabelTree
+from pcan_jax.labels import LabelTree, plain_name
 
 from .findings import Finding
 
@@ -55,7 +54,7 @@ class Labels:
 
   def person(self, event: Event) -> str:
     """Whom an event is about; empty if that is not said."""
-    return self.persons.get((event.tier, event.label), event.subject)
+    return self.persons.get((event.tier, event.label), plain_name(event.subject))
 
   def describe(self) -> list[str]:
     """A table of what was understood, line by line."""
@@ -89,7 +88,7 @@ def read_mapping(path: pathlib.Path) -> list[dict[str, str]]:
   for number, row in enumerate(rows, 2):
     if len(row) > len(header):
       raise ValueError(f"{path}, row {number}: {len(row)} cells in {len(header)} columns")
-    cells = dict(zip(header, map(composed, row)))
+    cells = dict(zip(header, map(plain_name, row)))
     found.append({name: cells.get(name, "") for name in _COLUMNS})
   return found
 
@@ -147,12 +146,12 @@ def _same(name: str, other: str) -> bool:
 
 def _plain(name: str) -> str:
   """A name without what people write differently: case, spaces, underscores."""
-  return "".join(composed(name).casefold().replace("_", " ").split())
+  return "".join(plain_name(name).casefold().replace("_", " ").split())
 
 
 def _line(name: str) -> str:
   """A name on one line: labels may hold line breaks, lists of clips may not."""
-  return " ".join(composed(name).split())
+  return " ".join(plain_name(name).split())
 
 
 def _row(key: Key, mapping: Sequence[Mapping[str, str]]) -> Mapping[str, str]:

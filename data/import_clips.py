@@ -27,10 +27,10 @@ from pcan_jax.clips.source_layout import SPLITS, UNLABELLED_SPLIT, ClipSource
 from pcan_jax.clips.video import Measured, measure_video
 from pcan_jax.clips.video_files import FilesByName, composed
 from pcan_jax.keypoints import KeypointLayout, get_layout
-from pcan_jax.labels import LabelTree, get_tree
+from pcan_jax.labels import LabelTree, get_tree, similar_names
 from pcan_jax.writing import require_writable, told_shortly
 
-from .clip_table import Row, label_rows, read_rows, similar_names, unlabelled_rows
+from .clip_table import Row, label_rows, read_rows, unlabelled_rows
 from .draw_split import draw_split
 from .import_arguments import add_import_arguments, check_poses, print_next_steps
 

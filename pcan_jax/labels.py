@@ -11,7 +11,7 @@ import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from pcan_jax import shipped
@@ -19,6 +19,9 @@ from pcan_jax.tables import read_rows
 
 LEVELS = ("action", "body")
 """What a clip is classified by; a body part is the parent of its actions."""
+
+# Soft hyphen, zero-width space, word joiner and byte order mark.
+_UNSEEN = dict.fromkeys(map(ord, "\u00ad\u200b\u2060\ufeff"))
 
 _SIDE = re.compile(r"(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 
@@ -104,7 +107,7 @@ class LabelTree:
     if not {"id", "action", "body"} <= set(header):
       raise ValueError(f"{path}: the first line must be 'id,action,body', not {','.join(header)!r}")
     for line, cells in rows[1:]:
-      row = collections.defaultdict(str, zip(header, map(_name, cells)))
+      row = collections.defaultdict(str, zip(header, map(plain_name, cells)))
       where = f"{path}, line {line}"
       if row["id"] != str(len(actions)):
         raise ValueError(f"{where}: expected id {len(actions)}, found {row['id']!r}")
@@ -137,13 +140,28 @@ class LabelTree:
     return cls(tuple(tree["actions"]), tuple(tree["bodies"]), tuple(tree["parents"]))
 
 
-def _name(cell: str) -> str:
-  """Without white space at its ends, and with composed accents."""
-  return unicodedata.normalize("NFC", cell.strip())
-
-
 def _other_side(side: re.Match[str]) -> str:
   return "right" if side[0].lower() == "left" else "left"
+
+
+def plain_name(text: str) -> str:
+  """A name with composed accents, without white space at its ends and characters that none sees."""
+  return unicodedata.normalize("NFC", text.translate(_UNSEEN).strip())
+
+
+def similar_names(names: Iterable[str]) -> list[str]:
+  """Pairs of names that differ only in case, spaces, dashes, underscores or unseen characters."""
+  first: dict[str, str] = {}
+  pairs = ((first.setdefault(_folded(name), name), name) for name in names)
+  return [f"{other!r} and {name!r}" for other, name in dict.fromkeys(pairs) if other != name]
+
+
+def _folded(name: str) -> str:
+  return "".join(
+    char
+    for char in unicodedata.normalize("NFKC", name).casefold()
+    if unicodedata.category(char) not in ("Cf", "Pc", "Pd") and not char.isspace()
+  )
 
 
 def get_tree(name: str | os.PathLike[str]) -> LabelTree:

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from pcan_jax.clips.sampling import FrameSampling
 from pcan_jax.config import load_config
+from pcan_jax.config_ranges import require_ranges
 from pcan_jax.inputs import Augmentation, Preprocessing, preprocess
 from pcan_jax.keypoints import KeypointLayout
 from pcan_jax.labels import LabelTree
@@ -60,6 +61,7 @@ class ModelSpec:
   platform: str | None = None
 
   def __post_init__(self) -> None:
+    require_ranges(self.config)
     object.__setattr__(self, "config", _with_mirrors(self.config, self.tree))
     if self.config.eval.flip:
       self._require_mirrors()

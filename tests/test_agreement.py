@@ -346,6 +346,8 @@ def test_tiers_come_from_the_tree_or_from_the_other_coding():
     ([], ["a.mp4"], {}, "A holds no coding"),
     (["a.mp4"], ["a.mp4"], {"start": 30.0}, "a.mp4 ends at 20 s"),
     (["a.mp4"], ["a.mp4"], {"start": 3.0, "end": 2.0}, "ends at 2.0 s, before"),
+    (["a.mp4"], ["a.mp4"], {"start": -5.0}, "from -5.0 s to None s; both are 0 or more"),
+    (["a.mp4"], ["a.mp4"], {"end": float("nan")}, "to nan s; both are 0 or more"),
     (["a.mp4"], ["a.mp4"], {"tree": LabelTree(("x",), ("y",), (0,))}, "not in the tree: 'nod'"),
   ],
 )
@@ -371,6 +373,14 @@ def test_a_part_of_the_recordings_and_common_videos():
   [one] = found.recordings
   assert (one.duration, one.first, one.second) == (4.0, (event(1, 4),), (event(1, 4),))
   assert "only A has 'b.mp4', which was left out" in found.notes[0]
+
+
+def test_names_that_are_nearly_the_same_are_told():
+  first = [coding(event(0, 1, subject="Ann"), event(2, 3, subject="Ben"))]
+  second = [coding(event(0, 1, "Nod", subject="ann"), event(2, 3, subject="Ben"))]
+  notes = "; ".join(bring_together(first, second).notes)
+  assert "labels that are nearly the same count as different: 'Nod' and 'nod'" in notes
+  assert "subjects that are nearly the same count as different: 'Ann' and 'ann'" in notes
 
 
 def test_a_length_counts_that_only_the_video_has():

@@ -55,6 +55,12 @@ def test_tables_of_boris(tmp_path):
   assert len(told) == 4
   for expected in ("other players are not used: c.mp4", "cut at the border", "modifiers", "'live'"):
     assert any(expected in line for line in told)
+  head, row, _ = AGGREGATED.splitlines(keepends=True)
+  rows = row.replace("1.5,2.25", "1,3") + row.replace("1.5,2.25", "2,4")
+  (coding,) = read(head + rows, "overlapping.csv")
+  assert [(one.onset, one.offset) for one in coding.events] == [(1, 3), (2, 4)]
+  with pytest.raises(ValueError, match="row 2: 'nod' stops at 1 s, before it starts"):
+    read(head + row.replace("1.5,2.25", "3,1"), "backwards.csv")
   (coding,) = read(AGGREGATED, "aggregated.csv")
   assert coding.video == "T:/a b.mp4"
   assert coding.events == (

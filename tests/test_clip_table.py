@@ -1,7 +1,7 @@
 import pytest
 
-from data.clip_table import label_rows, read_rows, similar_names
-from pcan_jax.labels import LabelTree
+from data.clip_table import label_rows, read_rows
+from pcan_jax.labels import LabelTree, similar_names
 from tests.tiny_source import TREE
 
 
@@ -104,6 +104,28 @@ def test_names_that_differ_only_in_case_are_similar():
   names = ("Wave", "kick", "wave", "high kick", "kick", "highkick", "wave")
   assert similar_names(names) == ["'Wave' and 'wave'", "'high kick' and 'highkick'"]
   assert similar_names(TREE.actions) == []
+  assert similar_names(["touch_face", "touch face", "touch\u2013face"]) == [
+    "'touch_face' and 'touch face'",
+    "'touch_face' and 'touch\u2013face'",
+  ]
+
+
+def test_characters_that_nobody_sees_make_no_names(tmp_path):
+  text = (
+    "video,label,person\na.mp4,arm/wave,P1\nb.mp4,arm/wa\u00adve,P1\u200b\nc.mp4,leg/k,P1\ufeff\n"
+  )
+  rows, _ = read_rows(table(tmp_path, text))
+  assert {row.person for row in rows} == {"P1"}
+  assert label_rows(rows, None)[0].actions == ("wave", "k")
+
+
+def test_a_column_body_may_repeat_the_label_but_not_contradict_it(tmp_path):
+  text = "video,body,label\na.mp4,arm,Arm / wave\nb.mp4,arm,arm/wave\nc.mp4,leg,yes/no\n"
+  rows, _ = read_rows(table(tmp_path, text))
+  assert label_rows(rows, None)[0].actions == ("wave", "yes/no")
+  rows, _ = read_rows(table(tmp_path, text + "d.mp4,arm,leg/kick\n"))
+  with pytest.raises(ValueError, match="line 5: .*'leg/kick' is of another body part"):
+    label_rows(rows, None)
 
 
 def labelled(tmp_path, text, tree=None):

@@ -219,6 +219,12 @@ BOMB = b"""<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "bbbbbbbb"><!ENTITY c "&
     ("a.boris", b'{"behaviors_conf": []}', "'behaviors_conf' is missing or wrong"),
     ("a.boris", b'{"behaviors_conf": {}, "observations": {"a": NaN}}', "the number NaN"),
     ("a.vtt", b"WEBVT", "not WebVTT"),
+    (
+      "a.vtt",
+      b"WEBVTT\n\n00:03 --> 00:04\nnod\n",
+      "line 3: '00:03 --> 00:04' are no times of a cue",
+    ),
+    ("a.vtt", b"WEBVTT\n\n00:03,000 -> 00:04,000\nnod\n", "line 3: .* are no times of a cue"),
     ("a.json", b'[{"annotations": [], "data": 3}]', "task 0: not a task of Label Studio"),
     ("a.csv", b"video,start,end,label\na.mp4,1,x,nod\n", "row 2: 'x' is not a time"),
     ("a.csv", b"video,start,end,label\na.mp4,1,2,nod,5\n", "row 2: 5 cells in 4 columns"),
@@ -226,6 +232,8 @@ BOMB = b"""<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "bbbbbbbb"><!ENTITY c "&
     ("a.csv", b'video,start,end,label\na,"1,2,nod\n', "not a table"),
     ("a.csv", b"video,start,end,label\n\xff,1,2,nod\n", "not text in UTF-8"),
     ("a.csv", b"video,start,end,label,confidence\na,1,2,nod,7\n", "row 2: .*confidence 7"),
+    ("a.csv", b"video,start,end,label,confidence\na,1,2,nod,9%\n", "row 2: confidence '9%' is not"),
+    ("a.csv", b"video,start,end,label,label\na,1,2,nod,hop\n", "there are two columns label"),
     ("a.csv", b"video,label\na,b\n", "not a file of codings that is read: ELAN"),
     ("a.csv", b"", "not a file of codings that is read: ELAN"),
     ("a.mp4", b"\0\0", "not a file of codings that is read: ELAN"),
@@ -271,7 +279,9 @@ def test_large_files_and_missing_packages_are_told(tmp_path, monkeypatch):
 
 
 def test_a_folder_of_predictions_has_codings_and_a_table_that_is_none(tmp_path):
-  for name in ("predictions.csv", "talk.eaf", "codings.csv"):
+  (tmp_path / ".ipynb_checkpoints").mkdir()
+  hidden = ("._talk.eaf", ".ipynb_checkpoints/old.csv")
+  for name in ("predictions.csv", "talk.eaf", "codings.csv", *hidden):
     (tmp_path / name).touch()
   assert [path.name for path in find_codings(tmp_path)] == ["codings.csv", "talk.eaf"]
 
@@ -283,6 +293,13 @@ def test_times_have_one_sign(text, found):
   assert seconds(text, "here") == found
   with pytest.raises(ValueError, match="here: .* is not a time"):
     seconds(f"1:-{text}", "here")
+
+
+def test_semicolons_go_with_decimal_commas(tmp_path):
+  path = tmp_path / "a.csv"
+  path.write_text("video;start;end;label;confidence\nv.mp4;1,5;2,5;nod;0,87\n")
+  ((found,),) = (coding.events for coding in read_codings(path))
+  assert (found.onset, found.offset, found.confidence) == (1.5, 2.5, 0.87)
 
 
 def test_what_lies_before_the_video_is_an_error(tmp_path):

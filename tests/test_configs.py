@@ -6,6 +6,14 @@ import pytest
 
 from configs import ma52
 from pcan_jax.config import load_config
+from pcan_jax.config_ranges import (
+  _AT_LEAST_ONE,
+  _AT_LEAST_ZERO,
+  _BELOW_ONE,
+  _POSITIVE,
+  _find,
+  require_ranges,
+)
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import get_tree
 from pcan_jax.spec import ModelSpec
@@ -94,3 +102,32 @@ def test_release_follows_its_code():
   assert (optimizer.epochs, optimizer.decay_epochs, optimizer.clip_norm) == (30, (10, 20), 40)
   for name in ("learning_rate", "batch_size", "momentum", "weight_decay", "schedule"):
     assert optimizer[name] == paper.optimizer[name]
+
+
+@pytest.mark.parametrize(
+  ("field", "value"),
+  [
+    ("log_every", 0),
+    ("input.pose_frames", 0),
+    ("input.sigma", 0.0),
+    ("model.dropout", 1.5),
+    ("loss.ce_weight", -1.0),
+    ("optimizer.epochs", float("nan")),
+    ("optimizer.momentum", 1.0),
+    ("optimizer.learning_rate", float("inf")),
+    ("eval.num_clips", 0),
+    ("eval.gamma.pose", -5.0),
+    ("checkpoints.keep", 0),
+  ],
+)
+def test_numbers_out_of_range_are_named(field, value):
+  config = load_config("ma52:pcan_pose")
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(ValueError, match=f"^{field} must be "):
+    require_ranges(config)
+
+
+def test_every_number_with_a_range_is_in_the_config():
+  config = load_config("ma52")
+  fields = (_AT_LEAST_ONE, _POSITIVE, _AT_LEAST_ZERO, _BELOW_ONE)
+  assert all(_find(config, field) is not None for group in fields for field in group)

@@ -106,6 +106,16 @@ def test_several_data_sets_are_named(tiny_dataset_path, tmp_path):
     open_dataset(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json", "metadata.json"])
+def test_a_damaged_description_is_named(tiny_dataset_path, tmp_path, name):
+  copy = shutil.copytree(tiny_dataset_path, tmp_path / "copy")
+  (found,) = copy.rglob(name)
+  for content in (b"", found.read_bytes()[:40]):
+    found.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"copy.*{name}.* is missing or damaged .*build"):
+      open_dataset(copy)
+
+
 def test_missing_data_says_how_to_get_it(tmp_path):
   with pytest.raises(FileNotFoundError, match=r"no data set at .*ask for access"):
     open_dataset(tmp_path, "First ask for access.")

@@ -98,6 +98,11 @@ NAN = np.where(np.arange(NUM_FRAMES)[:, None, None] == 4, np.nan, POINTS[..., :2
   [
     (POINTS[..., :17, :2], None, r"{0}' has the shape \[2, 6, 17, 2\], expected \[M, T, 28, 2\]"),
     (POINTS, None, r"{0}' has the shape \[2, 6, 28, 3\]"),
+    (
+      np.repeat(POINTS[:, :1, :, :2], 15, axis=0),
+      np.ones((30, 1, 28)),
+      r"\[30, 1, 28, 2\]: 30 persons in 1 frame.*Swap the first two axes",
+    ),
     (None, POINTS[:1, ..., 2], r"{1}' has the shape \[1, 6, 28\], expected \[2, 6, 28\] as '{0}'"),
     (NAN, None, "{0}' holds NaN or infinity in frame 4"),
     (None, np.full((2, 6, 28), np.inf), "{1}' holds NaN or infinity in frame 0"),

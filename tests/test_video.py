@@ -192,6 +192,42 @@ def test_a_video_without_frames_is_named(tmp_path):
     decoded(path)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_picture_before_the_video_is_not_the_video(tmp_path, suffix):
+  path = tmp_path / f"a{suffix}"
+  with av.open(str(path), "w") as container:
+    cover = container.add_stream("mjpeg", rate=1)
+    cover.width = cover.height = 16
+    cover.pix_fmt = "yuvj420p"
+    cover.disposition = av.stream.Disposition(0)
+    stream = container.add_stream("libx264", rate=30)
+    stream.height, stream.width = FRAMES.shape[1:3]
+    stream.pix_fmt = "yuv420p"
+    stream.disposition = av.stream.Disposition.default
+    picture = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+    container.mux(cover.encode(picture))
+    container.mux(cover.encode())
+    for image in FRAMES:
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+    container.mux(stream.encode())
+  assert np.stack(list(decode_video(path))).shape == FRAMES.shape
+
+
+def test_packets_that_are_lost_within_a_stream_are_damage(tmp_path):
+  path = write(tmp_path / "a.ts", NOISE, tick=Fraction(1, 30))
+  content = path.read_bytes()
+  packets = [content[start : start + 188] for start in range(0, len(content), 188)]
+  middle = len(packets) // 2
+  path.write_bytes(b"".join(packets[:middle] + packets[middle + 5 :]))
+  try:
+    frames = decode_video(path)
+    list(frames)
+  except VideoError as error:
+    assert "a.ts" in str(error)
+  else:
+    assert frames.damage
+
+
 def test_sound_alone_is_no_video(tmp_path):
   path = tmp_path / "a.mp4"
   with av.open(str(path), "w") as container:

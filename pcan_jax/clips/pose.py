@@ -23,6 +23,9 @@ _OTHER_KEYPOINTS = {
 """Common numbers of keypoints without a layout here, and what to do about them."""
 
 
+_CROWD = 8  # More persons than this and than frames are frames.
+
+
 @dataclasses.dataclass(frozen=True)
 class Pose:
   """The pose of one clip, not yet checked.
@@ -50,8 +53,9 @@ class Pose:
     at exactly (0, 0).
 
     Raises:
-      ValueError: the arrays do not have the keypoints of the layout, a number is not finite, a
-        score exceeds `MAX_SCORE`, or coordinates are relative to the frame instead of pixels.
+      ValueError: the arrays do not have the keypoints of the layout, or their axes are in another
+        order; a number is not finite, a score exceeds `MAX_SCORE`, or coordinates are relative to
+        the frame instead of pixels.
     """
     arrays = dict(zip(self.names, (self.keypoints, self.scores)))
     for name, array in arrays.items():
@@ -65,6 +69,12 @@ class Pose:
         f"{self.where}: {name!r} has the shape {list(shape)}, expected "
         f"[M, T, {layout.num_keypoints}, 2] for the layout {layout.name}"
         + (f"; {shape[2]} keypoints are {other}" if other else "")
+      )
+    if shape[0] > max(shape[1], _CROWD):
+      raise ValueError(
+        f"{self.where}: {name!r} has the shape {list(shape)}: {shape[0]} persons in {shape[1]} "
+        "frame(s); expected [M, T, V, 2], persons first. Swap the first two axes of an array that "
+        "has frames first"
       )
     if self.scores.shape != shape[:3]:
       raise ValueError(

@@ -66,9 +66,9 @@ class VideoFrames(Iterator[Frame]):
     said: list[str] = []
     stamps: list[float | None] = []
     size = matrix = None
-    end = 0.0
+    end, corrupt = 0.0, 0
     with _open(self.path) as container:
-      stream = container.streams.video[0]
+      stream = _video_of(container)
       # One thread: clips are decoded in parallel processes.
       stream.codec_context.thread_count = 1
       packets = container.demux()
@@ -79,6 +79,7 @@ class VideoFrames(Iterator[Frame]):
             decoded = packet.decode() if packet is not None and packet.stream is stream else []
           if packet is None:
             break
+          corrupt += packet.stream is stream and packet.is_corrupt
           if packet.pts is not None:
             end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
           for frame in decoded:
@@ -105,12 +106,13 @@ class VideoFrames(Iterator[Frame]):
       self._times, wrong_times = frame_times(stamps, _clock(stream))
       missing = _what_is_missing(self.path, container, len(stamps), end, self._times)
     more = f", and complains {len(said) - 1} times more" if len(said) > 1 else ""
+    holes = f"{corrupt} of its packets are damaged, or others before them are lost" * bool(corrupt)
     complaints = f"the decoder says {said[0]!r}{more}" if said else ""
-    self.damage += filter(None, (missing, complaints, wrong_times))
+    self.damage += filter(None, (missing, holes, complaints, wrong_times))
 
 
 def decode_video(path: str | os.PathLike[str]) -> VideoFrames:
-  """Decodes the first video stream of a file, one frame at a time.
+  """Decodes the video stream of a file that players show, one frame at a time.
 
   Args:
     path: of the video.
@@ -175,7 +177,7 @@ def video_seconds(path: str | os.PathLike[str]) -> float:
   with _open(path) as container:
     if container.duration is not None and container.format.name not in _WITHOUT_LENGTH:
       return container.duration / av.time_base
-    packets = container.demux(container.streams.video[0])
+    packets = container.demux(_video_of(container))
     try:
       ends = [
         float((packet.pts + (packet.duration or 0)) * packet.time_base)
@@ -198,10 +200,15 @@ def _open(path: pathlib.Path) -> av.container.InputContainer:
   if not container.streams.video:
     container.close()
     raise VideoError(f"{path}: the file has no video stream")
-  if container.streams.video[0].codec_context is None:
+  if _video_of(container).codec_context is None:
     container.close()
     raise VideoError(f"{path}: no decoder is installed for its video stream")
   return container
+
+
+def _video_of(container: av.container.InputContainer) -> av.VideoStream:
+  """The stream that players show: others may be pictures of the cover, or of other views."""
+  return container.streams.best("video") or container.streams.video[0]
 
 
 @contextlib.contextmanager
@@ -247,7 +254,7 @@ def _what_is_missing(
   times: Times,
 ) -> str:
   """Describes by how much a file is shorter than its header states; empty if it is not."""
-  kind, frames = container.format.name, container.streams.video[0].frames
+  kind, frames = container.format.name, _video_of(container).frames
   if kind == "avi" and frames > num_frames + 1:
     return f"its header promises {frames} frames, but it holds {num_frames}"
   # FFmpeg makes the durations of these fit what is left.

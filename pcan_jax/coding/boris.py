@@ -111,7 +111,7 @@ def read_boris(
     playlist = _playlist(observation, where, told)
     rows = _rows(_field(observation, "events", list, where), behaviours, where, told)
     shift = _shift(observation)
-    codings += events_of(rows, playlist, shift, points, told)
+    codings += events_of(pair_rows(rows, told), playlist, shift, points, told)
   points.check()
   return codings
 
@@ -189,16 +189,24 @@ def _rows(
 
 
 def events_of(
-  rows: Iterable[Row],
+  pairs: Iterable[tuple[Row, Row]],
   playlist: Playlist,
   shift: float,
   points: Points,
   tell: Tell,
 ) -> list[Coding]:
-  """The events of one observation, sorted by the videos that they are in."""
+  """The events of one observation, sorted by the videos that they are in.
+
+  Args:
+    pairs: start and stop of every event; twice the same of a point event.
+    playlist: the videos.
+    shift: seconds by which the times of the observation are later than those of its videos.
+    points: collects point events.
+    tell: see `formats.read_codings`.
+  """
   of_video: dict[str, list[Event]] = {video: [] for video in playlist.videos}
   modified = set()
-  for start, end in _pairs(sorted(rows, key=lambda row: row.time), tell):
+  for start, end in pairs:
     modified |= {start.code} if start.modifiers and not _is_lane(start.modifiers) else set()
     stated = _CONFIDENCE.fullmatch(start.comment)
     fields = {
@@ -232,10 +240,10 @@ def _is_lane(modifiers: str) -> bool:
   return re.fullmatch(r"lane \d+", modifiers) is not None
 
 
-def _pairs(rows: Iterable[Row], tell: Tell) -> Iterator[tuple[Row, Row]]:
+def pair_rows(rows: Iterable[Row], tell: Tell) -> Iterator[tuple[Row, Row]]:
   """Starts and stops of states; a point event is a pair with itself."""
   running: dict[tuple[str, str, str], Row] = {}
-  for row in rows:
+  for row in sorted(rows, key=lambda row: row.time):
     key = (row.subject, row.code, row.modifiers)
     if row.is_point:
       yield row, row

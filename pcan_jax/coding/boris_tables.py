@@ -17,6 +17,7 @@ from pcan_jax.coding.boris import (
   comment_of,
   events_of,
   length_of,
+  pair_rows,
   with_lanes,
 )
 from pcan_jax.coding.csv_codings import seconds, write_table
@@ -77,9 +78,11 @@ def read_boris_table(
       told("it is not of media files; left out")
       continue
     shift = seconds(_known(of_one[0][1].get("Time offset (s)", "")) or "0", where)
-    read = _aggregated if _is_aggregated(header) else _tabular
-    found = (row for place, cells in of_one for row in read(cells, place, told))
-    codings += events_of(found, playlist, shift, points, told)
+    if _is_aggregated(header):
+      pairs = (pair for place, cells in of_one for pair in _aggregated(cells, place, told))
+    else:
+      pairs = pair_rows((_tabular(cells, place) for place, cells in of_one), told)
+    codings += events_of(pairs, playlist, shift, points, told)
   points.check()
   return codings
 
@@ -122,23 +125,25 @@ def _float(cell: str) -> float | None:
   return float(cell) if re.fullmatch(r"\d+(\.\d+)?", cell) and float(cell) else None
 
 
-def _tabular(cells: _Cells, where: str, tell: Tell) -> Iterator[Row]:
+def _tabular(cells: _Cells, where: str) -> Row:
   kind = (cells.get("Behavior type") or cells.get("Status", "")).upper()
   if kind not in ("START", "STOP", "POINT"):
     raise ValueError(f"{where}: {kind[:40]!r} is not START, STOP or POINT")
-  yield _row(cells, cells["Time"], cells.get("Comment", ""), kind == "POINT", where)
+  return _row(cells, cells["Time"], cells.get("Comment", ""), kind == "POINT", where)
 
 
-def _aggregated(cells: _Cells, where: str, tell: Tell) -> Iterator[Row]:
+def _aggregated(cells: _Cells, where: str, tell: Tell) -> Iterator[tuple[Row, Row]]:
+  """Start and stop of the one event of a row, or nothing if it lacks one of them."""
   start, stop = _known(cells["Start (s)"]), _known(cells["Stop (s)"])
   is_point = cells.get("Behavior type", "").upper() == "POINT"
   if not start or not (stop or is_point):
     tell(f"{cells['Behavior']!r} has no start or no stop; left out")
     return
   comment = cells.get("Comment start", cells.get("Comment", ""))
-  yield _row(cells, start, comment, is_point, where)
-  if not is_point:
-    yield _row(cells, stop, comment, is_point, where)
+  pair = tuple(_row(cells, time, comment, is_point, where) for time in (start, stop or start))
+  if pair[1].time < pair[0].time:
+    raise ValueError(f"{where}: {cells['Behavior']!r} stops at {stop} s, before it starts")
+  yield pair
 
 
 def _row(cells: _Cells, time: str, comment: str, is_point: bool, where: str) -> Row:

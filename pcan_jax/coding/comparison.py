@@ -2,12 +2,13 @@
 
 import collections
 import dataclasses
+import math
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from pcan_jax.coding.events import Coding, Event
 from pcan_jax.coding.reading import media_name, media_stem
-from pcan_jax.labels import LabelTree
+from pcan_jax.labels import LabelTree, similar_names
 
 ONE_TIER = "all"
 """The tier of all events where nothing tells them apart."""
@@ -90,6 +91,8 @@ def bring_together(
   """
   sides = [_by_video(codings, name) for codings, name in zip((first, second), names)]
   keys, notes = _common_videos(sides, names, only_common)
+  if not 0 <= start < math.inf or (end is not None and math.isnan(end)):
+    raise ValueError(f"the part to compare is from {start} s to {end} s; both are 0 or more")
   if end is not None and end <= start:
     raise ValueError(f"the part to compare ends at {end} s, before it starts at {start} s")
   sides = [{key: side[key] for key in keys} for side in sides]
@@ -118,6 +121,10 @@ def bring_together(
   if start or end is not None:
     part = f"from {start:g} s" + ("" if end is None else f" to {end:g} s")
     notes.append(f"only the part {part} was compared; events across its borders were cut there")
+  said = {(e.label, e.subject) for side in sides for e in _events(side)}
+  for kind, different in zip(("labels", "subjects"), map(set, zip(*said))):
+    if alike := similar_names(sorted(different)):
+      notes.append(f"{kind} that are nearly the same count as different: {', '.join(alike)}")
   found = {(event.tier, event.label) for one in recordings for event in (*one.first, *one.second)}
   return Comparison(
     tuple(recordings), _in_order(found, tree), (*notes, *subject_notes, *tier_notes)

@@ -72,6 +72,9 @@ def read_csv(
     ValueError: a row is wrong; the message names it.
   """
   header = [name.lower() for name in rows[0]]
+  twice = [name for name in dict.fromkeys(header) if name and header.count(name) > 1]
+  if twice:
+    raise ValueError(f"{path}: there are two columns {', '.join(twice)}; keep one")
   points = Points(point_seconds, path)
   found: dict[str, list[Event]] = {}
   for number, row in enumerate(rows[1:], 2):
@@ -97,13 +100,22 @@ def _events(cells: Mapping[str, str], where: str, points: Points, tell: Tell) ->
     tell(f"{where}: no label; left out")
     return []
   try:
-    confidence = float(cells["confidence"]) if cells["confidence"] else None
+    confidence = _confidence(cells["confidence"])
     fields = {"tier": cells["tier"], "subject": cells["subject"], "confidence": confidence}
     if offset == onset:
       return points.event(onset, cells["label"], **fields)
     return [Event(onset, offset, cells["label"], **fields)]
   except ValueError as error:
     raise ValueError(f"{where}: {error}") from error
+
+
+def _confidence(cell: str) -> float | None:
+  if not cell:
+    return None
+  try:
+    return float(cell.replace(",", "."))
+  except ValueError:
+    raise ValueError(f"confidence {cell[:40]!r} is not a number in 0..1") from None
 
 
 def write_csv(

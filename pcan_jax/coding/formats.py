@@ -39,7 +39,7 @@ WINDOWS = "predictions.csv"
 def find_codings(path: pathlib.Path) -> list[pathlib.Path]:
   """All files of codings in a folder and its subfolders, sorted by path; or a file as it is.
 
-  In a folder of predictions, the table of windows is left out.
+  Hidden files and folders are left out, and in a folder of predictions the table of windows.
 
   Raises:
     FileNotFoundError: there is none in the folder.
@@ -47,7 +47,8 @@ def find_codings(path: pathlib.Path) -> list[pathlib.Path]:
   if not path.is_dir():
     return [path]
   files = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-  found = sorted(p for p in files if p.name != WINDOWS)
+  shown = (p for p in files if not any(q.startswith(".") for q in p.relative_to(path).parts))
+  found = sorted(p for p in shown if p.name != WINDOWS)
   if not found:
     raise FileNotFoundError(f"no file of codings in {path} ({' '.join(SUFFIXES)})")
   return found

@@ -20,6 +20,9 @@ from pcan_jax.writing import replace_file
 
 _VIDEO = "video: "
 _PART = re.compile(r"<c\.(tier|label|subject|confidence)>(.*?)</c>", re.DOTALL)
+_TIME = r"(\d{2,}:)?[0-5]\d:[0-5]\d\.\d{3}"
+_TIMES = re.compile(rf"\s*{_TIME}[ \t]+-->[ \t]+{_TIME}(\s|$)")
+_ARROW = re.compile(r"\s*[\d:.,]+\s*-*>|.*-->")
 _VOICE = re.compile(r"<v(?:\.[^ >]*)? ([^>]*)>")
 
 
@@ -38,12 +41,16 @@ def read_vtt(
     ValueError: the file is not WebVTT, or damaged.
   """
   webvtt = optional("webvtt")
+  text = decode(content, path).removeprefix("\ufeff")
+  stated = _require_times(text, path)
   try:
-    cues = webvtt.WebVTT.from_string(decode(content, path).removeprefix("\ufeff"))
+    cues = webvtt.WebVTT.from_string(text)
   except (webvtt.errors.MalformedFileError, webvtt.errors.MalformedCaptionError) as error:
     raise ValueError(f"{path}: not WebVTT, or damaged ({error})") from error
   named = [text for text in cues.header_comments if text.startswith(_VIDEO)]
   video = urllib.parse.unquote(named[0].removeprefix(_VIDEO)).strip() if named else path.stem
+  if len(cues) < stated:
+    tell(f"{path}: {stated - len(cues)} cue(s) without text; left out")
   points, events = Points(point_seconds, path), []
   for cue in cues:
     onset, offset = (seconds(time, str(path)) for time in (cue.start, cue.end))
@@ -58,6 +65,24 @@ def read_vtt(
       events.append(Event(onset, offset, label, **fields))
   points.check()
   return [Coding(video or path.stem, tuple(events))]
+
+
+def _require_times(text: str, path: pathlib.Path) -> int:
+  """Counts the lines of times; webvtt-py passes over cues whose times are wrong.
+
+  Raises:
+    ValueError: what stands around an arrow is no time.
+  """
+  count = 0
+  for number, line in enumerate(text.splitlines(), 1):
+    if _TIMES.match(line):
+      count += 1
+    elif _ARROW.match(line):
+      raise ValueError(
+        f"{path}, line {number}: {line.strip()[:60]!r} are no times of a cue, such as "
+        "00:01.000 --> 00:02.500"
+      )
+  return count
 
 
 def _parts(text: str) -> tuple[str, dict[str, str | float | None]]:

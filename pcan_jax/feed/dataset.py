@@ -366,8 +366,8 @@ def open_dataset(
 
   Raises:
     FileNotFoundError: there is no data set.
-    ValueError: there are several, another program or schema version built it, or its labels are
-      wrong.
+    ValueError: there are several, another program or schema version built it, its description is
+      damaged, or its labels are wrong.
   """
   found = sorted(pathlib.Path(path).rglob("dataset_info.json"))
   if not found:
@@ -378,8 +378,17 @@ def open_dataset(
   if len(found) > 1:
     folders = ", ".join(str(info.parent) for info in found)
     raise ValueError(f"{path} holds several data sets; choose one of: {folders}")
-  builder = tfds.builder_from_directory(str(found[0].parent))
-  metadata = records.check_metadata(builder.info.metadata, where=str(found[0].parent))
+  folder = found[0].parent
+  try:
+    builder = tfds.builder_from_directory(str(folder))
+    stored = builder.info.metadata
+  except Exception as error:  # of JSON, protobuf or TFDS: they promise nothing
+    reason = str(error).strip().partition("\n")[0]
+    raise ValueError(
+      f"{folder}: dataset_info.json, features.json or metadata.json is missing or damaged "
+      f"({reason[:100]}); build the data set again, in an empty folder"
+    ) from error
+  metadata = records.check_metadata(stored, where=str(folder))
   dataset = Dataset(
     builder=builder,
     tree=LabelTree.from_dict(metadata["tree"]),

@@ -184,7 +184,13 @@ def prepare(config: ConfigDict) -> TrainingRun:
         f"{dataset.path} has no split {config.data.eval_split!r} to evaluate "
         f"(config.data.eval_split); it has {dataset.splits}"
       )
-  return TrainingRun(spec, dataset, mesh, order)
+  run = TrainingRun(spec, dataset, mesh, order)
+  if run.total_steps < 1:
+    raise ValueError(
+      f"optimizer.epochs={config.optimizer.epochs:g} of {order.num_clips} clips, {batch_size} at a "
+      "time, are no step; raise it, or lower optimizer.batch_size"
+    )
+  return run
 
 
 def _mirroring(tree: LabelTree) -> str:
