@@ -100,6 +100,7 @@ class Results:
       ids=np.array(self.ids, np.str_),
       actions=self.actions,
       num_clips=self.num_clips,
+      metrics=json.dumps(self.metrics),
       **origin,
       **flatten_outputs(self.outputs),
     )
@@ -128,7 +129,10 @@ class Results:
     if "fused/action/probabilities" not in results or not {"checkpoint", "ensemble"} & {*results}:
       raise ValueError(f"{scores} was written by an earlier version: {again}")
     outputs = unflatten_outputs(results)
-    metrics = _read_metrics(directory / "metrics.json", again)
+    if "metrics" in results:
+      metrics = json.loads(str(results["metrics"]))
+    else:  # of an earlier version
+      metrics = _read_metrics(directory / "metrics.json", again)
     return cls(
       ids=results["ids"].tolist(),
       actions=results["actions"],

@@ -9,14 +9,14 @@ import logging
 import os
 import pathlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tqdm
 
 from pcan_jax.checkpoints import locate
-from pcan_jax.clips.pose_files import open_poses
+from pcan_jax.clips.pose_files import PoseFiles, open_poses
 from pcan_jax.clips.source_layout import skeleton_rate
 from pcan_jax.clips.video_files import clip_id, find_videos
 from pcan_jax.coding.formats import WINDOWS
@@ -111,15 +111,12 @@ def predict_files(
   if videos is not None and pose is None and "pose" in recognizer.streams:
     pose = output / ESTIMATED_POSES
     estimate_poses(pathlib.Path(videos), files.values(), recognizer.layout, pose)
-  only = clip_id(next(iter(files.values()))) if len(files) == 1 else None
-  poses = None if pose is None else open_poses(pose, recognizer.layout, only_clip=only)
+  poses = _open_poses(pose, files, recognizer)
   if videos is None and poses is not None:
     recognizer.require_no_frames()
     files = {name: pathlib.Path(name) for name in poses.clip_ids}
     stated = "" if fps else "; --fps says otherwise"
     _log.info("poses without videos, %g frames per second%s", skeleton_rate(fps), stated)
-  if poses is None:
-    _log.info("no poses: the model sees whole frames instead of the square around the persons")
   require_writable(output)
   found = EventFiles(recognizer, settings) if settings else None
   records = []
@@ -140,13 +137,7 @@ def predict_files(
           video = Video.open(path, poses)
         record |= _facts(video)
         windows, predictions = video.windows(window, stride), []
-        clock = _announced(
-          recognizer.predict_windows(video, windows),
-          f"{name}: {float(video.times[-1]):.0f} s of video",
-          len(windows),
-          recognizer.batch_size(len(windows)),
-        )
-        for span, prediction in zip(windows, clock):
+        for span, prediction in zip(windows, _predicted(recognizer, name, video, windows)):
           if not found:
             _log.info("%s", _line(name, span, prediction))
           predictions.append(prediction)
@@ -186,6 +177,29 @@ def predict_files(
   failed = sum(bool(_problems(record)) for record in records)
   _log.info("%s: %d videos, %d with a problem", output / "predictions.json", len(records), failed)
   return failed
+
+
+def _open_poses(
+  pose: str | os.PathLike[str] | None, files: Mapping[str, pathlib.Path], recognizer: Recognizer
+) -> PoseFiles | None:
+  """The poses, if there are any."""
+  if pose is None:
+    _log.info("no poses: the model sees whole frames instead of the square around the persons")
+    return None
+  only = clip_id(next(iter(files.values()))) if len(files) == 1 else None
+  return open_poses(pose, recognizer.layout, only_clip=only)
+
+
+def _predicted(
+  recognizer: Recognizer, name: str, video: Video, windows: Sequence[Window]
+) -> Iterator[Prediction]:
+  """The predictions of the windows of a video; says how long they take."""
+  return _announced(
+    recognizer.predict_windows(video, windows),
+    f"{name}: {float(video.times[-1]):.0f} s of video",
+    len(windows),
+    recognizer.batch_size(len(windows)),
+  )
 
 
 def _check_what_there_is(
