@@ -140,10 +140,10 @@ def _aggregated(cells: _Cells, where: str, tell: Tell) -> Iterator[tuple[Row, Ro
     tell(f"{cells['Behavior']!r} has no start or no stop; left out")
     return
   comment = cells.get("Comment start", cells.get("Comment", ""))
-  pair = tuple(_row(cells, time, comment, is_point, where) for time in (start, stop or start))
-  if pair[1].time < pair[0].time:
+  first, last = (_row(cells, time, comment, is_point, where) for time in (start, stop or start))
+  if last.time < first.time:
     raise ValueError(f"{where}: {cells['Behavior']!r} stops at {stop} s, before it starts")
-  yield pair
+  yield first, last
 
 
 def _row(cells: _Cells, time: str, comment: str, is_point: bool, where: str) -> Row:
