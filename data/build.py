@@ -53,6 +53,7 @@ def build(
   # Not at the top: worker processes import this module and do not need TensorFlow.
   import tensorflow_datasets as tfds
 
+  from pcan_jax.feed.dataset import naming_damage
   from pcan_jax.feed.pcan_dataset_builder import Builder, PcanConfig
 
   source_layout.find_splits(source)
@@ -70,7 +71,8 @@ def build(
     fps=skeleton_fps(source, fps),
     jobs=jobs,
   )
-  builder = Builder(data_dir=str(out), config=config)
+  with naming_damage(out):
+    builder = Builder(data_dir=str(out), config=config)
   with (
     tempfile.TemporaryDirectory() as downloads,  # stays empty, but TFDS requires it
     told_shortly(f"the data set cannot be written to {out}"),

@@ -18,7 +18,7 @@ import math
 import os
 import pathlib
 import unicodedata
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from pcan_jax import tables
 from pcan_jax.clips.source_layout import SPLITS, UNLABELLED, UNLABELLED_SPLIT
@@ -229,9 +229,8 @@ def _derive_tree(rows: Sequence[Row]) -> LabelTree:
   if not rows:
     raise ValueError("all clips are in the split test, so there are no labels; give a --tree")
   body_of: dict[str, str] = {}
-  bodies = {row.body.casefold() for row in rows}
   for row in rows:
-    body, action = _body_and_action(row, bodies)
+    body, action = _body_and_action(row)
     if not body or not action:
       raise ValueError(
         f"{row.where}: the label {row.label[:40]!r} does not say which body part it belongs to; "
@@ -253,24 +252,21 @@ def _derive_tree(rows: Sequence[Row]) -> LabelTree:
   )
 
 
-def _body_and_action(row: Row, bodies: Collection[str] = ()) -> tuple[str, str]:
-  """The two in a row; a column `body` may repeat what the label says.
+def _body_and_action(row: Row) -> tuple[str, str]:
+  """The two in a row, of which a column `body` may repeat what the label says.
 
-  Args:
-    row: of the table.
-    bodies: all in that column, in lower case, of which the label must not name another one.
+  Raises:
+    ValueError: the label and the column contradict each other; the message names the line.
   """
   body, slash, action = (part.strip() for part in row.label.rpartition("/"))
   if not row.body:
     return body, action
-  if slash and body.casefold() == row.body.casefold():
-    return row.body, action
-  if slash and body.casefold() in bodies:
+  if slash and body.casefold() != row.body.casefold():
     raise ValueError(
-      f"{row.where}: the label {row.label[:40]!r} is of another body part than the column body "
-      f"says, {row.body[:40]!r}"
+      f"{row.where}: the label {row.label[:40]!r} says another body part than the column body, "
+      f"{row.body[:40]!r}; a name of an action must not hold a slash"
     )
-  return row.body, row.label
+  return row.body, action
 
 
 def _find_action(row: Row, tree: LabelTree) -> int:

@@ -408,3 +408,11 @@ def test_mistakes_are_answered_in_words(source, tmp_path, arguments, message):
 def test_records_of_another_kind_are_refused(metadata, message):
   with pytest.raises(ValueError, match=message):
     records.check_metadata(metadata, "here")
+
+
+def test_a_damaged_description_of_the_data_set_is_named(built, source, tmp_path):
+  out = shutil.copytree(built.parents[2], tmp_path / "out")
+  (found,) = out.rglob("dataset_info.json")
+  found.write_bytes(found.read_bytes()[:200])
+  with pytest.raises(ValueError, match="out: dataset_info.json, .* is missing or damaged"):
+    build(source, out, **OPTIONS)

@@ -120,11 +120,11 @@ def test_characters_that_nobody_sees_make_no_names(tmp_path):
 
 
 def test_a_column_body_may_repeat_the_label_but_not_contradict_it(tmp_path):
-  text = "video,body,label\na.mp4,arm,Arm / wave\nb.mp4,arm,arm/wave\nc.mp4,leg,yes/no\n"
+  text = "video,body,label\na.mp4,arm,Arm / wave\nb.mp4,arm,arm/wave\nc.mp4,leg,kick\n"
   rows, _ = read_rows(table(tmp_path, text))
-  assert label_rows(rows, None)[0].actions == ("wave", "yes/no")
+  assert label_rows(rows, None)[0].actions == ("wave", "kick")
   rows, _ = read_rows(table(tmp_path, text + "d.mp4,arm,leg/kick\n"))
-  with pytest.raises(ValueError, match="line 5: .*'leg/kick' is of another body part"):
+  with pytest.raises(ValueError, match="line 5: .*'leg/kick' says another body part"):
     label_rows(rows, None)
 
 

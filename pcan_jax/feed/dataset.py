@@ -1,10 +1,11 @@
 """A built data set: its shards and their metadata."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -353,6 +354,25 @@ def joined_splits(split: str) -> list[str]:
   return split.split("+")
 
 
+@contextlib.contextmanager
+def naming_damage(folder: pathlib.Path) -> Iterator[None]:
+  """Says that the description of the data set in a folder is damaged, if TFDS cannot read it.
+
+  Raises:
+    ValueError: it cannot.
+  """
+  try:
+    yield
+  except OSError:
+    raise
+  except Exception as error:  # of JSON, protobuf or TFDS: they promise nothing
+    reason = str(error).strip().partition("\n")[0]
+    raise ValueError(
+      f"{folder}: dataset_info.json, features.json or metadata.json is missing or damaged "
+      f"({reason[:100]}); build the data set again, in an empty folder"
+    ) from error
+
+
 def open_dataset(
   path: str | os.PathLike[str], instructions: str = "", held_out: Collection[str] = ()
 ) -> Dataset:
@@ -379,15 +399,9 @@ def open_dataset(
     folders = ", ".join(str(info.parent) for info in found)
     raise ValueError(f"{path} holds several data sets; choose one of: {folders}")
   folder = found[0].parent
-  try:
+  with naming_damage(folder):
     builder = tfds.builder_from_directory(str(folder))
     stored = builder.info.metadata
-  except Exception as error:  # of JSON, protobuf or TFDS: they promise nothing
-    reason = str(error).strip().partition("\n")[0]
-    raise ValueError(
-      f"{folder}: dataset_info.json, features.json or metadata.json is missing or damaged "
-      f"({reason[:100]}); build the data set again, in an empty folder"
-    ) from error
   metadata = records.check_metadata(stored, where=str(folder))
   dataset = Dataset(
     builder=builder,
