@@ -18,7 +18,7 @@ def get_config(variant: str = "pcan") -> ConfigDict:
     "pcan build runs/lookalikes datasets/lookalikes --side 64"
   )
   config.log_every = 100
-  config.optimizer.epochs = 20.0  # and 20 more for what starts from such a run
-  config.checkpoints.every_epochs = 10.0
+  config.optimizer.epochs = 12.0  # and 12 more for what starts from such a run
+  config.checkpoints.every_epochs = 4.0
   config.checkpoints.keep = 1
   return config

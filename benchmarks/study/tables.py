@@ -210,7 +210,7 @@ def _variants() -> Study:
     "PDA of means, siblings, centred": {"loss.pda_of": "means"} | _SIBLINGS | _CENTRED,
     "PDA of embeddings": {"loss.pda_of": "embeddings"},
     "PDA of embeddings, siblings, centred": {"loss.pda_of": "embeddings"} | _SIBLINGS | _CENTRED,
-    "PCC rises for 500 steps": {"loss.pcc_ramp_steps": 500},
+    "PCC rises for 300 steps": {"loss.pcc_ramp_steps": 300},
     "prototypes from zero": {"loss.prototype_start": "zero"},
     "prototypes of all clips": {"loss.prototype_samples": "all"},
     "prototypes on the sphere": {"loss.prototype_on_sphere": True},
@@ -218,7 +218,7 @@ def _variants() -> Study:
   bare = _NO_PDA | _NO_RECTIFICATION
   combined = {
     "HP and PCC 0.1": bare | {"loss.pcc_weight": 0.1},
-    "HP and PCC that rises": bare | {"loss.pcc_ramp_steps": 500},
+    "HP and PCC that rises": bare | {"loss.pcc_ramp_steps": 300},
   }
   rows = {"posec3d": Row("posec3d_pose"), "pcan": Row("pcan_pose", against="posec3d")}
   rows |= {name: Row("pcan_pose", values, "pcan") for name, values in variants.items()}
