@@ -354,7 +354,9 @@ def test_a_run_records_what_its_losses_depend_on(tiny_dataset, tmp_path, caplog)
   assert "was trained on 7 of these videos (data.train_split='train+val')" in caplog.text
   assert not (tmp_path / "temperature.json").exists()  # it would be too sure
   assert "2 clip(s) per video, mirrored ones too" in caplog.text
-  assert results.origin.mirrored and Results.read(tmp_path / "eval/val").origin == results.origin
+  assert (
+    results.origin.mirrored and Results.read(tmp_path / "eval/val-flip").origin == results.origin
+  )
   assert read_curves(tmp_path)["gradients/ce_frames/pose"].steps.tolist() == [2]
   gradients = logged_gradients(tmp_path)
   assert gradients.keys() == {
