@@ -4,46 +4,55 @@ import math
 
 from ml_collections import ConfigDict
 
-_AT_LEAST_ONE = (
-  "log_every",
-  "input.rgb_frames",
-  "input.pose_frames",
-  "input.train_size",
-  "input.test_size",
-  "input.heatmap_scale",
-  "input.max_persons",
-  "model.lateral_stride",
-  "model.action_embedding",
-  "model.body_embedding",
-  "optimizer.batch_size",
-  "eval.batch_size",
-  "eval.num_clips",
-  "checkpoints.keep",
-)
-_POSITIVE = ("input.sigma", "optimizer.epochs")
-_AT_LEAST_ZERO = (
-  "log_gradients",
-  "loss.ce_weight",
-  "loss.hp_weight",
-  "loss.hp_lambda",
-  "loss.pcc_weight",
-  "loss.pcc_fp_weight",
-  "loss.pcc_body_weight",
-  "loss.pda_weight",
-  "loss.soft_f1_weight",
-  "loss.frame_weight",
-  "optimizer.least_steps",
-  "optimizer.learning_rate",
-  "optimizer.warmup_epochs",
-  "optimizer.weight_decay",
-  "optimizer.clip_norm",
-  "eval.every_epochs",
-  "eval.gamma.rgb",
-  "eval.gamma.pose",
-  "checkpoints.every_epochs",
-  "checkpoints.every_minutes",
-)
-_BELOW_ONE = ("model.dropout", "optimizer.momentum")
+RANGES = {
+  "1 or more": (
+    lambda x: x >= 1,
+    (
+      "log_every",
+      "input.rgb_frames",
+      "input.pose_frames",
+      "input.train_size",
+      "input.test_size",
+      "input.heatmap_scale",
+      "input.max_persons",
+      "model.lateral_stride",
+      "model.action_embedding",
+      "model.body_embedding",
+      "optimizer.batch_size",
+      "eval.batch_size",
+      "eval.num_clips",
+      "checkpoints.keep",
+    ),
+  ),
+  "above 0": (lambda x: x > 0, ("input.sigma", "optimizer.epochs")),
+  "0 or more": (
+    lambda x: x >= 0,
+    (
+      "log_gradients",
+      "loss.ce_weight",
+      "loss.hp_weight",
+      "loss.hp_lambda",
+      "loss.pcc_weight",
+      "loss.pcc_fp_weight",
+      "loss.pcc_body_weight",
+      "loss.pda_weight",
+      "loss.soft_f1_weight",
+      "loss.frame_weight",
+      "optimizer.least_steps",
+      "optimizer.learning_rate",
+      "optimizer.warmup_epochs",
+      "optimizer.weight_decay",
+      "optimizer.clip_norm",
+      "eval.every_epochs",
+      "eval.gamma.rgb",
+      "eval.gamma.pose",
+      "checkpoints.every_epochs",
+      "checkpoints.every_minutes",
+    ),
+  ),
+  "at least 0 and below 1": (lambda x: 0 <= x < 1, ("model.dropout", "optimizer.momentum")),
+}
+"""By what a number must be in words: whether it is, and the fields that must."""
 
 
 def require_ranges(config: ConfigDict) -> None:
@@ -55,12 +64,7 @@ def require_ranges(config: ConfigDict) -> None:
   Raises:
     ValueError: a number is out of range, infinite or not a number; the message names the field.
   """
-  for fields, fits, wanted in (
-    (_AT_LEAST_ONE, lambda x: x >= 1, "1 or more"),
-    (_POSITIVE, lambda x: x > 0, "above 0"),
-    (_AT_LEAST_ZERO, lambda x: x >= 0, "0 or more"),
-    (_BELOW_ONE, lambda x: 0 <= x < 1, "at least 0 and below 1"),
-  ):
+  for wanted, (fits, fields) in RANGES.items():
     for field in fields:
       value = _find(config, field)
       if value is not None and not (math.isfinite(value) and fits(value)):
