@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 from benchmarks.study import explain
 from benchmarks.study.lines import BRANCHES
-from benchmarks.study.summaries import Section, Summarised
+from benchmarks.study.summaries import Section, Summarised, counted
 from benchmarks.study.tables import STUDIES, Row
 
 QUOTE = re.compile(
@@ -126,8 +126,8 @@ def _section(section: Section) -> str:
   machines = " and ".join(section.machines)
   parts = [
     f"### {section.study.capitalize()}, {section.data}\n",
-    f"{clips}, {_count(section.num_clips, 'clip')} per video; data {section.fingerprint[:8]}; "
-    f"{_count(section.runs, 'run')}, {section.hours:.1f} hours in all, on {machines}.\n",
+    f"{clips}, {counted(section.num_clips, 'clip')} per video; data {section.fingerprint[:8]}; "
+    f"{counted(section.runs, 'run')}, {section.hours:.1f} hours in all, on {machines}.\n",
     table(section),
     "\n".join(_verdicts(section)) + "\n",
   ]
@@ -137,10 +137,6 @@ def _section(section: Section) -> str:
   if section.compares:
     parts.append(f"![Differences to the baseline](images/{section.picture})\n")
   return "\n".join(part for part in parts if part.strip())
-
-
-def _count(number: int | str, noun: str) -> str:
-  return f"{number} {noun}" if str(number) == "1" else f"{number} {noun}s"
 
 
 def _rows(section: Section) -> list[tuple[str, Row]]:

@@ -182,5 +182,9 @@ def _why(row: str, branch: str, lines: list[Line]) -> dict[str, float]:
 
 def _machine(line: Line) -> str:
   device = line["cpu"] if "cpu" in line["device"].lower() else line["device"]
-  cores = "1 core" if line["cores"] == "1" else f"{line['cores']} cores"
-  return f"{device} ({cores}, JAX {line['jax']})"
+  return f"{device} ({counted(line['cores'], 'core')}, JAX {line['jax']})"
+
+
+def counted(number: int | str, noun: str) -> str:
+  """A number of things, such as `1 run` or `2 runs`."""
+  return f"{number} {noun}" if str(number) == "1" else f"{number} {noun}s"

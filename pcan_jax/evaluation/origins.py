@@ -25,6 +25,10 @@ class Origin:
   rectified: bool | None = True
   mirrored: bool = False
 
+  def follows(self, flip: bool) -> bool:
+    """Whether it was computed as a config with this `eval.flip` says, as far as it is known."""
+    return self.rectified is not False and self.mirrored == flip
+
   def summary(self) -> dict[str, Any]:
     """What the metrics say of it; plain values."""
     return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}

@@ -9,7 +9,7 @@ import jax
 from pcan_jax.evaluation.calibration import Temperature, fit_temperature
 from pcan_jax.evaluation.origins import Ensemble
 from pcan_jax.evaluation.results import Results
-from pcan_jax.evaluation.runs import Run, is_last
+from pcan_jax.evaluation.runs import Run, deviations, is_last
 from pcan_jax.evaluation.submission import write_submission
 
 _log = logging.getLogger(__name__)
@@ -79,14 +79,11 @@ def keep(
 
 def _is_usual(run: Run, split: str, num_clips: int) -> bool:
   """Whether the last step was evaluated as it is meant to be, on clips that it has not seen."""
-  config = run.saved.spec.config
   return (
     is_last(run.saved)
-    and split == config.data.eval_split
-    and num_clips == config.eval.num_clips
-    and run.rectify
+    and split == run.saved.spec.config.data.eval_split
+    and not deviations([run], num_clips)
     and not run.moved
-    and run.spec.config.eval.flip == config.eval.flip
     and not run.trained_on(split)
   )
 

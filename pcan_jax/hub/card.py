@@ -82,8 +82,7 @@ def _is_usual(results: Results, saved: SavedStep, spec: ModelSpec) -> bool:
     origin is not None
     and origin.checkpoint == saved.digest
     and saved.trained_on in (None, origin.dataset)
-    and origin.rectified is not False
-    and origin.mirrored == spec.config.eval.flip
+    and origin.follows(spec.config.eval.flip)
   )
 
 

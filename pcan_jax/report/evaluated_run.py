@@ -146,7 +146,7 @@ def read_run(workdir: str | os.PathLike[str], split: str | None = None) -> Evalu
       f"{folder} holds results of step {results.origin.step}, but the latest checkpoint, of step "
       f"{saved.step}, is another: run pcan --mode=eval with this --workdir again"
     )
-  if results.origin.rectified is False or results.origin.mirrored != spec.config.eval.flip:
+  if not results.origin.follows(spec.config.eval.flip):
     raise ValueError(  # of versions that kept all results in one place
       f"{folder} holds results with --norectify, or with another --flip than eval.flip="
       f"{spec.config.eval.flip}: run pcan --mode=eval with this --workdir again"

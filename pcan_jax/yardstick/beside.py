@@ -84,8 +84,8 @@ def read_kept(
     kept = json.loads(_path(workdir, split).read_text(encoding="utf-8"))
   except (OSError, ValueError):
     return None
-  about = {name: kept.get(name) for name in _about(fingerprint, config)}
-  return kept["yardstick"] if about == _about(fingerprint, config) else None
+  fits = all(kept.get(name) == value for name, value in _about(fingerprint, config).items())
+  return kept["yardstick"] if fits else None
 
 
 def _about(fingerprint: str, config: ConfigDict) -> dict[str, Any]:
