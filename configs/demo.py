@@ -61,8 +61,7 @@ def _narrow_videomae(config: ConfigDict) -> None:
   config.model.rgb.depth = 4
   config.model.rgb.heads = 4
   config.model.rgb.mlp_width = 384
-  config.model.rgb.patch = 8
-  config.model.rgb.position_grid = (4, 8, 8)
+  config.model.rgb.position_grid = (4, 4, 4)
   config.model.rgb.drop_path = 0.0
   config.optimizer.learning_rate = 1e-3
   config.optimizer.clip_norm = 1.0
