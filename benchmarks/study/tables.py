@@ -333,13 +333,16 @@ def _ingredients() -> Study:
     "flips in tests": _FLIP,
     "train and val": {"data.train_split": "train+val"},
   }
-  combined = losses["logit adjustment"] | losses["soft F1"] | losses["frames"]
+  combined = {
+    f"{first}, soft F1, frames": losses[first] | losses["soft F1"] | losses["frames"]
+    for first in ("logit adjustment", "label smoothing")
+  }
   cosines = losses["cosines with a margin"]
   rows = {}
   for base in ("posec3d", "pcan"):
     rows[base] = Row(f"{base}_pose", against="posec3d" if base == "pcan" else "")
     of_base = losses if base == "posec3d" else losses | recipe
-    of_base |= {"logit adjustment, soft F1, frames": combined}
+    of_base |= combined
     rows |= {f"{base}, {name}": Row(f"{base}_pose", of_base[name], base) for name in of_base}
   rows = _continued(rows)
   for name, row in rows.items():
