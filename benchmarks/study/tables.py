@@ -87,12 +87,15 @@ _FIRST = {"first": Row("posec3d_pose")}
 
 
 def _continued(rows: Mapping[str, Row]) -> dict[str, Row]:
-  """Rows that all start from one baseline of their seed.
+  """Rows that all start from one baseline of their seed, but for those that name another.
 
   Which siblings a run from random weights comes to tell apart is chance, and larger than what
   methods change. The paper's prototypes start from trained streams, too.
   """
-  return {name: dataclasses.replace(row, origins={"pose": "first"}) for name, row in rows.items()}
+  return {
+    name: dataclasses.replace(row, origins=row.origins or {"pose": "first"})
+    for name, row in rows.items()
+  }
 
 
 _CONTINUED = (
@@ -333,29 +336,29 @@ def _ingredients() -> Study:
     "flips in tests": _FLIP,
     "train and val": {"data.train_split": "train+val"},
   }
-  combined = {
+  losses |= {
     f"{first}, soft F1, frames": losses[first] | losses["soft F1"] | losses["frames"]
     for first in ("logit adjustment", "label smoothing")
   }
-  cosines = losses["cosines with a margin"]
+  cosines = "cosines with a margin"
+  origins = {cosines: {"pose": "first, by cosines"}}  # cannot go on from linear classifiers
   rows = {}
   for base in ("posec3d", "pcan"):
     rows[base] = Row(f"{base}_pose", against="posec3d" if base == "pcan" else "")
     of_base = losses if base == "posec3d" else losses | recipe
-    of_base |= combined
-    rows |= {f"{base}, {name}": Row(f"{base}_pose", of_base[name], base) for name in of_base}
-  rows = _continued(rows)
-  for name, row in rows.items():
-    if row.values == cosines:  # whose classifiers cannot go on from linear ones
-      rows[name] = dataclasses.replace(row, origins={"pose": "first, by cosines"})
+    rows |= {
+      f"{base}, {name}": Row(f"{base}_pose", values, base, origins.get(name, {}))
+      for name, values in of_base.items()
+    }
   return Study(
     "Ingredients of methods that won challenges",
     "What is not of PCAN and may help the rare actions, by which F1 mean is decided, on the pose "
     "stream: against the baseline and against PCAN. `train and val` is of use only where another "
     "split is evaluated; on `val` it shows how well clips are learned that were trained on. "
-    + _CONTINUED,
-    rows,
-    _FIRST | {"first, by cosines": Row("posec3d_pose", cosines)},
+    + _CONTINUED
+    + " Classifiers by cosine go on from such a baseline that has them, too.",
+    _continued(rows),
+    _FIRST | {"first, by cosines": Row("posec3d_pose", losses[cosines])},
     log_gradients=100,
   )
 
