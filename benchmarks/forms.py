@@ -54,7 +54,7 @@ class Case:
   to_input: bool = True
 
 
-TEMPORAL = {form: Forms(temporal=form) for form in ("products", "convolution")}
+TEMPORAL = {"products": Forms(products=512), "convolution": Forms(products=0)}
 POOL = {form: Forms(pool=form) for form in ("index", "window")}
 MOMENTS = {"of the output": Forms(moments=0), "of the input": Forms(moments=512)}
 STEM = {
@@ -71,14 +71,7 @@ def _conv(features: int, kernel: Shape, strides: Shape = (1, 1, 1)) -> Callable:
 
 def _bottleneck(width: int, taps: int = 1) -> Callable:
   """The block as a whole, as the sum and ReLU at its end may be merged with the product before."""
-
-  def make(dtype: DTypeLike, forms: Forms) -> nn.Module:
-    def conv_norm(*args: Any, **kwargs: Any) -> conv.ConvNorm:
-      return conv.ConvNorm(*args, dtype=dtype, forms=forms, **kwargs)
-
-    return Bottleneck(width, taps, 1, conv_norm)
-
-  return make
+  return lambda dtype, forms: Bottleneck(width, taps, 1, dtype, forms)
 
 
 CASES = {

@@ -20,6 +20,8 @@ GPU_OPTIONS = {
   "xla_gpu_enable_triton_gemm": False,
   # Steps that are repeated end in the same bits, at no measurable cost.
   "xla_gpu_exclude_nondeterministic_ops": True,
+  # Products that are merged concatenate their inputs, in the forward pass for the backward one.
+  "xla_gpu_dot_merger_threshold_mb": 0,
 }
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from pcan_jax.network import forms
 from pcan_jax.network.conv import Conv3D, ConvNorm
 from pcan_jax.network.forms import CPU, GPU, TPU, Forms
-from pcan_jax.network.pathway import Pathway
+from pcan_jax.network.pathway import Bottleneck, Pathway
 from pcan_jax.network.pool import max_pool_spatial
 from tests.test_pathway import TINY
 
@@ -24,12 +25,14 @@ def value_and_gradients(layer, x, forms, **apply):
   def run(x):
     variables = layer.init(jax.random.key(1), x, **apply)
     others = {name: variables[name] for name in variables if name != "params"}
+    # A block's last scale of zero would hide gradients.
+    params = jax.tree.map(lambda value: value + 0.1, variables["params"])
 
     def loss(params, x):
       y, updated = layer.apply({"params": params, **others}, x, **apply, mutable=["batch_stats"])
       return jnp.sum(y * jnp.cos(jnp.arange(y.size).reshape(y.shape))), (y, updated)
 
-    (_, found), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)(variables["params"], x)
+    (_, found), gradients = jax.value_and_grad(loss, (0, 1), has_aux=True)(params, x)
     return found, gradients
 
   return run(x)
@@ -46,9 +49,7 @@ def assert_close(found, expected, tolerance=2e-6):
 def test_temporal_convolutions(taps, stride):
   layer = Conv3D(5, (taps, 1, 1), (stride, 1, 1))
   x = jax.random.normal(jax.random.key(0), (2, 8, 3, 4, 6))
-  found, expected = (
-    value_and_gradients(layer, x, Forms(temporal=form)) for form in ("convolution", "products")
-  )
+  found, expected = (value_and_gradients(layer, x, Forms(products=channels)) for channels in (0, 5))
   assert_close(found, expected)
 
 
@@ -93,6 +94,29 @@ def test_norms_of_expanding_convolutions(stride):
     value_and_gradients(layer, x, Forms(moments=form), train=True) for form in (5, 0)
   )
   assert_close(found, expected, 1e-5)
+
+
+class BlockOfTwoStreams(nn.Module):
+  """A block whose last two input channels come from the other stream."""
+
+  temporal_kernel: int
+  stride: int
+  forms: Forms = CPU
+
+  @nn.compact
+  def __call__(self, x, train):
+    block = Bottleneck(3, self.temporal_kernel, self.stride, jnp.float32, self.forms)
+    return block(x[..., :-2], train, x[..., -2:])
+
+
+@pytest.mark.parametrize("temporal_kernel, stride, moments", [(1, 2, 64), (3, 1, 0)])
+def test_blocks_with_channels_from_the_other_stream(temporal_kernel, stride, moments):
+  layer = BlockOfTwoStreams(temporal_kernel, stride)
+  x = jax.random.normal(jax.random.key(0), (2, 4, 8, 8, 8))
+  expected = value_and_gradients(layer, x, CPU, train=True)
+  for form in (Forms(lateral="added"), Forms(subsampling="repeated"), GPU):
+    form = dataclasses.replace(form, moments=moments)
+    assert_close(value_and_gradients(layer, x, form, train=True), expected, 1e-5)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

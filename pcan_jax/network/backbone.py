@@ -230,26 +230,36 @@ class Backbone(nn.Module):
     if self.pose is not None:
       x["pose"] = self.pose_path.stem(heatmaps.astype(self.dtype), train)
     done = {"rgb": 0, "pose": 0}
+    lateral = {}
     for r, p in self.places:
-      x = self._advance(x, done, {"rgb": r, "pose": p}, train)
-      x = self._exchange(x, r, p, train)
+      x = self._advance(x, lateral, done, {"rgb": r, "pose": p}, train)
+      x, lateral = self._exchange(x, r, p, train)
     last = {stream: getattr(self, stream).num_stages for stream in x}
-    return self._advance(x, done, last, train)
+    return self._advance(x, lateral, done, last, train)
 
   def _advance(
-    self, x: dict[str, Array], done: dict[str, int], until: dict[str, int], train: bool
+    self,
+    x: dict[str, Array],
+    lateral: dict[str, Array],
+    done: dict[str, int],
+    until: dict[str, int],
+    train: bool,
   ) -> dict[str, Array]:
-    """Runs the stages after `done` up to `until`, and updates `done`."""
+    """Runs the stages after `done` up to `until`, the first with `lateral`; updates `done`."""
     x = dict(x)
     for stream in x:
       pathway = self.rgb_path if stream == "rgb" else self.pose_path
+      further = [lateral[stream]] if stream in lateral else []
       for number in range(done[stream] + 1, until[stream] + 1):
-        x[stream] = pathway.stage(number, x[stream], train)
+        x[stream] = pathway.stage(number, x[stream], train, *further)
+        further = []
       done[stream] = until[stream]
     return x
 
-  def _exchange(self, x: dict[str, Array], r: int, p: int, train: bool) -> dict[str, Array]:
-    """Concatenates to each stream a projection of the other."""
+  def _exchange(
+    self, x: dict[str, Array], r: int, p: int, train: bool
+  ) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The streams, and for each the projection of the other, to be concatenated to it."""
     rgb, pose = x["rgb"], x["pose"]
     self._check_sizes(rgb, pose, r, p)
     # Both projections read the features before any gate.
@@ -261,10 +271,7 @@ class Backbone(nn.Module):
       rgb, pose = getattr(self, f"gate{r}")(rgb, pose, train)
       self.sow("intermediates", f"gated_rgb{r}", rgb)
       self.sow("intermediates", f"gated_pose{p}", pose)
-    return {
-      "rgb": jnp.concatenate([rgb, to_rgb], axis=-1),
-      "pose": jnp.concatenate([pose, to_pose], axis=-1),
-    }
+    return {"rgb": rgb, "pose": pose}, {"rgb": to_rgb, "pose": to_pose}
 
   def _check_sizes(self, rgb: Array, pose: Array, r: int, p: int) -> None:
     places = f"after RGB stage {r} and pose stage {p}"

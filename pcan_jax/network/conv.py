@@ -54,13 +54,12 @@ def convolve(
   if not all(extent % 2 for extent in kernel.shape[:3]):
     raise ValueError(f"kernel extents must be odd, got {kernel.shape[:3]}")
   kt, kh, kw = kernel.shape[:3]
+  if kt == kh == kw == 1:
+    return matmul(_every(x, strides), kernel[0, 0, 0])
   if kt == 1:
-    x = x[:, :: strides[0]]
-    return (
-      _pointwise(x, kernel, strides) if kh == kw == 1 else _per_frame(x, kernel, strides, forms)
-    )
+    return _per_frame(x[:, :: strides[0]], kernel, strides, forms)
   if kh == kw == 1:
-    per_pixel = _per_pixel if forms.temporal == "products" else _over_pixels
+    per_pixel = _per_pixel if kernel.shape[-1] <= forms.products else _over_pixels
     return per_pixel(x[:, :, :: strides[1], :: strides[2]], kernel, strides[0])
   return lax.conv_general_dilated(
     x,
@@ -71,14 +70,21 @@ def convolve(
   )
 
 
+def joined(
+  x: Float[Array, "*shape c"], further: Float[Array, "*shape d"] | None
+) -> Float[Array, "*shape e"]:
+  """Appends further channels to those of x, if there are any."""
+  return x if further is None else jnp.concatenate([x, further], axis=-1)
+
+
 def matmul(x: Float[Array, "*batch c"], weights: Float[Array, "c d"]) -> Float[Array, "*batch d"]:
   """A product of 2D operands; with more axes, XLA on CPU transposes whole arrays backwards."""
   y = x.reshape(-1, x.shape[-1]) @ weights
   return y.reshape(*x.shape[:-1], weights.shape[-1])
 
 
-def _pointwise(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
-  return matmul(x[:, :, :: strides[1], :: strides[2]], kernel[0, 0, 0])
+def _every(x: Array, strides: tuple[int, int, int]) -> Array:
+  return x[:, :: strides[0], :: strides[1], :: strides[2]]
 
 
 def _per_frame(x: Array, kernel: Array, strides: tuple[int, int, int], forms: Forms) -> Array:
@@ -242,9 +248,6 @@ def _per_pixel(x: Array, kernel: Array, stride: int) -> Array:
   Output frame m is the sum over taps k of x[stride * m + k - p] @ kernel[k], p = (K - 1) / 2. The
   input frames stride * i + r meet the taps with (k - p) % stride = r; the product with such a tap
   is added to output frame i - (k - p) // stride.
-
-  A 2D convolution over (t, h * w) is as fast forward, but XLA on CPU takes two to four times longer
-  for the gradient of its weights.
   """
   taps, _, _, c, d = kernel.shape
   if x.shape[1] % stride:
@@ -263,15 +266,8 @@ def _per_pixel(x: Array, kernel: Array, stride: int) -> Array:
 def _over_pixels(x: Array, kernel: Array, stride: int) -> Array:
   """K x 1 x 1: a 2D convolution over time and h * w pixels."""
   n, t, h, w, c = x.shape
-  taps, _, _, _, d = kernel.shape
-  y = lax.conv_general_dilated(
-    x.reshape(n, t, h * w, c),
-    kernel[:, 0],
-    (stride, 1),
-    [(taps // 2,) * 2, (0, 0)],
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )
-  return y.reshape(n, -1, h, w, d)
+  y = _convolve_frames(x.reshape(n, t, h * w, c), kernel[:, 0], (stride, 1))
+  return y.reshape(n, -1, h, w, kernel.shape[-1])
 
 
 class Conv3D(nn.Module):
@@ -305,19 +301,35 @@ class Conv3D(nn.Module):
     return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
 
   def __call__(
-    self, x: Float[Array, "n t h w c"], slope: Float[Array, " d"] | None = None
+    self,
+    x: Float[Array, "n t h w c"],
+    slope: Float[Array, " d"] | None = None,
+    lateral: Float[Array, "n t h w e"] | None = None,
   ) -> Float[Array, "n t2 h2 w2 d"]:
-    """Convolves, with every output channel's weights times `slope` if it is given."""
-    kernel, bias = self.parameters(x.shape[-1])
+    """Convolves.
+
+    Args:
+      x: the input.
+      slope: what to multiply every output channel's weights by.
+      lateral: further channels of the input, which are convolved by themselves.
+    """
+    c = x.shape[-1]
+    kernel, bias = self.parameters(c if lateral is None else c + lateral.shape[-1])
     if slope is not None:
       kernel = kernel * slope
-    y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.strides, self.forms)
+    kernel = kernel.astype(self.dtype)
+    y = convolve(x.astype(self.dtype), kernel[..., :c, :], self.strides, self.forms)
+    if lateral is not None:
+      y += convolve(lateral.astype(self.dtype), kernel[..., c:, :], self.strides, self.forms)
     y = checkpoint_name(y, OUTPUT)
     return y if bias is None else y + bias.astype(self.dtype)
 
 
 class ConvNorm(nn.Module):
-  """Convolution without bias, BatchNorm and, optionally, ReLU, in this order."""
+  """Convolution without bias, BatchNorm and, optionally, ReLU, in this order.
+
+  Channels of `lateral`, from the other stream, are concatenated to those of the input.
+  """
 
   features: int
   kernel: tuple[int, int, int]
@@ -328,18 +340,30 @@ class ConvNorm(nn.Module):
   forms: Forms = CPU
 
   @nn.compact
-  def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t2 h2 w2 d"]:
+  def __call__(
+    self,
+    x: Float[Array, "n t h w c"],
+    train: bool,
+    lateral: Float[Array, "n t h w e"] | None = None,
+  ) -> Float[Array, "n t2 h2 w2 d"]:
+    if self.forms.lateral == "joined":
+      x, lateral = joined(x, lateral), None
+    strides, pointwise = self.strides, self.kernel == (1, 1, 1)
+    if pointwise:  # joins no more pixels than it reads
+      x, lateral = joined(*jax.tree.map(lambda part: _every(part, strides), (x, lateral))), None
+      strides = (1, 1, 1)
     conv = Conv3D(
-      self.features, self.kernel, self.strides, dtype=self.dtype, forms=self.forms, name="conv"
+      self.features, self.kernel, strides, dtype=self.dtype, forms=self.forms, name="conv"
     )
     norm = BatchNorm(self.relu, self.scale_init, name="bn")
     if not train:
       slope, offset = norm.slope_and_offset(self.features)
-      y = conv(x, slope) + offset.astype(self.dtype)
-      return jnp.maximum(y, 0) if self.relu else y
-    expands = self.kernel == (1, 1, 1) and x.shape[-1] < self.features and not self.relu
+      y = conv(x, slope, lateral)
+      rows = y.reshape(-1, self.features) + offset.astype(self.dtype)
+      rows = jnp.maximum(rows, 0) if self.relu else rows
+      return rows.reshape(y.shape)
+    expands = pointwise and x.shape[-1] < self.features and not self.relu
     if expands and x.shape[-1] <= self.forms.moments:
       kernel, _ = conv.parameters(x.shape[-1])
-      x = x[:, :: self.strides[0], :: self.strides[1], :: self.strides[2]].astype(self.dtype)
-      return norm.of_product(x, kernel[0, 0, 0])
-    return norm(conv(x))
+      return norm.of_product(x.astype(self.dtype), kernel[0, 0, 0])
+    return norm(conv(x, lateral=lateral))

@@ -4,7 +4,6 @@ The topology is that of PoseConv3D and RGBPoseConv3D (Duan et al., CVPR 2022, ar
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Primitive
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -128,26 +128,46 @@ _join.defvjp(_join_forward, _join_backward)
 
 
 class Bottleneck(nn.Module):
-  """Convolutions k x 1 x 1, 1 x 3 x 3 (with the stride) and 1 x 1 x 1, added to the input."""
+  """Convolutions k x 1 x 1, 1 x 3 x 3 (with the stride) and 1 x 1 x 1, added to the input.
+
+  Channels of `lateral`, from the other stream, are concatenated to those of the input.
+  """
 
   width: int
   temporal_kernel: int
   spatial_stride: int
-  conv_norm: Callable[..., conv.ConvNorm]
+  dtype: DTypeLike
+  forms: Forms
 
   @nn.compact
-  def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t h2 w2 d"]:
+  def __call__(
+    self,
+    x: Float[Array, "n t h w c"],
+    train: bool,
+    lateral: Float[Array, "n t h w e"] | None = None,
+  ) -> Float[Array, "n t h2 w2 d"]:
     features = EXPANSION * self.width
     strides = (1, self.spatial_stride, self.spatial_stride)
-    y = self.conv_norm(self.width, (self.temporal_kernel, 1, 1), name="conv1")(x, train)
-    y = self.conv_norm(self.width, (1, 3, 3), strides, name="conv2")(y, train)
+    how = {"dtype": self.dtype, "forms": self.forms}
+    conv1 = conv.ConvNorm(self.width, (self.temporal_kernel, 1, 1), name="conv1", **how)
+    conv2 = conv.ConvNorm(self.width, (1, 3, 3), strides, name="conv2", **how)
     # With a last scale of zero, a block starts as the identity.
-    y = self.conv_norm(
-      features, (1, 1, 1), relu=False, scale_init=nn.initializers.zeros, name="conv3"
-    )(y, train)
-    if x.shape != y.shape:
-      x = self.conv_norm(features, (1, 1, 1), strides, relu=False, name="downsample")(x, train)
-    return _join(x, y)
+    zeros = nn.initializers.zeros
+    conv3 = conv.ConvNorm(features, (1, 1, 1), relu=False, scale_init=zeros, name="conv3", **how)
+    y = conv3(conv2(conv1(x, train, lateral), train), train)
+    joined = conv.joined(x, lateral)
+    if joined.shape == y.shape:
+      return _join(joined, y)
+    layer = conv.ConvNorm
+    if self.forms.subsampling == "repeated":
+      layer = nn.remat(layer, static_argnums=(2,), policy=_keep_sums)
+    downsample = layer(features, (1, 1, 1), strides, relu=False, name="downsample", **how)
+    return _join(downsample(x, train, lateral), y)
+
+
+def _keep_sums(primitive: Primitive, *_: Any, **__: Any) -> bool:
+  """A policy of rematerialisation that keeps the results of products and sums."""
+  return primitive.name in ("dot_general", "reduce_sum")
 
 
 class Stage(nn.Module):
@@ -157,20 +177,27 @@ class Stage(nn.Module):
   width: int
   temporal_kernel: int
   spatial_stride: int
-  conv_norm: Callable[..., conv.ConvNorm]
+  dtype: DTypeLike
+  forms: Forms
   remat: str
 
   @nn.compact
-  def __call__(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t h2 w2 d"]:
+  def __call__(
+    self,
+    x: Float[Array, "n t h w c"],
+    train: bool,
+    lateral: Float[Array, "n t h w e"] | None = None,
+  ) -> Float[Array, "n t h2 w2 d"]:
     bottleneck = rematerialized(Bottleneck, self.remat)
     for block in range(self.blocks):
       x = bottleneck(
         self.width,
         self.temporal_kernel,
         self.spatial_stride if block == 0 else 1,
-        self.conv_norm,
+        self.dtype,
+        self.forms,
         name=f"block{block}",
-      )(x, train)
+      )(x, train, lateral if block == 0 else None)
     return x
 
 
@@ -194,12 +221,17 @@ class Pathway(nn.Module):
 
   def setup(self) -> None:
     config = self.config
-    conv_norm = functools.partial(conv.ConvNorm, dtype=self.dtype, forms=self.forms)
-    self.conv1 = conv_norm(config.stem_features, (1, 7, 7), (1, *config.stem_strides))
+    self.conv1 = conv.ConvNorm(
+      config.stem_features,
+      (1, 7, 7),
+      (1, *config.stem_strides),
+      dtype=self.dtype,
+      forms=self.forms,
+    )
     for number, (blocks, width, temporal_kernel, stride) in enumerate(
       zip(config.blocks, config.widths, config.temporal_kernels, config.spatial_strides), start=1
     ):
-      stage = Stage(blocks, width, temporal_kernel, stride, conv_norm, self.remat)
+      stage = Stage(blocks, width, temporal_kernel, stride, self.dtype, self.forms, self.remat)
       setattr(self, f"layer{number}", stage)
 
   def stem(self, x: Float[Array, "n t h w c"], train: bool) -> Float[Array, "n t h2 w2 d"]:
@@ -215,10 +247,14 @@ class Pathway(nn.Module):
     return x
 
   def stage(
-    self, number: int, x: Float[Array, "n t h w c"], train: bool
+    self,
+    number: int,
+    x: Float[Array, "n t h w c"],
+    train: bool,
+    lateral: Float[Array, "n t h w e"] | None = None,
   ) -> Float[Array, "n t h2 w2 d"]:
-    """Stage `number`, counted from 1."""
-    x = getattr(self, f"layer{number}")(x, train)
+    """Stage `number`, counted from 1; channels of `lateral` are concatenated to those of x."""
+    x = getattr(self, f"layer{number}")(x, train, lateral)
     self.sow("intermediates", f"stage{number}", x)
     return x
 
