@@ -46,17 +46,21 @@ class Case:
     shape: of its input, after the axis of the clips.
     forms: by name.
     to_input: whether the gradient of the input is computed.
+    lateral: how many further channels come from the other stream.
   """
 
   make: Callable[[DTypeLike, Forms], nn.Module]
   shape: Shape
   forms: dict[str, Forms]
   to_input: bool = True
+  lateral: int = 0
 
 
 TEMPORAL = {"products": Forms(products=512), "convolution": Forms(products=0)}
 POOL = {form: Forms(pool=form) for form in ("index", "window")}
 MOMENTS = {"of the output": Forms(moments=0), "of the input": Forms(moments=512)}
+LATERAL = {form: Forms(lateral=form) for form in ("joined", "added")}
+SUBSAMPLING = {form: Forms(subsampling=form) for form in ("kept", "repeated")}
 STEM = {
   "plain": Forms(),
   "padded": Forms(channel_multiple=8),
@@ -69,9 +73,9 @@ def _conv(features: int, kernel: Shape, strides: Shape = (1, 1, 1)) -> Callable:
   return lambda dtype, forms: conv.ConvNorm(features, kernel, strides, dtype=dtype, forms=forms)
 
 
-def _bottleneck(width: int, taps: int = 1) -> Callable:
+def _bottleneck(width: int, taps: int = 1, stride: int = 1) -> Callable:
   """The block as a whole, as the sum and ReLU at its end may be merged with the product before."""
-  return lambda dtype, forms: Bottleneck(width, taps, 1, dtype, forms)
+  return lambda dtype, forms: Bottleneck(width, taps, stride, dtype, forms)
 
 
 CASES = {
@@ -92,30 +96,41 @@ CASES = {
   "rgb temporal 4": Case(_conv(512, (3, 1, 1)), (8, 7, 7, 2048), TEMPORAL),
   "pose temporal 2": Case(_conv(64, (3, 1, 1)), (32, 14, 14, 256), TEMPORAL),
   "lateral": Case(_conv(128, (7, 1, 1), (4, 1, 1)), (32, 28, 28, 128), TEMPORAL),
+  "rgb exchange 3": Case(_bottleneck(256, 3, 2), (8, 28, 28, 512), LATERAL, lateral=128),
+  "pose exchange 2": Case(_bottleneck(64, 3, 2), (32, 28, 28, 128), LATERAL, lateral=32),
+  "rgb shortcut 2": Case(_bottleneck(128, 1, 2), (8, 56, 56, 256), SUBSAMPLING),
 }
 
 
 def measure(case: Case, forms: Forms, batch: int, dtype: str, repeats: int) -> float:
   """Milliseconds of a call: forward, and backward to the parameters and perhaps the input."""
   layer = case.make(jnp.dtype(dtype), forms)
-  x = jax.random.normal(jax.random.key(0), (batch, *case.shape)).astype(dtype)
+  shapes = {"x": case.shape} | (
+    {"lateral": (*case.shape[:-1], case.lateral)} if case.lateral else {}
+  )
+  inputs = {
+    name: jax.random.normal(jax.random.key(0), (batch, *shape)).astype(dtype)
+    for name, shape in shapes.items()
+  }
   apply = {} if isinstance(layer, Pool) else {"train": True}
-  variables = jax.jit(lambda x: layer.init(jax.random.key(1), x, **apply))(x)
+  variables = jax.jit(lambda inputs: layer.init(jax.random.key(1), **inputs, **apply))(inputs)
   params = variables.pop("params", {})
 
-  def loss(params: Any, x: jax.Array, towards: jax.Array) -> tuple[jax.Array, Any]:
-    y, updated = layer.apply({"params": params, **variables}, x, **apply, mutable=list(variables))
+  def run_layer(params: Any, inputs: dict[str, jax.Array]) -> tuple[jax.Array, Any]:
+    now = {"params": params, **variables}
+    return layer.apply(now, **inputs, **apply, mutable=list(variables))
+
+  def loss(params: Any, inputs: Any, towards: jax.Array) -> tuple[jax.Array, Any]:
+    y, updated = run_layer(params, inputs)
     return jnp.sum((y * towards).astype(jnp.float32)), updated
 
-  shape = jax.eval_shape(
-    lambda: layer.apply({"params": params, **variables}, x, **apply, mutable=list(variables))[0]
-  ).shape
+  shape = jax.eval_shape(run_layer, params, inputs)[0].shape
   towards = jax.random.normal(jax.random.key(2), shape).astype(dtype)
   run = jax.jit(jax.grad(loss, (0, 1) if case.to_input else 0, has_aux=True))
   calls = 1 if jax.default_backend() == "cpu" else 10
 
   def several() -> None:
-    jax.block_until_ready([run(params, x, towards) for _ in range(calls)])
+    jax.block_until_ready([run(params, inputs, towards) for _ in range(calls)])
 
   return 1e3 * timing.measure(several, repeats=repeats, warmup=2).median / calls
 
