@@ -127,7 +127,7 @@ def _section(section: Section) -> str:
   parts = [
     f"### {section.study.capitalize()}, {section.data}\n",
     f"{clips}, {counted(section.num_clips, 'clip')} per video; data {section.fingerprint[:8]}; "
-    f"{counted(section.runs, 'run')}, {section.hours:.1f} hours in all, on {machines}.\n",
+    f"{counted(section.runs, 'run')}, {section.hours:.1f} hours by the clock, on {machines}.\n",
     table(section),
     "\n".join(_verdicts(section)) + "\n",
   ]
