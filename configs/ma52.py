@@ -21,16 +21,16 @@ clip as XLA counts them, excluding those on padding. Including padding, as 2 x M
 counted, the release needs 122.8.
 
   variant        parameters  operations
-  pcan                37.15       116.6
-  pcan_rgb            32.54        81.5
+  pcan                37.15       113.9
+  pcan_rgb            32.54        79.2
   pcan_pose            2.24        25.2
-  posec3d             36.16       116.6
-  posec3d_rgb         31.76        81.5
+  posec3d             36.16       113.9
+  posec3d_rgb         31.76        79.2
   posec3d_pose         2.04        25.2
-  release             39.12       119.9
+  release             39.12       117.2
   vit                 86.27       366.6
   vit_pcan            86.57       366.6
-  vit_pcan_pose       88.81       391.9
+  vit_pcan_pose       88.81       391.8
 """
 
 from ml_collections import ConfigDict
