@@ -81,23 +81,28 @@ def _with_index_backward(
 ) -> tuple[Array]:
   """Row y is row (y + 1) % stride + stride m of the window (y + 1) // stride - m, m = 0, 1, ...
 
-  If every window is repeated `stride` times, that is the one at y + 1 - stride m. So all terms are
-  shifted copies, which are read in a single pass.
+  If every window is repeated `stride` times, with one before the first, that is the one at
+  y + 1 + stride (1 - m). So all terms are shifted copies, which are read in a single pass.
   """
   index, size = kept
-  overlapping = range(-(-SIZE // stride))
-  padding, taps = [(0, 0, 0)] * 5, []
+  padding = [(0, 0, 0), (0, 0, 0), (1, 1, 0), (1, 1, 0), (0, 0, 0)]
+  # Padded in a pass of its own: otherwise every read asks whether it is behind an edge, and reads
+  # a single value.
+  index, gradient = lax.optimization_barrier(
+    (
+      lax.pad(index, jnp.uint8(NEVER), padding),
+      lax.pad(gradient, jnp.zeros((), gradient.dtype), padding),
+    )
+  )
+  overlapping, taps = range(-(-SIZE // stride)), []
   for axis, extent in enumerate(size, start=2):
     index, gradient = (jnp.repeat(array, stride, axis) for array in (index, gradient))
-    padding[axis] = (stride * overlapping[-1] - 1, extent + 1 - index.shape[axis], 0)
     tap = [(jnp.arange(extent) + 1) % stride + stride * m for m in overlapping]
     taps.append([jnp.where(t < SIZE, t, NEVER) for t in tap])
-  index = lax.pad(index, jnp.uint8(NEVER), padding)
-  gradient = lax.pad(gradient, jnp.zeros((), gradient.dtype), padding)
   total = jnp.zeros((), gradient.dtype)
   for down, across in itertools.product(overlapping, repeat=2):
     number = SIZE * taps[0][down][:, None] + taps[1][across]
-    starts = [stride * (overlapping[-1] - m) for m in (down, across)]
+    starts = [1 + stride * (1 - m) for m in (down, across)]
     at = tuple(slice(start, start + extent) for start, extent in zip(starts, size))
     total += jnp.where(index[:, :, *at] == number[..., None], gradient[:, :, *at], 0)
   return (total,)
