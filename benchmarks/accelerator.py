@@ -6,20 +6,22 @@
 
 Each part is a process of its own with a limit, so that a crash, a hang or a lack of memory costs
 only that part; parts that no longer fit the budget are left out. Rows of results are appended to
-RESULTS/results.jsonl as they come, and printed. With --jobs above 1, parts compile side by side,
-which a short budget may need, and take turns in measuring; a compilation in another part may still
-slow some of the runs. The program needs JAX, Flax, Optax and ml_collections; no TensorFlow.
+RESULTS/results.jsonl as they come, and printed. With --jobs above 1, which a short budget may need,
+parts compile side by side and take turns in measuring, during which the others are stopped. The
+program needs JAX, Flax, Optax, Orbax and ml_collections; no TensorFlow.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -37,25 +39,37 @@ class Limits:
   most: int
 
 
+_STEPS = Limits(60, 300)
 # In the order in which they run; what the colons separate are a part's arguments.
 PARTS = {
   "machine": Limits(20, 60),
-  "training:bfloat16:64": Limits(60, 180),
-  "forms:bfloat16:32": Limits(30, 110),
-  "peer:bfloat16:64:frames-compiled": Limits(60, 240),
-  "training:bfloat16:64:cpu_forms": Limits(60, 150),
-  "equality": Limits(40, 120),
-  "evaluation:bfloat16:20": Limits(25, 60),
-  "repeatability:bfloat16:64": Limits(60, 120),
-  "training:bfloat16:128": Limits(45, 170),
-  "training:bfloat16:10": Limits(45, 170),
-  "together:bfloat16:10:4": Limits(45, 170),
-  "preprocessing:bfloat16:64": Limits(15, 40),
-  "training:float32:32": Limits(45, 170),
-  "flags:bfloat16:64": Limits(45, 170),
-  "peer:bfloat16:64:eager": Limits(30, 60),
-  "training:bfloat16:64:norms": Limits(45, 170),
-  "training:bfloat16:64:blocks": Limits(45, 170),
+  "training:bfloat16:64": _STEPS,
+  "peer:bfloat16:64:frames-compiled": _STEPS,
+  "training:bfloat16:10": _STEPS,
+  "evaluation:bfloat16:20": Limits(25, 120),
+  "equality": Limits(40, 180),
+  "resume:bfloat16:64": Limits(90, 300),
+  "peer:bfloat16:64:frames": Limits(30, 120),
+  "forms:bfloat16:32": Limits(30, 180),
+  "training:bfloat16:64:forms=cpu": _STEPS,
+  "training:bfloat16:64:pool=window": _STEPS,
+  "training:bfloat16:64:products=512": _STEPS,
+  "training:bfloat16:64:moments=0": _STEPS,
+  "training:bfloat16:64:fold=False": _STEPS,
+  "training:bfloat16:64:lateral=joined": _STEPS,
+  "training:bfloat16:64:subsampling=kept": _STEPS,
+  "training:bfloat16:64:xla_gpu_dot_merger_threshold_mb=32": _STEPS,
+  "training:bfloat16:64:xla_gpu_enable_triton_gemm=True": _STEPS,
+  "training:bfloat16:64:xla_gpu_exclude_nondeterministic_ops=False": _STEPS,
+  "training:bfloat16:10:xla_gpu_enable_command_buffer=": _STEPS,
+  "together:bfloat16:10:4": _STEPS,
+  "training:bfloat16:128": _STEPS,
+  "training:float32:32": _STEPS,
+  "preprocessing:bfloat16:64": Limits(15, 60),
+  "training:bfloat16:64:remat=norms": _STEPS,
+  "training:bfloat16:64:remat=blocks": _STEPS,
+  "peer:bfloat16:64:eager": Limits(30, 120),
+  "peer:bfloat16:20:frames-compiled:evaluation": Limits(45, 180),
 }
 
 
@@ -74,13 +88,25 @@ class Results:
       file.write(line + "\n")
 
 
+def running(folder: pathlib.Path) -> set[int]:
+  """The process groups of the parts whose results go to a folder."""
+  return {int(path.name) for path in (folder / "scratch" / "running").iterdir()}
+
+
+def send_signal(groups: Iterable[int], number: int) -> None:
+  """Sends a signal to process groups, those that have ended aside."""
+  for group in groups:
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(group, number)
+
+
 def run_parts(arguments: argparse.Namespace, results: Results) -> None:
   """Starts the parts in their order, some at a time, as long as the budget lasts."""
   end = time.monotonic() + arguments.budget
-  (arguments.results / "scratch").mkdir(exist_ok=True)
+  (arguments.results / "scratch" / "running").mkdir(parents=True, exist_ok=True)
 
   def run(name: str) -> None:
-    limits = PARTS.get(name, Limits(10, 120))
+    limits = PARTS.get(name, Limits(10, 300))
     began = time.monotonic()
     if end - began < limits.least:
       results.add(name, skipped=f"{end - began:.0f} s left of the budget, {limits.least} needed")
@@ -91,24 +117,37 @@ def run_parts(arguments: argparse.Namespace, results: Results) -> None:
     results.add(name, seconds=round(time.monotonic() - began, 1))
 
   with futures.ThreadPoolExecutor(arguments.jobs) as lanes:
-    list(lanes.map(run, arguments.parts))
+    try:
+      list(lanes.map(run, arguments.parts))
+    except KeyboardInterrupt:
+      lanes.shutdown(wait=False, cancel_futures=True)
+      send_signal(running(arguments.results), signal.SIGKILL)
+      raise
 
 
 def _run_part(name: str, arguments: argparse.Namespace, seconds: float) -> str:
-  """Runs one part in a process; returns why it failed, or nothing."""
+  """Runs one part in a process group of its own; returns why it failed, or nothing."""
   command = [sys.executable, "-m", "benchmarks.accelerator_parts", name, str(arguments.results)]
   command += ["--config", arguments.config, *(["--toy"] if arguments.toy else [])]
   scratch = arguments.results / "scratch"
   log = scratch / f"{name.replace(':', '-')}.log"
   with log.open("w") as file:
-    process = subprocess.Popen(command, env=_environment(name, scratch), stderr=file)
+    process = subprocess.Popen(
+      command, env=_environment(name, scratch), stderr=file, process_group=0
+    )
     try:
       code = process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:
-      process.kill()
+      send_signal([process.pid], signal.SIGKILL)
       process.wait()
-      return f"stopped after {seconds:.0f} s"
-  return f"exit status {code}: {log.read_text()[-1500:]}" if code else ""
+      code = None
+  (scratch / "running" / str(process.pid)).unlink(missing_ok=True)
+  if code == 0:
+    return ""
+  send_signal(running(arguments.results), signal.SIGCONT)  # whom it may have stopped
+  if code is None:
+    return f"stopped after {seconds:.0f} s"
+  return f"exit status {code}: {log.read_text()[-1500:]}"
 
 
 def _environment(name: str, scratch: pathlib.Path) -> dict[str, str]:

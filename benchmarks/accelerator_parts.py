@@ -1,13 +1,19 @@
 """The parts of `benchmarks.accelerator`, each run in a process of its own."""
 
 import argparse
+import ast
 import contextlib
 import dataclasses
 import fcntl
 import gzip
+import hashlib
 import json
+import os
 import pathlib
+import signal
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,16 +24,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import forms, kernel_profile, timing, workload
-from benchmarks.accelerator import Results
+from benchmarks.accelerator import Results, running, send_signal
+from pcan_jax import checkpoints
 from pcan_jax.config import load_config
 from pcan_jax.inputs import preprocess
 from pcan_jax.mesh import data_mesh, jit_step, replicated, send, sharded
+from pcan_jax.network.forms import for_platform
 from pcan_jax.training.optimizer import learning_rate
 from pcan_jax.training.step import build_step
 
 Row = dict[str, Any]
-
-FLAGS = {"xla_gpu_enable_triton_gemm": True, "xla_gpu_enable_command_buffer": ""}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +50,9 @@ class Setting:
   name: str
   toy: bool
 
-  @property
-  def calls(self) -> int:
+  def calls(self, size: int) -> int:
     """Calls that are timed together, so that the host's share of the time overlaps the device's."""
-    return 2 if self.toy else 20
+    return 2 if self.toy else max(5, 640 // size)
 
   def config(self, dtype: str, remat: str = "none") -> ConfigDict:
     config = load_config(self.name)
@@ -58,11 +63,22 @@ class Setting:
     return 4 if self.toy else int(batch)
 
   @contextlib.contextmanager
-  def alone(self) -> Iterator[None]:
+  def measuring(self) -> Iterator[None]:
     """Waits until no other part measures."""
     with (self.results / "scratch" / "measuring").open("w") as file:
       fcntl.flock(file, fcntl.LOCK_EX)
       yield
+
+  @contextlib.contextmanager
+  def alone(self) -> Iterator[None]:
+    """Waits until no other part measures, and stops all others meanwhile."""
+    with self.measuring():
+      others = running(self.results) - {os.getpgrp()}
+      send_signal(others, signal.SIGSTOP)
+      try:
+        yield
+      finally:
+        send_signal(others, signal.SIGCONT)
 
 
 def machine(setting: Setting) -> Iterator[Row]:
@@ -83,23 +99,27 @@ def machine(setting: Setting) -> Iterator[Row]:
   yield found
 
 
-def training(setting: Setting, dtype: str, batch: str, option: str = "none") -> Iterator[Row]:
-  """Steps on one batch that stays on the device; at the main size, their profile and feeding.
+def training(setting: Setting, dtype: str, batch: str, *changes: str) -> Iterator[Row]:
+  """Steps on one batch that stays on the device; without changes also their profile.
 
-  The option is a value of `model.remat`, or "cpu_forms".
+  A change is `remat=VALUE` for `model.remat`, `forms=PLATFORM` for another platform's forms of
+  operations, FIELD=VALUE for a field of `Forms`, or an option of XLA, xla_...=VALUE.
   """
   size = setting.batch(batch)
-  config = setting.config(dtype, "none" if option == "cpu_forms" else option)
-  platform = "cpu" if option == "cpu_forms" else None
-  program = workload.trace(config, "training", size, platform=platform)
-  step = program.compile()
+  changed = dict(change.split("=", 1) for change in changes)
+  config = setting.config(dtype, changed.pop("remat", "none"))
+  flags = {name: _value(changed.pop(name)) for name in [*changed] if name.startswith("xla_")}
+  forms = for_platform(changed.pop("forms", jax.default_backend()))
+  forms = dataclasses.replace(forms, **{name: _value(text) for name, text in changed.items()})
+  program = workload.trace(config, "training", size, forms=forms)
+  step = program.compile(flags)
   plan = step.compiled.memory_analysis()
   state, clips = program.make_state(), program.make_batch()
   losses = []
   for _ in range(3):
     state, terms = step.compiled(state, clips)
     losses.append(float(terms["loss"]))
-  state, terms, runs = _timed(setting, step.compiled, state, clips)
+  state, terms, runs = _timed(setting, step.compiled, state, clips, setting.calls(size))
   losses.append(float(terms["loss"]))
   yield _row(size, runs) | {
     "compile_s": step.compile_seconds,
@@ -108,36 +128,44 @@ def training(setting: Setting, dtype: str, batch: str, option: str = "none") -> 
     "peak_GB": (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0) / 1e9,
     "losses_on_one_batch": losses,
   }
-  if batch != "64":
+  if changes:
     return
-  name = f"training-{option}"
-  with gzip.open(setting.results / f"{name}.hlo.txt.gz", "wt") as file:
-    file.write(step.compiled.as_text())
-  with setting.alone():
-    state, profile = _profiled(step.compiled, state, clips)
-  with gzip.open(setting.results / f"{name}.kernels.json.gz", "wt") as file:
-    json.dump(profile.kernels, file)
-  yield {"profile": profile.summary()}
+
+  def again() -> Any:
+    nonlocal state
+    state, terms = step.compiled(state, clips)
+    return terms
+
+  yield _profile(setting, f"training-{dtype}-{batch}", step.compiled, again)
   host = jax.device_get(clips)
   mesh = data_mesh(jax.devices()[:1])
+  calls = setting.calls(size)
   with setting.alone():
     ahead = send(host, mesh)
     start = time.perf_counter()
-    for _ in range(setting.calls):
+    for _ in range(calls):
       state, terms = step.compiled(state, ahead)
       ahead = send(host, mesh)
     jax.block_until_ready((state, terms))
-    fed = (time.perf_counter() - start) / setting.calls
+    fed = (time.perf_counter() - start) / calls
   yield {"fed_from_host_ms": 1e3 * fed, "clips_per_s": size / fed}
 
 
+def _value(text: str) -> Any:
+  """A number, True or False, or else the text."""
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
+
+
 def _timed(
-  setting: Setting, step: Callable, state: Any, clips: Any, *, rounds: int = 5, calls: int = 0
+  setting: Setting, step: Callable, state: Any, clips: Any, calls: int
 ) -> tuple[Any, Any, list[float]]:
   """The state and the terms after rounds of calls, and the seconds per call of each round."""
-  calls, seconds, terms = calls or setting.calls, [], None
+  seconds, terms = [], None
   with setting.alone():
-    for _ in range(rounds):
+    for _ in range(5):
       start = time.perf_counter()
       for _ in range(calls):
         state, terms = step(state, clips)
@@ -147,7 +175,7 @@ def _timed(
 
 
 def _row(size: int, runs: list[float]) -> Row:
-  """Of runs, given as seconds per call, the median; other parts may have slowed some of them."""
+  """Of runs, given as seconds per call, the median and the least."""
   return {
     "clips_per_s": size / statistics.median(runs),
     "most_clips_per_s": size / min(runs),
@@ -156,13 +184,17 @@ def _row(size: int, runs: list[float]) -> Row:
   }
 
 
-def _profiled(step: Callable, state: Any, clips: Any) -> tuple[Any, kernel_profile.Profile]:
-  """The state after three steps and the device's kernels in them."""
-  with kernel_profile.recording(calls=3) as profile:
-    for _ in range(3):
-      state, terms = step(state, clips)
-    jax.block_until_ready((state, terms))
-  return state, profile
+def _profile(
+  setting: Setting, name: str, compiled: jax.stages.Compiled, call: Callable[[], Any]
+) -> Row:
+  """Where the time of three calls goes; the program and all of its kernels go to files."""
+  with setting.alone(), kernel_profile.recording(calls=3) as profile:
+    jax.block_until_ready([call() for _ in range(3)])
+  with gzip.open(setting.results / f"{name}.hlo.txt.gz", "wt") as file:
+    file.write(compiled.as_text())
+  with gzip.open(setting.results / f"{name}.kernels.json.gz", "wt") as file:
+    json.dump(profile.kernels, file)
+  return {"profile": profile.summary()}
 
 
 def forms_of_operations(setting: Setting, dtype: str, batch: str, *cases: str) -> Iterator[Row]:
@@ -177,15 +209,20 @@ def evaluation(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:
   program = workload.trace(setting.config(dtype), "evaluation", size)
   step = program.compile()
   variables, clips = program.make_state(), program.make_batch()
-  jax.block_until_ready(step.compiled(variables, clips))
+
+  def call() -> Any:
+    return step.compiled(variables, clips)
+
+  jax.block_until_ready(call())
   with setting.alone():
-    seconds = _seconds_per_call(lambda: step.compiled(variables, clips), setting.calls)
+    seconds = _seconds_per_call(call, setting.calls(size))
   yield {
     "clips_per_s": size / seconds,
     "ms": 1e3 * seconds,
     "compile_s": step.compile_seconds,
     "plan_GB": step.memory / 1e9,
   }
+  yield _profile(setting, f"evaluation-{dtype}-{batch}", step.compiled, call)
 
 
 def together(setting: Setting, dtype: str, batch: str, steps: str) -> Iterator[Row]:
@@ -193,9 +230,8 @@ def together(setting: Setting, dtype: str, batch: str, steps: str) -> Iterator[R
   size, count = setting.batch(batch), int(steps)
   config = setting.config(dtype)
   program = workload.trace(config, "training", size)
-  spec = workload.model_spec(program.config, "training")
-  schedule = learning_rate(program.config.optimizer, workload.STEPS_PER_EPOCH)
-  _, step = build_step(spec, schedule)
+  schedule = learning_rate(program.spec.config.optimizer, workload.STEPS_PER_EPOCH)
+  _, step = build_step(program.spec, schedule)
 
   def several(state: Any, clips: Any) -> tuple[Any, Any]:
     return jax.lax.scan(lambda state, _: step(state, clips), state, length=count)
@@ -203,7 +239,7 @@ def together(setting: Setting, dtype: str, batch: str, steps: str) -> Iterator[R
   run = jit_step(several, data_mesh(jax.devices()[:1]), donate_argnums=0)
   state, clips = program.make_state(), program.make_batch()
   state, _ = jax.block_until_ready(run(state, clips))
-  *_, runs = _timed(setting, run, state, clips, calls=max(1, setting.calls // count))
+  *_, runs = _timed(setting, run, state, clips, max(1, setting.calls(size) // count))
   yield _row(size, [seconds / count for seconds in runs])
 
 
@@ -214,7 +250,8 @@ def preprocessing(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:
   clips = jax.device_put(workload.made_up_batch(spec.batch_shapes(size), spec.stored_size))
   run = jax.jit(lambda clips, keys: preprocess(clips, spec.train_preprocessing, keys))
   keys = jax.random.split(jax.random.key(0), size)
-  seconds = _seconds_per_call(lambda: run(clips, keys), setting.calls)
+  with setting.alone():
+    seconds = _seconds_per_call(lambda: run(clips, keys), setting.calls(size))
   yield {"ms": 1e3 * seconds, "us_per_clip": 1e6 * seconds / size}
 
 
@@ -227,17 +264,17 @@ def equality(setting: Setting) -> Iterator[Row]:
   """
   mesh = {"cpu": data_mesh(jax.devices("cpu")[:1]), "accelerator": data_mesh(jax.devices()[:1])}
 
-  def program(dtype: str, precision: str | None, where: str) -> workload.Program:
+  def program(dtype: str, precision: str, where: str) -> workload.Program:
     config = setting.config(dtype)
+    config.model.matmul_precision = precision
     if not setting.toy:
       config.input.update(train_size=112, test_size=112)
     config.model.dropout = 0.0
     config.model.rgb.blocks = (1,) * len(config.model.rgb.blocks)
     config.model.pose.blocks = (1,) * len(config.model.pose.blocks)
-    with jax.default_matmul_precision(precision or "default"):
-      return workload.trace(config, "training", 4 if setting.toy else 8, mesh[where])
+    return workload.trace(config, "training", 4 if setting.toy else 8, mesh[where])
 
-  reference = program("float32", None, "cpu")
+  reference = program("float32", "default", "cpu")
   state = jax.tree_util.tree_map_with_path(_awake, jax.device_get(reference.make_state()))
   clips = jax.device_get(reference.make_batch())
 
@@ -251,8 +288,8 @@ def equality(setting: Setting) -> Iterator[Row]:
   expected, expected_terms = step(reference, "cpu")
   for label, dtype, precision in (
     ("float32, highest", "float32", "highest"),
-    ("float32", "float32", None),
-    ("bfloat16", "bfloat16", None),
+    ("float32", "float32", "default"),
+    ("bfloat16", "bfloat16", "default"),
   ):
     found, terms = step(program(dtype, precision, "accelerator"), "accelerator")
     row = {"precision": label}
@@ -277,61 +314,73 @@ def _change(before: Any, after: Any) -> np.ndarray:
   return np.concatenate([np.ravel(new - old) for old, new in pairs])
 
 
-def repeatability(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:
-  """Whether the same steps again end in the same bits, and what a flag for that costs."""
-  size = setting.batch(batch)
-  program = workload.trace(setting.config(dtype), "training", size)
-  flags = {"default": {}}
-  if jax.default_backend() == "gpu":
-    flags["deterministic"] = {"xla_gpu_exclude_nondeterministic_ops": True}
-  for name, options in flags.items():
-    start = time.perf_counter()
-    compiled = program.lowered.compile(compiler_options=options)
-    compile_seconds = time.perf_counter() - start
-    clips = program.make_batch()
-    ends, seconds = [], []
-    for _ in range(2):
-      state = program.make_state()
-      with setting.alone():
-        start = time.perf_counter()
-        for _ in range(5):
-          state, _ = compiled(state, clips)
-        jax.block_until_ready(state)
-        seconds.append(time.perf_counter() - start)
-      ends.append(jax.tree.leaves(jax.device_get(state)))
-    differing = sum(not np.array_equal(*pair) for pair in zip(*ends))
-    yield {
-      "flags": name,
-      "arrays": len(ends[0]),
-      "differing": differing,
-      "ms": 1e3 * min(seconds) / 5,
-      "compile_s": compile_seconds,
-    }
+def resume(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:
+  """Whether four steps end in the same bits: repeated, and with a save and new processes between.
+
+  One of these finds the compiled programs that the others kept, the other compiles anew.
+  """
+  program = workload.trace(setting.config(dtype), "training", setting.batch(batch))
+  step, clips = program.compile(), program.make_batch()
+  expected = _digests(_steps(step, program.make_state(), clips, 4))
+  state, returned = program.make_state(), []
+  for number in (1, 2):
+    state = jax.block_until_ready(_steps(step, state, clips, 1))
+    with checkpoints.Checkpoints(setting.results / "scratch" / "checkpoints") as saved:
+      start = time.perf_counter()
+      saved.save(number, state.model(), state.training(), program.spec)
+      returned.append(time.perf_counter() - start)
+  found = _digests(_steps(step, state, clips, 2))
+  yield {
+    "arrays": len(expected),
+    "saves_return_after_ms": [1e3 * seconds for seconds in returned],
+    "differing_when_repeated": _differing(found, expected),
+  }
+  command = [sys.executable, "-m", "benchmarks.accelerator_parts", f"resumed:{dtype}:{batch}"]
+  command += [str(setting.results), "--config", setting.name, *(["--toy"] if setting.toy else [])]
+  for name, kept in (("kept", {}), ("new", {"JAX_ENABLE_COMPILATION_CACHE": "false"})):
+    subprocess.run(command, env=os.environ | kept, check=True)
+    found = json.loads((setting.results / "scratch" / "resumed.json").read_text())
+    yield {"programs": name, "differing_when_resumed": _differing(found, expected)}
 
 
-def flags(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:
-  """Steps compiled with options of XLA that might help."""
-  size = setting.batch(batch)
-  program = workload.trace(setting.config(dtype), "training", size)
-  for name, value in FLAGS.items():
-    if jax.default_backend() != "gpu":
-      return
-    start = time.perf_counter()
-    compiled = program.lowered.compile(compiler_options={name: value})
-    compile_seconds = time.perf_counter() - start
-    state, clips = program.make_state(), program.make_batch()
-    *_, runs = _timed(setting, compiled, state, clips, rounds=4)
-    yield {"flag": f"{name}={value}", "compile_s": compile_seconds} | _row(size, runs[1:])
+def resumed(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:
+  """The second half of `resume`, in its process."""
+  program = workload.trace(setting.config(dtype), "training", setting.batch(batch))
+  step, state = program.compile(), program.make_state()
+  saved = checkpoints.Checkpoints(setting.results / "scratch" / "checkpoints")
+  state = state.restored(**saved.restore(2, **state.targets()))
+  found = _digests(_steps(step, state, program.make_batch(), 2))
+  (setting.results / "scratch" / "resumed.json").write_text(json.dumps(found))
+  yield {"compile_s": step.compile_seconds}
 
 
-def peer(setting: Setting, dtype: str, batch: str, form: str) -> Iterator[Row]:
-  """The same training step in PyTorch."""
+def _steps(step: workload.Step, state: Any, clips: Any, number: int) -> Any:
+  for _ in range(number):
+    state, _ = step.compiled(state, clips)
+  return state
+
+
+def _digests(state: Any) -> list[str]:
+  return [
+    hashlib.sha256(np.asarray(array).tobytes()).hexdigest()
+    for array in jax.tree.leaves(jax.device_get(state))
+  ]
+
+
+def _differing(found: list[str], expected: list[str]) -> int:
+  return sum(one != other for one, other in zip(found, expected, strict=True))
+
+
+def peer(
+  setting: Setting, dtype: str, batch: str, form: str, kind: str = "training"
+) -> Iterator[Row]:
+  """The same step in PyTorch."""
   from benchmarks.torch_pcan.peer import time_peer
 
-  seconds = 1.0 if setting.toy else 8.0
+  seconds = 1.0 if setting.toy else 5.0
   config = setting.config(dtype)
   size = setting.batch(batch)
-  yield time_peer(config, "training", size, form, seconds, alone=setting.alone)
+  yield time_peer(config, kind, size, form, seconds, alone=setting.alone)
 
 
 def _seconds_per_call(call: Callable[[], Any], calls: int) -> float:
@@ -350,15 +399,15 @@ PARTS = {
   "peer": peer,
   "equality": equality,
   "evaluation": evaluation,
-  "repeatability": repeatability,
-  "flags": flags,
+  "resume": resume,
+  "resumed": resumed,
   "together": together,
   "preprocessing": preprocessing,
 }
 
 
 def main() -> None:
-  """Runs one part."""
+  """Runs one part, which other parts can stop from when none measures."""
   parser = argparse.ArgumentParser()
   parser.add_argument("part", help="name and arguments, separated by colons")
   parser.add_argument("results", type=pathlib.Path)
@@ -366,9 +415,12 @@ def main() -> None:
   parser.add_argument("--toy", action="store_true")
   arguments = parser.parse_args()
   name, *options = arguments.part.split(":")
+  setting = Setting(arguments.results, arguments.config, arguments.toy)
+  with setting.measuring():
+    (arguments.results / "scratch" / "running" / str(os.getpgrp())).touch()
   results = Results(arguments.results)
-  for row in PARTS[name](Setting(arguments.results, arguments.config, arguments.toy), *options):
-    results.add(arguments.part, **row)
+  for row in PARTS[name](setting, *options):
+    results.add(arguments.part, config=arguments.config, **row)
 
 
 if __name__ == "__main__":

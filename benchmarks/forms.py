@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from benchmarks import timing
+from pcan_jax.mesh import compiler_options
 from pcan_jax.network import conv
 from pcan_jax.network.forms import Forms
 from pcan_jax.network.pathway import Bottleneck
@@ -126,7 +127,8 @@ def measure(case: Case, forms: Forms, batch: int, dtype: str, repeats: int) -> f
 
   shape = jax.eval_shape(run_layer, params, inputs)[0].shape
   towards = jax.random.normal(jax.random.key(2), shape).astype(dtype)
-  run = jax.jit(jax.grad(loss, (0, 1) if case.to_input else 0, has_aux=True))
+  gradient = jax.grad(loss, (0, 1) if case.to_input else 0, has_aux=True)
+  run = jax.jit(gradient, compiler_options=compiler_options(jax.devices()[0]))
   calls = 1 if jax.default_backend() == "cpu" else 10
 
   def several() -> None:

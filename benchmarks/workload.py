@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import jax
@@ -14,9 +14,10 @@ from ml_collections import ConfigDict
 from pcan_jax.keypoints import get_layout
 from pcan_jax.labels import get_tree
 from pcan_jax.mesh import data_mesh, jit_once, jit_step, sharded
+from pcan_jax.network.forms import Forms, for_platform
 from pcan_jax.spec import ModelSpec
 from pcan_jax.training.optimizer import learning_rate
-from pcan_jax.training.step import compile_step
+from pcan_jax.training.step import build_step, compile_step
 
 TREE = get_tree("ma52")
 LAYOUT = get_layout("openpose-28")
@@ -30,7 +31,7 @@ class Program:
   """A traced step, and how to make what it takes.
 
   Attributes:
-    config: what the step is of.
+    spec: of the model that the step is of.
     kind: "training" or "evaluation".
     batch_size: clips of a call, over all devices.
     traced: the program before it is made for a platform.
@@ -38,7 +39,7 @@ class Program:
     make_batch: makes its second argument, the clips.
   """
 
-  config: ConfigDict
+  spec: ModelSpec
   kind: str
   batch_size: int
   traced: jax.stages.Traced
@@ -65,12 +66,13 @@ class Program:
     that for CPUs has loops, whose body would count once. Only XLA's CPU backend counts.
     """
     mesh = data_mesh(jax.devices("cpu")[:1])
-    traced = trace(self.config, self.kind, self.batch_size, mesh).traced
+    traced = trace(self.spec.config, self.kind, self.batch_size, mesh).traced
     return traced.lower(lowering_platforms=("cuda",)).cost_analysis()["flops"]
 
-  def compile(self) -> "Step":
+  def compile(self, options: Mapping[str, Any] | None = None) -> "Step":
+    """Compiles it, perhaps with other options of XLA than those of its platform."""
     start = time.perf_counter()
-    compiled = self.lowered.compile()
+    compiled = self.lowered.compile(compiler_options=dict(options) if options else None)
     return Step(self, compiled, time.perf_counter() - start)
 
 
@@ -118,11 +120,11 @@ def without_prototypes(config: ConfigDict) -> ConfigDict:
   return config
 
 
-def model_spec(config: ConfigDict, kind: str, platform: str | None = None) -> ModelSpec:
+def model_spec(config: ConfigDict, kind: str, forms: Forms | None = None) -> ModelSpec:
   """MA-52's labels and keypoints, and stored frames that fit what a kind of step makes of them."""
   size = config.input.train_size if kind == "training" else config.input.test_size
   stored_size = 256 if size > 128 else 64
-  return ModelSpec(config, TREE, LAYOUT, stored_size, platform=platform)
+  return ModelSpec(config, TREE, LAYOUT, stored_size, forms=forms)
 
 
 def trace(
@@ -130,7 +132,7 @@ def trace(
   kind: str,
   batch_size: int,
   mesh: Mesh | None = None,
-  platform: str | None = None,
+  forms: Forms | None = None,
 ) -> Program:
   """Traces a step as training or evaluation does.
 
@@ -139,28 +141,30 @@ def trace(
     kind: one of `KINDS`; an evaluation step sees one clip per video.
     batch_size: clips of a step, over all devices.
     mesh: the devices; without one, the first device.
-    platform: whose forms of operations are used; without one, the mesh's.
+    forms: of operations; without, those for the mesh's platform.
   """
   mesh = mesh or data_mesh(jax.devices()[:1])
   config = config.copy_and_resolve_references()
   config.optimizer.batch_size = batch_size
-  spec = model_spec(config, kind, platform or mesh.devices.flat[0].platform)
+  spec = model_spec(config, kind, forms or for_platform(mesh.devices.flat[0].platform))
   if kind == "training":
     schedule = learning_rate(config.optimizer, STEPS_PER_EPOCH)
     make_state, step = compile_step(spec, schedule, mesh)
+    state = jax.eval_shape(build_step(spec, schedule)[0], Shape((), np.uint32))
     shapes = {
       "action": Shape((batch_size,), np.int32),
       "position": Shape((batch_size,), np.uint32),
     } | spec.batch_shapes(batch_size)
   else:
     make_state, step = jit_once(spec.init, mesh), jit_step(spec.predict, mesh)
+    state = jax.eval_shape(spec.init)
     shapes = spec.batch_shapes(batch_size, 1)
 
   def make_batch() -> dict[str, jax.Array]:
     return jax.device_put(made_up_batch(shapes, spec.stored_size), sharded(mesh))
 
-  traced = cast(jax.stages.Wrapped, step).trace(jax.eval_shape(make_state), shapes)
-  return Program(config, kind, batch_size, traced, make_state, make_batch)
+  traced = cast(jax.stages.Wrapped, step).trace(state, shapes)
+  return Program(spec, kind, batch_size, traced, make_state, make_batch)
 
 
 def made_up_batch(shapes: dict[str, Shape], side: int) -> dict[str, np.ndarray]:

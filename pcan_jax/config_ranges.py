@@ -24,6 +24,7 @@ RANGES = {
       "checkpoints.keep",
     ),
   ),
+  "at least 0 and below 2^32": (lambda x: 0 <= x < 2**32, ("seed",)),
   "above 0": (lambda x: x > 0, ("input.sigma", "optimizer.epochs")),
   "0 or more": (
     lambda x: x >= 0,

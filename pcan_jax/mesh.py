@@ -20,8 +20,6 @@ GPU_OPTIONS = {
   "xla_gpu_enable_triton_gemm": False,
   # Steps that are repeated end in the same bits, at no measurable cost.
   "xla_gpu_exclude_nondeterministic_ops": True,
-  # Products that are merged concatenate their inputs, in the forward pass for the backward one.
-  "xla_gpu_dot_merger_threshold_mb": 0,
 }
 
 
@@ -42,21 +40,25 @@ def sharded(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec("data"))
 
 
+def compiler_options(device: jax.Device) -> dict[str, Any] | None:
+  """What steps on a device are compiled with, beside XLA's defaults."""
+  return GPU_OPTIONS if device.platform == "gpu" else None
+
+
 def jit_step(step: Callable[..., Any], mesh: Mesh, **options: Any) -> jax.stages.Wrapped:
   """Jits a function of (replicated arrays, a sharded batch) with replicated results."""
-  on_gpu = mesh.devices.flat[0].platform == "gpu"
   # JAX finds traces by the function, and a bound method equals itself: it would return the old one
   # after the config behind it was changed.
   return jax.jit(
     functools.partial(step),
     in_shardings=(replicated(mesh), sharded(mesh)),
     out_shardings=replicated(mesh),
-    compiler_options=GPU_OPTIONS if on_gpu else None,
+    compiler_options=compiler_options(mesh.devices.flat[0]),
     **options,
   )
 
 
-def jit_once(make: Callable[[], PyTree], mesh: Mesh) -> jax.stages.Wrapped:
+def jit_once(make: Callable[..., PyTree], mesh: Mesh) -> jax.stages.Wrapped:
   """Jits a function that is called once, such as an initialisation; its results are replicated.
 
   On a CPU, optimising the random numbers of each parameter takes longer than it saves.

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jax.typing import ArrayLike
+from jaxtyping import UInt32
 from ml_collections import ConfigDict
 
 from pcan_jax.clips.sampling import FrameSampling
@@ -25,7 +27,7 @@ from pcan_jax.labels import LabelTree
 from pcan_jax.method.class_balance import Balance, balances
 from pcan_jax.method.loss_config import LossConfig
 from pcan_jax.method.rectification import rectify
-from pcan_jax.network import forms
+from pcan_jax.network.forms import Forms, for_platform
 from pcan_jax.network.masked_autoencoder import MaskedAutoencoder, build_masked_autoencoder
 from pcan_jax.network.pcan import PCAN, Outputs, build_model, rgb_share
 
@@ -47,7 +49,7 @@ class ModelSpec:
     layout: the keypoints.
     stored_size: side in pixels of the stored frames.
     action_counts: training clips of every action, if the losses depend on them; else empty.
-    platform: what programs are compiled for, as JAX names it; None is the backend in use.
+    forms: of operations; None are those for the backend in use.
 
   Raises:
     ValueError: a value of the config is invalid; the message names the field.
@@ -58,7 +60,7 @@ class ModelSpec:
   layout: KeypointLayout
   stored_size: int
   action_counts: tuple[int, ...] = ()
-  platform: str | None = None
+  forms: Forms | None = None
 
   def __post_init__(self) -> None:
     require_ranges(self.config)
@@ -101,13 +103,13 @@ class ModelSpec:
   @functools.cached_property
   def model(self) -> PCAN | MaskedAutoencoder:
     """The network."""
-    on_platform = forms.for_platform(self.platform or jax.default_backend())
+    forms = self.forms or for_platform(jax.default_backend())
     if self.pretrains:
-      return build_masked_autoencoder(self.config.model, on_platform)
+      return build_masked_autoencoder(self.config.model, forms)
     return build_model(
       self.config.model,
       self.tree,
-      on_platform,
+      forms,
       prototype_start=self.losses.prototype_start,
       frames=self.losses.frame_weight != 0,
     )
@@ -210,7 +212,7 @@ class ModelSpec:
       shapes["keypoint_scores"] = jax.ShapeDtypeStruct(scores, np.float32)
     return shapes
 
-  def init(self, seed: int = 0) -> dict[str, PyTree]:
+  def init(self, seed: UInt32[ArrayLike, ""] | int = 0) -> dict[str, PyTree]:
     """Fresh variables: the collections `params`, `batch_stats` and `prototypes`."""
     sampling, sizes = self.frame_sampling(None), self.test_preprocessing
     inputs = {}

@@ -49,7 +49,8 @@ def test_a_run_goes_on_as_it_would_have(monkeypatch):
     config.data.path = str(EARLIER / "dataset")
     run = loop.prepare(config)
     init, step_fn = compile_step(run.spec, run.schedule, run.mesh)
-    state = loop.restore_state(checkpoints, step, init())
+    state = init()
+    state = state.restored(**checkpoints.restore(step, **state.targets()))
   for batch, wanted in zip(run.batches(step), EXPECTED["steps"][step:]):
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     state, terms = step_fn(state, batch | {"key": jax.random.split(key)[:1]})

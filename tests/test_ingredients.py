@@ -206,7 +206,7 @@ def test_a_step_adds_up_the_weighted_terms():
   ramp = {"loss.pcc_ramp_steps": 4}
   spec = tiny_spec("pcan_pose", counts=(30, 2, 9, 0), **EVERYTHING, **ramp)
   optimizer = build_optimizer(spec.config.optimizer, lambda _: 1e-2)
-  state = jax.jit(functools.partial(init_state, spec, optimizer))()
+  state = jax.jit(functools.partial(init_state, spec, optimizer))(np.uint32(0))
   state = state.replace(step=jnp.int32(1))
   step = jax.jit(functools.partial(train_step, spec=spec, optimizer=optimizer))
   after, terms = step(state, pose_batch())
@@ -233,7 +233,7 @@ def test_gradients_are_those_of_the_weighted_terms(monkeypatch):
   monkeypatch.setattr(term_gradients, "loss_function", loss_function)
   spec = tiny_spec("posec3d_pose", **{"loss.ce_weight": 2.0, "loss.frame_weight": 0.25})
   params = {"x": jnp.array([1.0, 0.0]), "y": jnp.array([3.0, 4.0])}
-  state = TrainState(jnp.int32(0), params, {}, {}, ())
+  state = TrainState(jnp.int32(0), jnp.uint32(0), params, {}, {}, ())
   found = term_gradients.gradient_norms(state, {"clips": jnp.float32(7)}, spec=spec)
   wanted = {"ce_action/pose": 10.0, "ce_frames/rgb": 2.5, "fusion/body": np.sqrt(1 + 9)}
   assert found == pytest.approx({f"gradients/{name}": x for name, x in wanted.items()})

@@ -159,7 +159,7 @@ def test_a_step_with_everything_moves_the_average_behind_the_parameters():
     "position": np.arange(8, dtype=np.uint32),
   }
   step = jax.jit(functools.partial(train_step, spec=spec, optimizer=optimizer))
-  before = jax.jit(functools.partial(init_state, spec, optimizer))()
+  before = jax.jit(functools.partial(init_state, spec, optimizer))(np.uint32(0))
   first, terms = step(before, batch)
   assert np.isfinite(terms["loss"])
   jax.tree.map(np.testing.assert_array_equal, first.averaged, first.params)

@@ -139,7 +139,7 @@ def trained(toy, peer):
   def step(variables, batch):
     opt_state = optimizer.init(variables["params"])
     state, terms = train_step(
-      TrainState(step=jax.numpy.zeros((), int), opt_state=opt_state, **variables),
+      TrainState(jax.numpy.int32(0), jax.numpy.uint32(0), opt_state=opt_state, **variables),
       batch,
       spec=peer.spec,
       optimizer=optimizer,

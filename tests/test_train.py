@@ -30,7 +30,7 @@ def make_step(**overrides):
   spec = ModelSpec(config, TREE, get_layout("openpose-28"), stored_size=32)
   optimizer = build_optimizer(config.optimizer, learning_rate(config.optimizer, STEPS_PER_EPOCH))
   step = functools.partial(train_step, spec=spec, optimizer=optimizer)
-  return step, functools.partial(init_state, spec, optimizer)
+  return step, functools.partial(init_state, spec, optimizer, np.uint32(config.seed))
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,13 @@ def compiled():
   """A step that can be taken, and the first state."""
   step, init = make_step()
   return jax.jit(step), jax.jit(init)()
+
+
+def test_seeds_share_a_compiled_program(compiled):
+  first, state = compiled
+  second, init = make_step(seed=2**32 - 1)
+  batch = make_batch()
+  assert jax.jit(second).lower(init(), batch).as_text() == first.lower(state, batch).as_text()
 
 
 def make_batch(seed=0):

@@ -18,6 +18,7 @@ import jax
 import jax.export
 
 from pcan_jax.checkpoints import load_model
+from pcan_jax.network import forms
 from pcan_jax.network.pcan import Outputs
 from pcan_jax.prediction import run_exported
 from pcan_jax.writing import replace_file, require_writable
@@ -50,7 +51,7 @@ def export_checkpoint(
   """
   output = require_writable(output)
   spec, variables, step = load_model(checkpoint)
-  spec = dataclasses.replace(spec, platform="cpu")  # whose forms of operations run everywhere
+  spec = dataclasses.replace(spec, forms=forms.CPU)  # which run everywhere
   num_clips = num_clips or spec.config.eval.num_clips
   # Gathered from all devices, so that the weights become plain constants of the function.
   variables = jax.device_put(variables, jax.local_devices()[0])

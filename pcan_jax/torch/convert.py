@@ -12,6 +12,8 @@ import functools
 import os
 import pathlib
 
+import numpy as np
+
 from pcan_jax.checkpoints import Checkpoints
 from pcan_jax.mesh import data_mesh, jit_once
 from pcan_jax.network.video_transformer import VideoTransformerConfig
@@ -52,7 +54,8 @@ def convert(
     raise ValueError(f"{source} holds VideoMAE; convert it for a config with it, such as ma52:vit")
   # Only its structure matters: the next training run has its own schedule.
   optimizer = build_optimizer(spec.config.optimizer, lambda step: 0.0)
-  state = jit_once(functools.partial(init_state, spec, optimizer), data_mesh())()
+  init = jit_once(functools.partial(init_state, spec, optimizer), data_mesh())
+  state = init(np.uint32(spec.config.seed))
   try:
     if has_transformer:
       conversion = from_videomae(state_dict, state.model(), spec.model.rgb)

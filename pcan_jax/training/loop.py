@@ -261,7 +261,7 @@ def _train_from(
     if start is None:
       state = state.started(warm_start.initialize(state.model(), run.spec))
     else:
-      state = restore_state(checkpoints, start_step, state)
+      state = state.restored(**checkpoints.restore(start_step, **state.targets()))
     if jax.process_index() == 0:
       _write_overview(workdir, run.spec, state, start_step)
     _log.info("%s\n", run.start_block(state, start_step, workdir))
@@ -362,18 +362,6 @@ def _writer(workdir: pathlib.Path) -> metric_writers.MetricWriter:
   """A writer of TensorBoard events, on the first host only."""
   first = jax.process_index() == 0
   return metric_writers.MultiWriter([metric_writers.SummaryWriter(str(workdir))] if first else [])
-
-
-def restore_state(checkpoints: Checkpoints, step: int, state: TrainState) -> TrainState:
-  """Restores a checkpoint with the shapes and shardings of `state`."""
-
-  def target(tree: PyTree) -> PyTree:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
-
-  restored = checkpoints.restore(
-    step, model=target(state.model()), training=target(state.training())
-  )
-  return state.restored(**restored)
 
 
 def _one_ahead(batches: Iterator[Batch]) -> Iterator[Batch]:

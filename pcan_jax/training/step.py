@@ -10,8 +10,11 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
+from jax.typing import ArrayLike
+from jaxtyping import UInt32
 
 from pcan_jax.inputs import mix, preprocess
 from pcan_jax.mesh import jit_once, jit_step
@@ -32,6 +35,8 @@ class TrainState(flax.struct.PyTreeNode):
 
   Attributes:
     step: number of steps taken, int32.
+    seed: of all that a run draws, uint32; not stored, as it is the config's. Part of the state so
+      that runs with other seeds find the compiled step.
     params: trained by the optimizer.
     batch_stats: running statistics of BatchNorm.
     prototypes: class prototypes per stream; neither trained nor decayed.
@@ -40,6 +45,7 @@ class TrainState(flax.struct.PyTreeNode):
   """
 
   step: PyTree
+  seed: PyTree
   params: PyTree
   batch_stats: PyTree
   prototypes: PyTree
@@ -59,6 +65,13 @@ class TrainState(flax.struct.PyTreeNode):
     trained = {"params": self.params} if self.averaged else {}
     return {"step": self.step, "opt_state": self.opt_state} | trained
 
+  def targets(self) -> dict[str, PyTree]:
+    """`model` and `training` as shapes with shardings, to restore arrays like them."""
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+      {"model": self.model(), "training": self.training()},
+    )
+
   def restored(self, model: dict[str, PyTree], training: dict[str, PyTree]) -> "TrainState":
     """A state of which `model` and `training` return these."""
     variables = model | ({"averaged": model["params"]} if self.averaged else {})
@@ -71,11 +84,14 @@ class TrainState(flax.struct.PyTreeNode):
     return self.restored(model, {"params": params})
 
 
-def init_state(spec: ModelSpec, optimizer: optax.GradientTransformation) -> TrainState:
-  """A new state, drawn with the config's seed."""
-  variables = spec.init(spec.config.seed)
+def init_state(
+  spec: ModelSpec, optimizer: optax.GradientTransformation, seed: UInt32[ArrayLike, ""]
+) -> TrainState:
+  """A new state."""
+  variables = spec.init(seed)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
+    seed=jnp.asarray(seed),
     **variables,
     opt_state=optimizer.init(variables["params"]),
     averaged=variables["params"] if spec.config.optimizer.ema else {},
@@ -94,7 +110,7 @@ def loss_function(
     A function that returns the total, and beside it the new statistics of BatchNorm, the new
     prototypes and all terms.
   """
-  key = jax.random.fold_in(jax.random.key(spec.config.seed), state.step)
+  key = jax.random.fold_in(jax.random.key(state.seed), state.step)
   key_inputs, key_dropout = jax.random.split(key)
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key_inputs, batch["position"])
   inputs = preprocess(batch, spec.train_preprocessing, keys)
@@ -141,7 +157,7 @@ def train_step(
   """One step: preprocess, differentiate, update parameters, statistics and prototypes.
 
   Args:
-    state: before the step; randomness derives from the config's seed, `state.step` and, of the
+    state: before the step; randomness derives from its seed and step and, of the
       augmentation, a clip's `position`.
     batch: as `feed.pipeline.training_batches` yields it.
     spec, optimizer: constant over a run.
@@ -220,8 +236,8 @@ def _all_streams(
 
 def build_step(
   spec: ModelSpec, schedule: optax.Schedule
-) -> tuple[Callable[[], TrainState], Callable[[TrainState, Batch], tuple[TrainState, Terms]]]:
-  """Functions that make a new state, and that take a step with a batch."""
+) -> tuple[Callable[[Any], TrainState], Callable[[TrainState, Batch], tuple[TrainState, Terms]]]:
+  """Functions that make a new state of a seed, and that take a step with a batch."""
   optimizer = build_optimizer(spec.config.optimizer, schedule)
   init = functools.partial(init_state, spec, optimizer)
   return init, functools.partial(train_step, spec=spec, optimizer=optimizer)
@@ -229,10 +245,11 @@ def build_step(
 
 def compile_step(
   spec: ModelSpec, schedule: optax.Schedule, mesh: Mesh
-) -> tuple[jax.stages.Wrapped, jax.stages.Wrapped]:
+) -> tuple[Callable[[], TrainState], jax.stages.Wrapped]:
   """Functions that make a new state on all devices, and that take a step with a sharded batch.
 
-  Both are compiled when first called.
+  Both are compiled when first called. The state is drawn with the config's seed.
   """
   init, step = build_step(spec, schedule)
-  return jit_once(init, mesh), jit_step(step, mesh, donate_argnums=0)
+  make_state = functools.partial(jit_once(init, mesh), np.uint32(spec.config.seed))
+  return make_state, jit_step(step, mesh, donate_argnums=0)

@@ -42,7 +42,7 @@ def test_a_step_on_eight_devices_equals_one_on_a_single_device(variant, tiny_dat
   found = {}
   schedule = lambda _: 0.01  # noqa: E731
   optimizer = build_optimizer(spec.config.optimizer, schedule)
-  state = jax.device_get(jax.jit(functools.partial(init_state, spec, optimizer))())
+  state = jax.device_get(jax.jit(functools.partial(init_state, spec, optimizer))(np.uint32(0)))
   # Classifiers that are right here and there, so that prototypes move.
   for stream in STREAMS:
     head = state.params[f"head_{stream}"]
