@@ -14,6 +14,7 @@ program needs JAX, Flax, Optax, Orbax and ml_collections; no TensorFlow.
 import argparse
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
 import pathlib
@@ -23,7 +24,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from concurrent import futures
-from typing import Any
+from typing import Any, TextIO
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +89,23 @@ class Results:
       file.write(line + "\n")
 
 
+def enter(folder: pathlib.Path) -> TextIO:
+  """Makes this process, which leads a group, one of the parts that are running, while it lives."""
+  file = (folder / "scratch" / "running" / str(os.getpid())).open("w")
+  fcntl.flock(file, fcntl.LOCK_EX)
+  return file
+
+
 def running(folder: pathlib.Path) -> set[int]:
-  """The process groups of the parts whose results go to a folder."""
-  return {int(path.name) for path in (folder / "scratch" / "running").iterdir()}
+  """The process groups of the parts that are running and whose results go to a folder."""
+  groups = set()
+  for path in (folder / "scratch" / "running").iterdir():
+    with path.open() as file:
+      try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # which is only held by the living
+      except BlockingIOError:
+        groups.add(int(path.name))
+  return groups
 
 
 def send_signal(groups: Iterable[int], number: int) -> None:
@@ -141,7 +156,6 @@ def _run_part(name: str, arguments: argparse.Namespace, seconds: float) -> str:
       send_signal([process.pid], signal.SIGKILL)
       process.wait()
       code = None
-  (scratch / "running" / str(process.pid)).unlink(missing_ok=True)
   if code == 0:
     return ""
   send_signal(running(arguments.results), signal.SIGCONT)  # whom it may have stopped

@@ -24,7 +24,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import forms, kernel_profile, timing, workload
-from benchmarks.accelerator import Results, running, send_signal
+from benchmarks.accelerator import Results, enter, running, send_signal
 from pcan_jax import checkpoints
 from pcan_jax.config import load_config
 from pcan_jax.inputs import preprocess
@@ -417,10 +417,11 @@ def main() -> None:
   name, *options = arguments.part.split(":")
   setting = Setting(arguments.results, arguments.config, arguments.toy)
   with setting.measuring():
-    (arguments.results / "scratch" / "running" / str(os.getpgrp())).touch()
-  results = Results(arguments.results)
-  for row in PARTS[name](setting, *options):
-    results.add(arguments.part, config=arguments.config, **row)
+    entered = enter(arguments.results)
+  with entered:
+    results = Results(arguments.results)
+    for row in PARTS[name](setting, *options):
+      results.add(arguments.part, config=arguments.config, **row)
 
 
 if __name__ == "__main__":

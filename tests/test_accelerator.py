@@ -1,5 +1,6 @@
 """The script for accelerators, with a toy network on whatever is there."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -101,14 +102,13 @@ def test_a_part_that_measures_stops_the_others(tmp_path):
   running = tmp_path / "scratch" / "running"
   running.mkdir(parents=True)
   other = subprocess.Popen([sys.executable, "-c", "while True: pass"], process_group=0)
-  (running / str(other.pid)).touch()
-  gone = running / "4194305"  # no process has this number
-  gone.touch()
-
+  (running / "1").touch()  # as left by a part that has ended
   try:
-    with accelerator_parts.Setting(tmp_path, "demo", toy=True).alone():
-      assert os.WIFSTOPPED(os.waitpid(other.pid, os.WUNTRACED)[1])
-    assert os.WIFCONTINUED(os.waitpid(other.pid, os.WCONTINUED)[1])
+    with (running / str(other.pid)).open("w") as file:
+      fcntl.flock(file, fcntl.LOCK_EX)
+      with accelerator_parts.Setting(tmp_path, "demo", toy=True).alone():
+        assert os.WIFSTOPPED(os.waitpid(other.pid, os.WUNTRACED)[1])
+      assert os.WIFCONTINUED(os.waitpid(other.pid, os.WCONTINUED)[1])
   finally:
     other.kill()
     other.wait()
