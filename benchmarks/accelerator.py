@@ -59,7 +59,7 @@ PARTS = {
   "training:bfloat16:64:fold=False": _STEPS,
   "training:bfloat16:64:lateral=joined": _STEPS,
   "training:bfloat16:64:subsampling=kept": _STEPS,
-  "training:bfloat16:64:xla_gpu_dot_merger_threshold_mb=32": _STEPS,
+  "training:bfloat16:64:xla_gpu_dot_merger_threshold_mb=0": _STEPS,
   "training:bfloat16:64:xla_gpu_enable_triton_gemm=True": _STEPS,
   "training:bfloat16:64:xla_gpu_exclude_nondeterministic_ops=False": _STEPS,
   "training:bfloat16:10:xla_gpu_enable_command_buffer=": _STEPS,
@@ -140,10 +140,15 @@ def run_parts(arguments: argparse.Namespace, results: Results) -> None:
       raise
 
 
+def command_of(part: str, results: pathlib.Path, config: str, *, toy: bool) -> list[str]:
+  """Runs a part in this process's Python."""
+  command = [sys.executable, "-m", "benchmarks.accelerator_parts", part, str(results)]
+  return [*command, "--config", config, *(["--toy"] if toy else [])]
+
+
 def _run_part(name: str, arguments: argparse.Namespace, seconds: float) -> str:
   """Runs one part in a process group of its own; returns why it failed, or nothing."""
-  command = [sys.executable, "-m", "benchmarks.accelerator_parts", name, str(arguments.results)]
-  command += ["--config", arguments.config, *(["--toy"] if arguments.toy else [])]
+  command = command_of(name, arguments.results, arguments.config, toy=arguments.toy)
   scratch = arguments.results / "scratch"
   log = scratch / f"{name.replace(':', '-')}.log"
   with log.open("w") as file:

@@ -13,7 +13,6 @@ import pathlib
 import signal
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,7 +23,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import forms, kernel_profile, timing, workload
-from benchmarks.accelerator import Results, enter, running, send_signal
+from benchmarks.accelerator import Results, command_of, enter, running, send_signal
 from pcan_jax import checkpoints
 from pcan_jax.config import load_config
 from pcan_jax.inputs import preprocess
@@ -335,12 +334,11 @@ def resume(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:
     "saves_return_after_ms": [1e3 * seconds for seconds in returned],
     "differing_when_repeated": _differing(found, expected),
   }
-  command = [sys.executable, "-m", "benchmarks.accelerator_parts", f"resumed:{dtype}:{batch}"]
-  command += [str(setting.results), "--config", setting.name, *(["--toy"] if setting.toy else [])]
-  for name, kept in (("kept", {}), ("new", {"JAX_ENABLE_COMPILATION_CACHE": "false"})):
-    subprocess.run(command, env=os.environ | kept, check=True)
+  command = command_of(f"resumed:{dtype}:{batch}", setting.results, setting.name, toy=setting.toy)
+  for programs, variables in (("kept", {}), ("new", {"JAX_ENABLE_COMPILATION_CACHE": "false"})):
+    subprocess.run(command, env=os.environ | variables, check=True)
     found = json.loads((setting.results / "scratch" / "resumed.json").read_text())
-    yield {"programs": name, "differing_when_resumed": _differing(found, expected)}
+    yield {"programs": programs, "differing_when_resumed": _differing(found, expected)}
 
 
 def resumed(setting: Setting, dtype: str, batch: str) -> Iterator[Row]:

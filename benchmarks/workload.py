@@ -150,6 +150,7 @@ def trace(
   if kind == "training":
     schedule = learning_rate(config.optimizer, STEPS_PER_EPOCH)
     make_state, step = compile_step(spec, schedule, mesh)
+    # `make_state` has compiler options, with which it cannot be part of another trace.
     state = jax.eval_shape(build_step(spec, schedule)[0], Shape((), np.uint32))
     shapes = {
       "action": Shape((batch_size,), np.int32),

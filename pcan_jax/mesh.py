@@ -18,7 +18,7 @@ PyTree = Any
 GPU_OPTIONS = {
   # cuBLAS adds biases and residuals to its products; Triton's products leave them to another pass.
   "xla_gpu_enable_triton_gemm": False,
-  # Steps that are repeated end in the same bits, at no measurable cost.
+  # Steps that are repeated end in the same bits, for 7 % of the time on an H200.
   "xla_gpu_exclude_nondeterministic_ops": True,
 }
 

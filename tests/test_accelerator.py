@@ -59,6 +59,7 @@ def test_a_part_that_fails_costs_that_part(tmp_path):
 @pytest.mark.long
 def test_the_same_program_repeats_to_the_bit_and_equals_itself(tmp_path):
   rows = run_parts(SLOW, tmp_path)
+  assert set(rows) == {*SLOW, "resumed:float32:64"}
   assert [part for part in SLOW if "failed" in rows[part]] == []
   assert min(rows[part]["seconds"] for part in SLOW) > 0
   assert rows["resume:float32:64"]["differing_when_repeated"] == 0

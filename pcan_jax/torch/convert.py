@@ -8,21 +8,17 @@ weights, MMAction2's single-stream SlowOnly, and VideoMAE for the variants `vit`
 and executes nothing in the file.
 """
 
-import functools
 import os
 import pathlib
 
-import numpy as np
-
 from pcan_jax.checkpoints import Checkpoints
-from pcan_jax.mesh import data_mesh, jit_once
+from pcan_jax.mesh import data_mesh
 from pcan_jax.network.video_transformer import VideoTransformerConfig
 from pcan_jax.spec import ModelSpec
 from pcan_jax.torch.checkpoint import read_state_dict
 from pcan_jax.torch.videomae import from_videomae, is_videomae
 from pcan_jax.torch.weights import Conversion, from_state_dict
-from pcan_jax.training.optimizer import build_optimizer
-from pcan_jax.training.step import init_state
+from pcan_jax.training.step import compile_step
 
 
 def convert(
@@ -53,9 +49,8 @@ def convert(
   if is_videomae(state_dict) and not has_transformer:
     raise ValueError(f"{source} holds VideoMAE; convert it for a config with it, such as ma52:vit")
   # Only its structure matters: the next training run has its own schedule.
-  optimizer = build_optimizer(spec.config.optimizer, lambda step: 0.0)
-  init = jit_once(functools.partial(init_state, spec, optimizer), data_mesh())
-  state = init(np.uint32(spec.config.seed))
+  make_state, _ = compile_step(spec, lambda step: 0.0, data_mesh())
+  state = make_state()
   try:
     if has_transformer:
       conversion = from_videomae(state_dict, state.model(), spec.model.rgb)
